@@ -1,0 +1,1 @@
+"""What a network is: the designs of the roadmap, and the published family."""

@@ -1,0 +1,118 @@
+"""The three block layouts of the roadmap, and the one residual block that all of them share."""
+
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from convnext_steps.models.design import Design
+from convnext_steps.models.layers import LayerNorm2d
+
+
+def activation(design: Design) -> nn.Module:
+    """The design's activation (Section 2.6, "Replacing ReLU with GELU")."""
+    return nn.GELU() if design.activation == "gelu" else nn.ReLU(inplace=True)
+
+
+def norm(design: Design, channels: int) -> nn.Module:
+    """The design's normalisation (Section 2.6, "Substituting BN with LN")."""
+    return LayerNorm2d(channels) if design.norm == "layer" else nn.BatchNorm2d(channels)
+
+
+def convolution(
+    design: Design, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1
+) -> nn.Conv2d:
+    """A padded convolution of a block, without bias as long as BatchNorm would swallow it."""
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding=kernel_size // 2,
+        bias=design.norm == "layer",
+    )
+
+
+def spatial_convolution(design: Design, channels: int, stride: int) -> nn.Conv2d:
+    """The convolution of a block that mixes positions, depthwise or not (Section 2.3)."""
+    return nn.Conv2d(
+        channels,
+        channels,
+        design.kernel_size,
+        stride,
+        padding=design.kernel_size // 2,
+        groups=channels if design.depthwise else 1,
+        bias=design.norm == "layer",
+    )
+
+
+def branch_convolutions(
+    design: Design, in_channels: int, out_channels: int, stride: int
+) -> dict[str, nn.Conv2d]:
+    """The three convolutions of a block in their order, by layout (Figure 3 of the paper)."""
+    if design.layout == "bottleneck":  # Figure 3 (a)
+        hidden = out_channels // design.expansion
+        return {
+            "reduce": convolution(design, in_channels, hidden),
+            "spatial": spatial_convolution(design, hidden, stride),
+            "expand": convolution(design, hidden, out_channels),
+        }
+    hidden = 4 * out_channels
+    if design.layout == "inverted":  # Figure 3 (b)
+        return {
+            "expand": convolution(design, in_channels, hidden),
+            "spatial": spatial_convolution(design, hidden, stride),
+            "reduce": convolution(design, hidden, out_channels),
+        }
+    return {  # Figure 3 (c)
+        "spatial": spatial_convolution(design, in_channels, stride),
+        "expand": convolution(design, in_channels, hidden),
+        "reduce": convolution(design, hidden, out_channels),
+    }
+
+
+def branch(design: Design, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """The residual branch: three convolutions with the norms and activations that the design keeps.
+
+    Of three norms the one after the spatial convolution stays, of three activations the one between
+    the two 1x1 convolutions: the second in every layout.
+    """
+    layers = nn.Sequential()
+    convolutions = branch_convolutions(design, in_channels, out_channels, stride)
+    for position, (name, layer) in enumerate(convolutions.items(), start=1):
+        layers.add_module(name, layer)
+        if design.norms_per_block == 3 or name == "spatial":
+            layers.add_module(f"{name}_norm", norm(design, layer.out_channels))
+        if position == 2 or (position == 1 and design.activations_per_block == 3):
+            layers.add_module(f"{name}_activation", activation(design))
+    return layers
+
+
+def shortcut(design: Design, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """The identity, or a projection wherever the branch changes the shape (He et al., 2015)."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return nn.Sequential(projection, norm(design, out_channels))
+
+
+class ResidualBlock(nn.Module):
+    """shortcut + branch, (N, in, H, W) -> (N, out, H / stride, W / stride)."""
+
+    def __init__(
+        self,
+        design: Design,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.shortcut = shortcut(design, in_channels, out_channels, stride)
+        self.branch = branch(design, in_channels, out_channels, stride)
+        if drop_path_rate > 0:
+            self.branch.add_module("drop_path", StochasticDepth(drop_path_rate, "row"))
+        after_addition = design.activations_per_block == 3
+        self.activation = activation(design) if after_addition else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the branch to the shortcut."""
+        return self.activation(self.shortcut(x) + self.branch(x))

@@ -1,0 +1,282 @@
+"""The published ConvNeXt family, plain: what the roadmap arrives at, with the official names.
+
+Parameters bear the names, the order and the initial values of the authors' code, so that their
+files load as they are. `pretrained` is a path or the name of torchvision's weights (see
+`convnext_steps.models.weights`). Counts in the docstrings are for 1000 classes at 224 x 224;
+GFLOPs are the paper's: multiply-adds of the convolution and linear layers.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import (
+    ConvNeXt_Base_Weights,
+    ConvNeXt_Large_Weights,
+    ConvNeXt_Small_Weights,
+    ConvNeXt_Tiny_Weights,
+)
+from torchvision.ops import StochasticDepth
+
+from convnext_steps.models.layers import LayerNorm2d
+from convnext_steps.models.weights import load_pretrained
+
+
+class Options(TypedDict, total=False):
+    """What every builder passes on to its model."""
+
+    in_channels: int  # 3
+    num_classes: int  # 1000
+    drop_path_rate: (
+        float  # 0: that of the last block, growing linearly from the first, never dropped
+    )
+    layer_scale_init_value: float  # 1e-6; isotropic: 0, which builds none
+    head_init_scale: float  # 1; the paper fine-tunes with 0.001
+
+
+class Block(nn.Module):
+    """The residual block: depthwise 7x7, LayerNorm, two linear layers around a GELU (Figure 4)."""
+
+    def __init__(self, dim: int, drop_path: float, layer_scale_init_value: float) -> None:
+        super().__init__()
+        if layer_scale_init_value < 0:
+            raise ValueError(
+                f"layer_scale_init_value must be 0 or more, not {layer_scale_init_value}"
+            )
+        self.dwconv = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.act = nn.GELU()
+        self.pwconv2 = nn.Linear(4 * dim, dim)
+        scale = torch.full((dim,), float(layer_scale_init_value))
+        self.gamma = nn.Parameter(scale) if layer_scale_init_value > 0 else None
+        self.drop_path = StochasticDepth(drop_path, mode="row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x plus the branch, (N, C, H, W) -> (N, C, H, W)."""
+        branch: Tensor = self.dwconv(x).permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
+        branch = self.pwconv2(self.act(self.pwconv1(self.norm(branch))))
+        if self.gamma is not None:
+            branch = self.gamma * branch
+        branch = self.drop_path(branch.permute(0, 3, 1, 2))  # (N, H, W, C) -> (N, C, H, W)
+        return x + branch
+
+
+class Classifier(nn.Module):
+    """What both shapes of ConvNeXt share: the maps are pooled, normalised and classified."""
+
+    norm: nn.LayerNorm
+    head: nn.Linear
+
+    def __init__(
+        self, in_channels: int, num_classes: int, head_init_scale: float, stride: int
+    ) -> None:
+        super().__init__()
+        if in_channels < 1 or num_classes < 1:
+            raise ValueError(
+                "in_channels and num_classes must be at least 1, "
+                f"not {in_channels} and {num_classes}"
+            )
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.head_init_scale = head_init_scale
+        self.stride = stride
+
+    def _add_head(self, dim: int) -> None:
+        """Close the network and draw its weights, in the authors' order."""
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, self.num_classes)
+        self.apply(_init_weights)
+        self._scale_head()
+
+    def reset_head(self) -> None:
+        """Draw the head afresh, as for another task."""
+        _init_weights(self.head)
+        self._scale_head()
+
+    def _scale_head(self) -> None:
+        with torch.no_grad():
+            self.head.weight.mul_(self.head_init_scale)  # the bias is zero already
+
+    def _last_map(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return what the head sees, (N, C, H, W) -> (N, dim)."""
+        features: Tensor = self.norm(self._last_map(x).mean([-2, -1]))  # (N, dim, H, W) -> (N, dim)
+        return features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, (N, C, H, W) -> (N, num_classes)."""
+        logits: Tensor = self.head(self.forward_features(x))
+        return logits
+
+    def _check_images(self, x: Tensor) -> None:
+        """Say in one line what a convolution would say less clearly, or not at all."""
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            wanted = f"(N, {self.in_channels}, H, W)"
+            raise ValueError(f"this model takes images {wanted}, not {tuple(x.shape)}")
+        height, width = x.shape[-2:]
+        if min(height, width) < self.stride:
+            raise ValueError(
+                f"images of {height} x {width} are too small for this model: "
+                f"the smallest side that works is {self.stride}"
+            )
+
+
+class ConvNeXt(Classifier):
+    """A patch stem, then stages of blocks with LayerNorm and a 2x2 convolution between them."""
+
+    def __init__(
+        self,
+        depths: Sequence[int] = (3, 3, 9, 3),
+        dims: Sequence[int] = (96, 192, 384, 768),
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        head_init_scale: float = 1.0,
+    ) -> None:
+        if len(depths) != len(dims):
+            raise ValueError(f"depths {tuple(depths)} and dims {tuple(dims)} differ in length")
+        super().__init__(in_channels, num_classes, head_init_scale, 4 * 2 ** (len(dims) - 1))
+        stem = nn.Sequential(nn.Conv2d(in_channels, dims[0], 4, stride=4), LayerNorm2d(dims[0]))
+        self.downsample_layers = nn.ModuleList([stem])
+        for before, after in pairwise(dims):
+            halve = nn.Conv2d(before, after, 2, stride=2)
+            self.downsample_layers.append(nn.Sequential(LayerNorm2d(before), halve))
+
+        rates = iter(_linear_rates(drop_path_rate, sum(depths)))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*[Block(dim, next(rates), layer_scale_init_value) for _ in range(depth)])
+            for depth, dim in zip(depths, dims, strict=True)
+        )
+        self._add_head(dims[-1])
+
+    def forward_pyramid(self, x: Tensor) -> list[Tensor]:
+        """Return every stage's map, (N, dims[i], H / stride, W / stride), strides 4, 8, 16, 32."""
+        self._check_images(x)
+        maps = []
+        for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
+            x = stage(downsample(x))
+            maps.append(x)
+        return maps
+
+    def _last_map(self, x: Tensor) -> Tensor:
+        return self.forward_pyramid(x)[-1]
+
+
+class ConvNeXtIsotropic(Classifier):
+    """One resolution throughout, as in a ViT: 16x16 patches, then blocks (Section 3.3)."""
+
+    def __init__(
+        self,
+        depth: int = 18,
+        dim: int = 384,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 0.0,
+        head_init_scale: float = 1.0,
+    ) -> None:
+        super().__init__(in_channels, num_classes, head_init_scale, stride=16)
+        self.stem = nn.Conv2d(in_channels, dim, 16, stride=16)
+        rates = _linear_rates(drop_path_rate, depth)
+        self.blocks = nn.Sequential(*[Block(dim, rate, layer_scale_init_value) for rate in rates])
+        self._add_head(dim)
+
+    def _last_map(self, x: Tensor) -> Tensor:
+        self._check_images(x)
+        maps: Tensor = self.blocks(self.stem(x))
+        return maps
+
+
+def _linear_rates(last: float, depth: int) -> list[float]:
+    if not 0 <= last < 1:
+        raise ValueError(f"drop_path_rate must be at least 0 and below 1, not {last}")
+    return [last * i / max(depth - 1, 1) for i in range(depth)]
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)  # the paper's text prints 0.2
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+Pretrained = str | Path | None
+
+
+def convnext_tiny(pretrained: Pretrained = None, **options: Unpack[Options]) -> ConvNeXt:
+    """ConvNeXt-T (Table 1): 28.6 M parameters, 4.46 GFLOPs, top-1 82.1; from ImageNet-22K 82.9.
+
+    At 384 from ImageNet-22K 84.1; with torchvision's weights and recipe 82.5.
+    """
+    model = ConvNeXt((3, 3, 9, 3), (96, 192, 384, 768), **options)
+    return load_pretrained(model, pretrained, ConvNeXt_Tiny_Weights)
+
+
+def convnext_small(pretrained: Pretrained = None, **options: Unpack[Options]) -> ConvNeXt:
+    """ConvNeXt-S (Table 1): 50.2 M parameters, 8.68 GFLOPs, top-1 83.1; from ImageNet-22K 84.6.
+
+    At 384 from ImageNet-22K 85.8; with torchvision's weights and recipe 83.6.
+    """
+    model = ConvNeXt((3, 3, 27, 3), (96, 192, 384, 768), **options)
+    return load_pretrained(model, pretrained, ConvNeXt_Small_Weights)
+
+
+def convnext_base(pretrained: Pretrained = None, **options: Unpack[Options]) -> ConvNeXt:
+    """ConvNeXt-B (Table 1): 88.6 M parameters, 15.35 GFLOPs, top-1 83.8; from ImageNet-22K 85.8.
+
+    At 384: 85.1, from ImageNet-22K 86.8; with torchvision's weights and recipe 84.1.
+    """
+    model = ConvNeXt((3, 3, 27, 3), (128, 256, 512, 1024), **options)
+    return load_pretrained(model, pretrained, ConvNeXt_Base_Weights)
+
+
+def convnext_large(pretrained: Pretrained = None, **options: Unpack[Options]) -> ConvNeXt:
+    """ConvNeXt-L (Table 1): 197.8 M parameters, 34.36 GFLOPs, top-1 84.3; from ImageNet-22K 86.6.
+
+    At 384: 85.5, from ImageNet-22K 87.5; with torchvision's weights and recipe 84.4.
+    """
+    model = ConvNeXt((3, 3, 27, 3), (192, 384, 768, 1536), **options)
+    return load_pretrained(model, pretrained, ConvNeXt_Large_Weights)
+
+
+def convnext_xlarge(pretrained: Pretrained = None, **options: Unpack[Options]) -> ConvNeXt:
+    """ConvNeXt-XL (Table 1): 350.2 M parameters, 60.92 GFLOPs, top-1 from ImageNet-22K 87.0.
+
+    At 384 from ImageNet-22K 87.8; never trained on ImageNet-1K alone.
+    """
+    model = ConvNeXt((3, 3, 27, 3), (256, 512, 1024, 2048), **options)
+    return load_pretrained(model, pretrained)
+
+
+def convnext_isotropic_small(
+    pretrained: Pretrained = None, **options: Unpack[Options]
+) -> ConvNeXtIsotropic:
+    """ConvNeXt-S (iso.) (Table 2): 22.3 M parameters, 4.29 GFLOPs, top-1 79.7.
+
+    The authors' README prints 78.7.
+    """
+    return load_pretrained(ConvNeXtIsotropic(18, 384, **options), pretrained)
+
+
+def convnext_isotropic_base(
+    pretrained: Pretrained = None, **options: Unpack[Options]
+) -> ConvNeXtIsotropic:
+    """ConvNeXt-B (iso.) (Table 2): 87.1 M parameters, 16.90 GFLOPs, top-1 82.0."""
+    return load_pretrained(ConvNeXtIsotropic(18, 768, **options), pretrained)
+
+
+def convnext_isotropic_large(
+    pretrained: Pretrained = None, **options: Unpack[Options]
+) -> ConvNeXtIsotropic:
+    """ConvNeXt-L (iso.) (Table 2): 305.9 M parameters, 59.70 GFLOPs, top-1 82.6.
+
+    The paper trained it with layer_scale_init_value=1e-6 (Table 5), the smaller two without.
+    """
+    return load_pretrained(ConvNeXtIsotropic(36, 1024, **options), pretrained)

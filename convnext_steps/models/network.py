@@ -1,0 +1,114 @@
+"""The one network of the roadmap: a stem, four stages and a head, built from a `Design`."""
+
+import torch
+from torch import Tensor, nn
+
+from convnext_steps.models.blocks import ResidualBlock, activation, norm
+from convnext_steps.models.design import Design
+
+
+class Stage(nn.Sequential):
+    """The layers of a stage one after the other, printed with equal neighbours folded into one."""
+
+    __repr__ = nn.ModuleList.__repr__
+
+
+def stem(design: Design, in_channels: int) -> nn.Sequential:
+    """The first layers: ResNet's convolution and max-pool, or one patch per position (Section 2.2).
+
+    (N, in_channels, H, W) -> (N, width, H / stem_stride, W / stem_stride)
+    """
+    if design.stem == "resnet":
+        kernel_size = 7 if design.stem_stride == 4 else 3
+        stride = design.stem_stride // 2  # the max-pool halves once more
+        return nn.Sequential(
+            nn.Conv2d(
+                in_channels, design.width, kernel_size, stride, padding=kernel_size // 2, bias=False
+            ),
+            norm(design, design.width),
+            activation(design),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
+    patches = nn.Conv2d(in_channels, design.width, design.stem_stride, design.stem_stride)
+    if design.downsampling == "separate":
+        return nn.Sequential(patches, norm(design, design.width))
+    return nn.Sequential(patches)
+
+
+def stage(
+    design: Design, index: int, in_channels: int, out_channels: int, drop_path_rates: list[float]
+) -> Stage:
+    """A stage's blocks; from the second stage on, the first layer halves the resolution."""
+    layers = Stage()
+    stride = 1 if index == 0 else 2
+    if design.downsampling == "separate" and index > 0:  # Section 2.6, "Separate downsampling"
+        layers.append(norm(design, in_channels))
+        layers.append(nn.Conv2d(in_channels, out_channels, 2, stride=2))
+        in_channels, stride = out_channels, 1
+    for rate in drop_path_rates:
+        layers.append(ResidualBlock(design, in_channels, out_channels, stride, rate))
+        in_channels, stride = out_channels, 1
+    return layers
+
+
+def head(design: Design, channels: int, num_classes: int) -> nn.Sequential:
+    """Global average pooling and a linear classifier, (N, channels, H, W) -> (N, num_classes)."""
+    layers = nn.Sequential(nn.AdaptiveAvgPool2d(1))
+    if design.downsampling == "separate":
+        layers.append(norm(design, channels))
+    return layers.extend([nn.Flatten(1), nn.Linear(channels, num_classes)])
+
+
+class Network(nn.Module):
+    """Any step of the roadmap, (N, in_channels, H, W) -> (N, num_classes).
+
+    Initialisation is PyTorch's own, as in the authors' code for the steps.
+
+    Args:
+        design: the decisions to build.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the images.
+        drop_path_rate: probability of dropping the last block's branch; it grows from 0 with depth.
+
+    Raises:
+        ValueError: `num_classes`, `in_channels` or `drop_path_rate` is out of range; in `forward`,
+            the images are too small for the network.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1 or in_channels < 1:
+            raise ValueError(
+                "num_classes and in_channels need to be at least 1, "
+                f"not {num_classes} and {in_channels}"
+            )
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate is {drop_path_rate}; it needs to be in [0, 1)")
+        self.design = design
+        rates = torch.linspace(0, drop_path_rate, sum(design.depths), device="cpu").tolist()
+        self.stem = stem(design, in_channels)
+        self.stages = nn.Sequential()
+        channels = design.width
+        for index, depth in enumerate(design.depths):
+            out_channels = design.expansion * design.width * 2**index
+            stage_rates, rates = rates[:depth], rates[depth:]
+            self.stages.append(stage(design, index, channels, out_channels, stage_rates))
+            channels = out_channels
+        self.head = head(design, channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify a batch of images."""
+        if min(x.shape[-2:]) < self.design.smallest_side:
+            raise ValueError(
+                f"images of {x.shape[-2]}x{x.shape[-1]} are too small for this network; "
+                f"it needs at least {self.design.smallest_side} pixels a side"
+            )
+        x = self.stem(x)
+        x = self.stages(x)
+        return self.head(x)

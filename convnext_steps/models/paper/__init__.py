@@ -1,0 +1,63 @@
+"""The numbers that "A ConvNet for the 2020s" (Liu et al., CVPR 2022) prints, as data.
+
+`roadmap.csv` holds Tables 10 and 11, `family.csv` Tables 1 and 2. The two exact columns of each,
+multiply-adds and parameters, were counted on the authors' own models.
+"""
+
+import csv
+from dataclasses import dataclass
+from importlib.resources import files
+
+ERRATA = {
+    ("tiny", "layer_norm"): (
+        "Table 10 prints 4.46, the network counts 4.15: LayerNorm adds no multiply-adds of "
+        "convolutions, Table 11 shows no change here, and Figure 2 shows 4.2."
+    ),
+    ("tiny", "separate_downsampling"): (
+        "Table 10 prints 4.49, the network counts 4.46: Figure 2 shows 4.5. "
+        "It reads like a slip of one row."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper prints of one step (top-1 in per cent, ImageNet-1K), with exact counts."""
+
+    title: str
+    section: str
+    parent: str | None
+    top1_mean: float | None
+    top1_std: float | None  # over three seeds; the tiny regime only
+    gflops_printed: float | None  # 1e9 multiply-adds of convolutions and linear layers
+    macs: int | None  # the same, counted, at 1x3x224x224
+    params: int | None  # with 1000 classes and without LayerScale
+    erratum: str | None
+
+
+def published_roadmap(regime: str) -> dict[str, Published]:
+    """The rows of Table 10 ("tiny") or Table 11 ("base") by step name, the Swin reference last."""
+    text = files(__package__).joinpath("roadmap.csv").read_text(encoding="utf-8")
+    return {
+        row["step"]: Published(
+            title=row["title"],
+            section=row["section"],
+            parent=row["parent"] or None,
+            top1_mean=_number(row["top1_mean"]),
+            top1_std=_number(row["top1_std"]),
+            gflops_printed=_number(row["gflops_printed"]),
+            macs=_integer(row["conv_linear_macs_224"]),
+            params=_integer(row["params_1000_classes"]),
+            erratum=ERRATA.get((regime, row["step"])),
+        )
+        for row in csv.DictReader(text.splitlines())
+        if row["regime"] == regime
+    }
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+def _integer(cell: str) -> int | None:
+    return int(cell) if cell else None

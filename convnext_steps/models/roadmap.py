@@ -1,0 +1,135 @@
+"""The roadmap of the paper (Figure 2): every step as its difference from the step before."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from convnext_steps.models.design import Design
+from convnext_steps.models.network import Network
+from convnext_steps.models.paper import Published, published_roadmap
+
+Regime = Literal["tiny", "base"]
+
+# What each step changes in its parent's design, in the paper's order. Titles, sections and parents
+# stand in paper/roadmap.csv; the kernel sizes but 7 are probes beside the chain.
+TINY: dict[str, dict[str, Any]] = {
+    "resnet_original": {},
+    "resnet": {},
+    "stage_ratio": {"depths": (3, 3, 9, 3)},
+    "patchify": {"stem": "patchify"},
+    "depthwise": {"depthwise": True},
+    "width": {"width": 96},
+    "inverted": {"layout": "inverted"},
+    "move_up": {"layout": "depthwise_first"},
+    "kernel_5": {"kernel_size": 5},
+    "kernel_7": {"kernel_size": 7},
+    "kernel_9": {"kernel_size": 9},
+    "kernel_11": {"kernel_size": 11},
+    "gelu": {"activation": "gelu"},
+    "fewer_activations": {"activations_per_block": 1},
+    "fewer_norms": {"norms_per_block": 1},
+    "layer_norm": {"norm": "layer"},
+    "separate_downsampling": {"downsampling": "separate"},
+}
+BASE = TINY | {
+    "resnet_original": {"depths": (3, 24, 36, 3)},
+    "resnet": {"depths": (3, 24, 36, 3)},
+    "stage_ratio": {"depths": (3, 3, 27, 3), "width": 84},
+    "width": {"width": 128},
+}
+PROBES = ("kernel_5", "kernel_9", "kernel_11")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the roadmap: what it changes, the design that it arrives at, and its numbers."""
+
+    name: str
+    regime: str
+    changes: Mapping[str, Any]  # the fields of the design that differ from the parent's
+    design: Design
+    paper: Published
+
+    @property
+    def title(self) -> str:
+        """The step's title in Tables 10 and 11."""
+        return self.paper.title
+
+    @property
+    def section(self) -> str:
+        """The paper's section that argues for the step."""
+        return self.paper.section
+
+    @property
+    def parent(self) -> str | None:
+        """The name of the step that this one changes; None for the two ResNets."""
+        return self.paper.parent
+
+    @property
+    def probe(self) -> bool:
+        """Whether the step stands beside the chain: no later step builds on it."""
+        return self.name in PROBES
+
+    @property
+    def recipe(self) -> str:
+        """The name of the training recipe: all steps share one but `resnet_original`."""
+        return "resnet_original" if self.name == "resnet_original" else "roadmap"
+
+    @property
+    def claim(self) -> str:
+        """What the paper reports of the step, in one line."""
+        paper = self.paper
+        spread = f" ± {paper.top1_std:.2f}" if paper.top1_std is not None else ""
+        text = f"{self.title} (Section {self.section}): {paper.top1_mean:.2f}{spread} % top-1"
+        parent = published_roadmap(self.regime)[self.parent] if self.parent else None
+        if parent and parent.top1_mean is not None and paper.top1_mean is not None:
+            text += f", {paper.top1_mean - parent.top1_mean:+.2f} against {parent.title}"
+        return f"{text}; {paper.gflops_printed:.2f} GFLOPs, on ImageNet-1K"
+
+    def build(
+        self, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0
+    ) -> Network:
+        """Build the step's network."""
+        return Network(self.design, num_classes, in_channels, drop_path_rate)
+
+
+def roadmap(regime: str = "tiny") -> Mapping[str, Step]:
+    """All steps of one regime by name, in the paper's order.
+
+    Args:
+        regime: "tiny" (ResNet-50 to ConvNeXt-T, Table 10) or "base" (ResNet-200 to ConvNeXt-B,
+            Table 11).
+
+    Raises:
+        ValueError: the regime does not exist.
+    """
+    if regime not in get_args(Regime):
+        raise ValueError(unknown("regime", regime, get_args(Regime)))
+    paper = published_roadmap(regime)
+    steps: dict[str, Step] = {}
+    for name, changes in (TINY if regime == "tiny" else BASE).items():
+        parent = paper[name].parent
+        design = replace(steps[parent].design if parent else Design(), **changes)
+        steps[name] = Step(name, regime, MappingProxyType(changes), design, paper[name])
+    return MappingProxyType(steps)
+
+
+def find_step(name: str, regime: str = "tiny") -> Step:
+    """One step by name.
+
+    Raises:
+        ValueError: the step does not exist; the message has the nearest name.
+    """
+    steps = roadmap(regime)
+    if name not in steps:
+        raise ValueError(unknown("step", name, steps))
+    return steps[name]
+
+
+def unknown(kind: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
+    """One line for a name that does not exist, with the nearest that does."""
+    nearest = get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(known)}"
+    return f"unknown {kind} {name!r}; {hint}"

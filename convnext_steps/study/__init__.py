@@ -1,0 +1,1 @@
+"""How a trajectory comes to be: plan, run, collect, plot."""

@@ -1,0 +1,104 @@
+"""Notebooks as programs: found, their parameters checked, executed by papermill in a process."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convnext_steps.models.roadmap import unknown
+
+
+class NotebookError(RuntimeError):
+    """A notebook's cell failed; the message says how and where to look."""
+
+
+def find_notebook(name: str) -> Path:
+    """A notebook by path, or by name in the project's `notebooks/`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    file = name if name.endswith(".ipynb") else f"{name}.ipynb"
+    project = Path(__file__).parents[2]
+    for folder in (Path(), Path("notebooks"), project / "notebooks"):
+        if (folder / file).is_file():
+            return (folder / file).resolve()
+    raise ValueError(f"no notebook {name!r} here, in notebooks/, or in {project / 'notebooks'}")
+
+
+def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that the notebook does not have, which papermill would only log.
+
+    Raises:
+        ValueError: a parameter is unknown; the message has the nearest name.
+    """
+    from papermill import inspect_notebook
+
+    known = tuple(inspect_notebook(str(notebook)))
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"{notebook.name}: {unknown('parameter', name, known)}")
+
+
+def start_notebook(
+    notebook: Path, output: Path, parameters: Mapping[str, Any], threads: int | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start papermill on a notebook in a process of its own; its messages go to `output`.log.
+
+    The process has a session of its own: Ctrl-C reaches whoever started it, not the notebook.
+    """
+    command = [sys.executable, "-m", "papermill", str(notebook), str(output.resolve())]
+    command += ["--parameters_yaml", json.dumps(dict(parameters)), "--cwd", str(notebook.parent)]
+    command += ["--no-progress-bar", "--log-level", "ERROR"]
+    environment = dict(os.environ)
+    if threads:
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    with log_of(output).open("wb") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def log_of(output: Path) -> Path:
+    """The file with papermill's messages beside an executed notebook."""
+    return output.with_suffix(".log")
+
+
+def last_line(output: Path) -> str:
+    """The last line that papermill said: the error, where there was one."""
+    lines = log_of(output).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "papermill said nothing"
+
+
+def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> None:
+    """Execute one notebook and wait for it; values are read as YAML, as papermill does.
+
+    Raises:
+        ValueError: there is no such notebook or parameter, or the output cannot be written.
+        NotebookError: a cell failed; the executed notebook shows it.
+    """
+    notebook = find_notebook(name)
+    check_parameters(notebook, parameters)
+    if not output.parent.is_dir():
+        raise ValueError(f"there is no folder {output.parent} for the executed notebook")
+    values = {key: yaml.safe_load(value) for key, value in parameters.items()}
+    process = start_notebook(notebook, output, values)
+    try:
+        failed = process.wait() != 0
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    if failed:
+        raise NotebookError(f"{notebook.name} failed: {last_line(output)} (see {output})")
+    log_of(output).unlink()

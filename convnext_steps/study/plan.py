@@ -1,0 +1,149 @@
+"""A named study as a list of runs, each with a hash of everything that decides its result."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from convnext_steps.models.design import Design, scaled
+from convnext_steps.models.network import Network
+from convnext_steps.models.roadmap import find_step, roadmap, unknown
+from convnext_steps.training.config import TrainingConfig, original_recipe
+from convnext_steps.training.data import SOURCES, ImageTensors, load_data
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A named study: which data, how the designs are scaled, and one recipe for all steps."""
+
+    name: str
+    description: str
+    data: str
+    train_images: int | None  # the first so many; None for all
+    recipe: TrainingConfig
+    scale: Mapping[str, Any] = field(default_factory=dict)  # arguments of `scaled`
+    steps: tuple[str, ...] | None = None  # None for all
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="smoke",
+            description="two small steps on synthetic images, in seconds, for tests",
+            data="synthetic",
+            train_images=None,
+            scale={"width": 1 / 8, "depth": 1 / 3, "stem_stride": 2},
+            recipe=TrainingConfig(max_epochs=2, batch_size=32, random_shift=1),
+            steps=("resnet", "separate_downsampling"),
+        ),
+        Profile(
+            name="quick",
+            description="every step on 10,000 images of Fashion-MNIST, in minutes",
+            data="fashion_mnist",
+            train_images=10_000,
+            scale={"width": 1 / 8, "stem_stride": 2},
+            recipe=TrainingConfig(
+                max_epochs=4,
+                batch_size=64,
+                random_shift=2,
+                horizontal_flip=0.5,
+                evaluate_every=4,
+            ),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one step with one seed: everything that decides its result."""
+
+    profile: str
+    regime: str
+    step: str
+    seed: int
+    design: Design
+    config: TrainingConfig
+    data: str
+    train_images: int | None
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits that change when the design, the recipe or the data do."""
+        decisive = asdict(self) | {"fingerprint": SOURCES[self.data].fingerprint}
+        text = json.dumps(decisive, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """Step and seed, for people."""
+        return f"{self.step} seed {self.seed}"
+
+    def folder(self, results: str | Path) -> Path:
+        """Where the run's files live under a results folder."""
+        return Path(results, self.profile, self.regime, self.step, f"seed-{self.seed}")
+
+    def load_data(self) -> tuple[ImageTensors, ImageTensors]:
+        """The run's training and test images."""
+        return load_data(self.data, self.train_images)
+
+    def build(self, data: ImageTensors) -> Network:
+        """The run's network, for the channels and classes of its data."""
+        channels = data.images.shape[1]
+        return Network(self.design, data.num_classes, channels, self.config.drop_path_rate)
+
+
+def find_profile(name: str) -> Profile:
+    """One profile by name.
+
+    Raises:
+        ValueError: the profile does not exist; the message has the nearest name.
+    """
+    if name not in PROFILES:
+        raise ValueError(unknown("profile", name, PROFILES))
+    return PROFILES[name]
+
+
+def plan(
+    profile: str = "quick",
+    regime: str = "tiny",
+    steps: Iterable[str] | None = None,
+    seeds: Iterable[int] = (0,),
+) -> list[Run]:
+    """The runs of a study, seed by seed, in the order of the roadmap.
+
+    Args:
+        profile: a key of `PROFILES`.
+        regime: "tiny" or "base".
+        steps: names of steps; by default the profile's own, or all.
+        seeds: whole numbers from 0 on.
+
+    Raises:
+        ValueError: a name does not exist, or a seed is negative.
+    """
+    chosen = find_profile(profile)
+    names = list(steps or chosen.steps or roadmap(regime))
+    known = [find_step(name, regime) for name in names]
+    runs = []
+    for seed in seeds:
+        for step in known:
+            config = replace(chosen.recipe, seed=seed)
+            if step.recipe == "resnet_original":
+                config = original_recipe(config)
+            design = scaled(step.design, **chosen.scale)
+            runs.append(
+                Run(
+                    profile=profile,
+                    regime=regime,
+                    step=step.name,
+                    seed=seed,
+                    design=design,
+                    config=config,
+                    data=chosen.data,
+                    train_images=chosen.train_images,
+                )
+            )
+    return runs

@@ -1,0 +1,141 @@
+"""The figures, drawn from result files only."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from convnext_steps.models.paper import published_roadmap
+from convnext_steps.models.roadmap import Step, roadmap
+from convnext_steps.study.results import summarize
+
+# Okabe and Ito's palette: its colours differ in lightness too, so they survive print and
+# colour-blindness. One colour a section of the paper.
+SECTION_COLORS = {
+    "2.1": "#999999",
+    "2.2": "#56B4E9",
+    "2.3": "#E69F00",
+    "2.4": "#009E73",
+    "2.5": "#CC79A7",
+    "2.6": "#0072B2",
+}
+SECTION_TITLES = {
+    "2.1": "recipe",
+    "2.2": "macro design",
+    "2.3": "ResNeXt-ify",
+    "2.4": "inverted bottleneck",
+    "2.5": "large kernels",
+    "2.6": "micro design",
+}
+
+
+def plot_trajectory(results: pd.DataFrame, regime: str = "tiny") -> Figure:
+    """The paper's Figure 2 for our results, beside the paper's own numbers.
+
+    Left, of each step: every seed's accuracy as a dot, their mean as a bar, the multiply-adds of
+    the trained network beside it; a step without results is a gap. Right, quoted: the accuracies
+    of Tables 10 and 11 on ImageNet-1K.
+
+    Args:
+        results: a table of `load_results`, of one profile.
+        regime: "tiny" or "base".
+    """
+    steps = list(roadmap(regime).values())
+    figure = Figure(figsize=(13, 0.42 * len(steps) + 1.6), layout="constrained")
+    ours, paper = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    _draw_ours(ours, steps, results, regime)
+    _draw_paper(paper, steps, regime)
+    ours.set_yticks(range(len(steps)), [_label(step) for step in steps])
+    ours.invert_yaxis()
+    handles = [
+        ours.barh([0], [0], color=color, label=f"{section} {SECTION_TITLES[section]}")
+        for section, color in SECTION_COLORS.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+    return figure
+
+
+def plot_history(history: Sequence[Mapping[str, float]]) -> Figure:
+    """One run's training loss and test accuracy over its steps, from its history."""
+    table = pd.DataFrame(history)
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    training = table.dropna(subset="training_loss")
+    loss.plot(training["step"], training["training_loss"], color=SECTION_COLORS["2.6"])
+    loss.set(xlabel="step", ylabel="training loss (nats)")
+    tests = table.dropna(subset="accuracy")
+    accuracy.plot(tests["step"], tests["accuracy"], "o-", color=SECTION_COLORS["2.3"])
+    accuracy.set(xlabel="step", ylabel="test accuracy (%)")
+    return figure
+
+
+def _draw_ours(axes: Axes, steps: list[Step], results: pd.DataFrame, regime: str) -> None:
+    summary = summarize(results, regime).set_index("step")
+    means = summary["accuracy"].to_numpy(dtype=float)
+    left, right = _limits(results.loc[results["regime"] == regime, "accuracy"])
+    for row, step in enumerate(steps):
+        mean, macs = means[row], summary["macs"].iloc[row]
+        if np.isnan(mean):
+            axes.text(left, row, "  no result", va="center", color="gray", style="italic")
+            continue
+        axes.barh(row, mean - left, left=left, **_style(step))
+        seeds = results[(results["regime"] == regime) & (results["step"] == step.name)]["accuracy"]
+        axes.plot(seeds, np.full(len(seeds), row), "o", color="black", markersize=3.5, zorder=3)
+        _column(axes, row, f"{mean:.1f} %   {macs / 1e6:.2f} M")
+    axes.set_xlim(left, right + 0.35 * (right - left))
+    axes.set_xlabel("accuracy on the test set (%)")
+    profiles = ", ".join(sorted(set(results["profile"]))) or "none"
+    axes.set_title(f"this study (profile: {profiles}; seeds: {results['seed'].nunique()})\n")
+    _column(axes, -1, "mean   multiply-adds")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_paper(axes: Axes, steps: list[Step], regime: str) -> None:
+    tops = [step.paper.top1_mean for step in steps]
+    deviations = [step.paper.top1_std or 0.0 for step in steps]
+    known = pd.Series([top for top in tops if top is not None])
+    left, right = _limits(known)
+    for row, (step, top, deviation) in enumerate(zip(steps, tops, deviations, strict=True)):
+        if top is None or step.paper.macs is None:
+            continue
+        axes.barh(row, top - left, left=left, xerr=deviation or None, **_style(step))
+        _column(axes, row, f"{top:.1f} %   {step.paper.macs / 1e9:.2f} G")
+    swin = published_roadmap(regime)["swin"]
+    if swin.top1_mean:
+        axes.axvline(swin.top1_mean, color="black", linestyle=":", linewidth=1)
+        axes.text(swin.top1_mean, -1, f"{swin.title} ", ha="right", va="center", fontsize=8)
+    axes.set_xlim(left, right + 0.55 * (right - left))
+    axes.set_xlabel("top-1 accuracy on ImageNet-1K (%)")
+    table = "Table 10" if regime == "tiny" else "Table 11"
+    axes.set_title(f"the paper (quoted from its {table})\n")
+    _column(axes, -1, "mean   multiply-adds")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _column(axes: Axes, row: float, text: str) -> None:
+    """Write numbers at the right edge, in the row of their step."""
+    transform = axes.get_yaxis_transform()
+    axes.text(1, row, text, transform=transform, ha="right", va="center", fontsize=8.5)
+
+
+def _limits(accuracies: "pd.Series[float]") -> tuple[float, float]:
+    """Where the accuracy axis begins and ends: the bars show differences, as in the paper."""
+    if accuracies.empty:
+        return 0.0, 100.0
+    low, high = float(accuracies.min()), float(accuracies.max())
+    return low - max(0.5, 0.15 * (high - low)), high + 0.1
+
+
+def _style(step: Step) -> dict[str, Any]:
+    """Steps of the chain are filled in their section's colour, probes only outlined and hatched."""
+    color = SECTION_COLORS[step.section]
+    if step.probe:
+        return {"facecolor": "white", "edgecolor": color, "hatch": "///", "height": 0.55}
+    return {"facecolor": color, "edgecolor": color, "height": 0.75}
+
+
+def _label(step: Step) -> str:
+    return f"{step.title} (probe)" if step.probe else step.title

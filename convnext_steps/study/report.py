@@ -1,0 +1,67 @@
+"""A study's table and figure, as files."""
+
+import io
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from convnext_steps.study.plots import plot_trajectory
+from convnext_steps.study.results import load_results, summarize, write_bytes
+
+
+def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
+    """Write the table (CSV, Markdown) and the figure (PNG, SVG) beside a study's results.
+
+    Returns the table as Markdown.
+
+    Raises:
+        ValueError: the study has no results.
+    """
+    folder = Path(results, profile, regime)
+    table = load_results(folder)
+    if table.empty:
+        raise ValueError(
+            f"no results in {folder}; make them with `convnext-steps study --profile {profile}`"
+        )
+    summary = summarize(table, regime)
+    markdown = to_markdown(summary)
+    write_bytes(folder / "table.csv", summary.to_csv(index=False).encode())
+    write_bytes(folder / "table.md", markdown.encode())
+    save_figure(plot_trajectory(table, regime), folder / "trajectory")
+    return markdown
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as `path`.png and `path`.svg, the same bytes for the same picture."""
+    with mpl.rc_context({"svg.hashsalt": "convnext_steps", "svg.fonttype": "none"}):
+        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+            picture = io.BytesIO()
+            figure.savefig(picture, format=suffix[1:], dpi=150, metadata=metadata)
+            write_bytes(path.with_suffix(suffix), picture.getvalue())
+
+
+def to_markdown(summary: pd.DataFrame) -> str:
+    """A table of `summarize` for people; a missing result is a dash."""
+    lines = [
+        "| step | seeds | accuracy % | gain | M multiply-adds | paper top-1 % | paper G |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in summary.itertuples():
+        spread = "" if pd.isna(row.std) else f" ± {row.std:.2f}"
+        cells = [
+            row.title,
+            str(row.seeds),
+            _format(row.accuracy, ".2f") + spread,
+            _format(row.gain, "+.2f"),
+            _format(row.macs / 1e6, ".2f"),
+            _format(row.paper_top1, ".2f"),
+            _format(row.paper_macs / 1e9, ".2f"),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _format(value: float, form: str) -> str:
+    return "-" if pd.isna(value) else format(value, form)

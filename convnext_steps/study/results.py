@@ -1,0 +1,180 @@
+"""Result files and the table that they make."""
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from convnext_steps.measure.flops import FlopCount
+from convnext_steps.models.roadmap import roadmap
+from convnext_steps.study.plan import Run
+from convnext_steps.training.trainer import Evaluation, Trainer
+
+SCHEMA = 1
+PARTIAL_RESULT = "result.partial.json"
+RESULT = "result.json"
+PACKAGES = ("convnext-steps", "torch", "torchvision", "fvcore", "papermill", "numpy", "pandas")
+
+
+class ResultError(ValueError):
+    """A result file cannot be trusted; the message says why."""
+
+
+def write_partial_result(
+    run: Run, output: str | Path, count: FlopCount, trainer: Trainer, evaluation: Evaluation
+) -> None:
+    """Write what a run found, for the runner to check and put in place."""
+    result = {
+        "schema": SCHEMA,
+        "hash": run.hash,
+        **asdict(run),
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "correct": evaluation.correct,
+        "test_images": evaluation.count,
+        "training_steps": trainer.step,
+        "macs": count.conv_linear,
+        "flops_fvcore": count.total,
+        "params": count.params,
+        "environment": environment(),
+        "seconds": trainer.seconds,
+    }
+    write_json(Path(output) / PARTIAL_RESULT, result)
+
+
+def environment() -> dict[str, Any]:
+    """The versions, the machine and the commit that a result was made with."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        **commit(),
+    }
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the project's checkout and whether its code was unchanged; None outside one."""
+    project = Path(__file__).parents[2]
+    head = _git(project, "rev-parse", "HEAD")
+    changes = _git(project, "status", "--porcelain", "--", "convnext_steps", "notebooks")
+    return {"commit": head, "clean": None if changes is None else changes == ""}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+    except OSError:  # git is not installed
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, atomically."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or not there."""
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def read_result(path: str | Path) -> dict[str, Any]:
+    """Read one result file.
+
+    Raises:
+        ResultError: the file is missing, truncated, or of another schema.
+    """
+    try:
+        result = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{path} is not readable: {error}") from None
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        raise ResultError(f"{path} is not a result file of schema {SCHEMA}")
+    return result
+
+
+def done(run: Run, results: str | Path) -> bool:
+    """Whether a run's result is there and is the plan's: same design, recipe and data."""
+    try:
+        return bool(read_result(run.folder(results) / RESULT)["hash"] == run.hash)
+    except (ResultError, KeyError):
+        return False
+
+
+def load_results(folder: str | Path) -> pd.DataFrame:
+    """All results below a folder as a table, a row a run; unreadable files are named and left out.
+
+    Columns: profile, regime, step, seed, accuracy and loss (test set), macs and params (of the
+    network as trained), training_seconds, evaluation_seconds, hash, commit.
+    """
+    rows = []
+    for path in sorted(Path(folder).rglob(RESULT)):
+        try:
+            rows.append(_row(read_result(path)))
+        except (ResultError, KeyError) as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+COLUMNS = [
+    *("profile", "regime", "step", "seed", "accuracy", "loss", "macs", "params"),
+    *("training_seconds", "evaluation_seconds", "hash", "commit"),
+]
+
+
+def _row(result: Mapping[str, Any]) -> dict[str, Any]:
+    seconds = {f"{name}_seconds": value for name, value in result["seconds"].items()}
+    return {**result, **seconds, "commit": result["environment"]["commit"]}
+
+
+def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
+    """One row a step in the roadmap's order: ours over the seeds, and the paper's; gaps stay empty.
+
+    Accuracies are per cent; `gain` is the difference of our mean to the parent's.
+    """
+    accuracy = results[results["regime"] == regime].groupby("step")["accuracy"]
+    means, deviations, counts = accuracy.mean(), accuracy.std(), accuracy.count()
+    macs = results.groupby("step")["macs"].first()
+    rows = []
+    for name, step in roadmap(regime).items():
+        mean = means.get(name, float("nan"))
+        rows.append(
+            {
+                "step": name,
+                "title": step.title,
+                "seeds": int(counts.get(name, 0)),
+                "accuracy": mean,
+                "std": deviations.get(name, float("nan")),
+                "gain": mean - means.get(step.parent, float("nan")),
+                "macs": macs.get(name, float("nan")),
+                "paper_top1": step.paper.top1_mean,
+                "paper_macs": step.paper.macs,
+            }
+        )
+    return pd.DataFrame(rows)

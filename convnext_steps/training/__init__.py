@@ -1,0 +1,1 @@
+"""How a network learns: recipes, data, and the Trainer."""

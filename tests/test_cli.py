@@ -1,0 +1,104 @@
+"""The command line: what it prints, and one line for every mistake."""
+
+import subprocess
+import sys
+
+import pytest
+
+from convnext_steps import cli
+from convnext_steps.study import runner
+from convnext_steps.training import data
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(arguments)
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+def test_steps_prints_the_roadmap_beside_the_paper(capsys) -> None:
+    code, out, _ = run(capsys, "steps")
+    assert code == 0
+    assert "kernel_7                  2.5   4.146    4.15" in out
+    assert "4.46*" in out
+    assert out.count("\n* ") == 2
+
+
+def test_show_prints_claim_change_and_counts(capsys) -> None:
+    code, out, _ = run(capsys, "show", "fewer_activations")
+    assert code == 0
+    assert "81.27 ± 0.06 % top-1, +0.65 against ReLU -> GELU" in out
+    assert "-activations_per_block = 3" in out
+    assert "-      (spatial_activation): GELU" in out
+    assert "4.146 G multiply-adds" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "gelo"], "unknown step 'gelo'; did you mean 'gelu'?"),
+        (["show", "gelu", "--regime", "bas"], "unknown regime 'bas'; did you mean 'base'?"),
+        (["show", "gelu", "--resolution", "3"], "images of 3x3 are too small"),
+        (["steps", "--regime", "x"], "unknown regime 'x'; choose from tiny, base"),
+        (["study", "--profile", "smok"], "unknown profile 'smok'; did you mean 'smoke'?"),
+        (["study", "--steps", "layernorm"], "unknown step 'layernorm'; did you mean 'layer_norm'?"),
+        (["study", "--seeds", "one"], "'one' is no seed"),
+        (["study", "--seeds", "-1"], ""),
+        (["study", "--seeds", "5-2"], "'5-2' is no seed"),
+        (["study", "--workers", "0"], "--workers is 0"),
+        (["report", "--profile", "quikc"], "unknown profile 'quikc'"),
+        (["report"], "no results in"),
+        (["notebook", "run_stp", "out.ipynb"], "no notebook 'run_stp'"),
+        (["notebook", "run_step", "out.ipynb", "-p", "STPE=gelu"], "did you mean 'STEP'?"),
+        (["notebook", "run_step", "out.ipynb", "-p", "STEP"], "NAME=VALUE"),
+        (["notebook", "run_step", "nowhere/out.ipynb"], "there is no folder nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    capsys, monkeypatch, tmp_path, arguments, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.main(arguments)
+    except SystemExit as stop:  # argparse's own
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert "Traceback" not in error
+    if message:
+        assert error.startswith("convnext-steps: ")
+        assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_results_folder_that_cannot_be_written(capsys, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, error = run(capsys, "study", "--results", str(tmp_path / "file" / "results"))
+    assert code == 2
+    assert "cannot write to the results folder" in error
+    assert error.count("\n") == 1
+
+
+def test_a_damaged_archive_stops_a_study_before_it_begins(capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setitem(data.SHA256, "t10k-images-idx3-ubyte", "0" * 64)
+    monkeypatch.setattr(runner, "start_notebook", None)
+    code, _, error = run(capsys, "study", "--results", str(tmp_path))
+    assert code == 2
+    assert "t10k-images-idx3-ubyte.gz is damaged" in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "seeds"), [(["0"], [0]), (["0-3"], [0, 1, 2, 3]), (["4", "0-1", "1"], [4, 0, 1])]
+)
+def test_seeds(texts, seeds) -> None:
+    assert cli.parse_seeds(texts) == seeds
+
+
+def test_help_has_examples() -> None:
+    command = [sys.executable, "-m", "convnext_steps.cli", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "convnext-steps study --seeds 0-4" in done.stdout
+    assert done.stderr == ""

@@ -1,0 +1,112 @@
+"""The bundled data, and augmentation that draws for each image."""
+
+import gzip
+import shutil
+
+import pytest
+import torch
+
+from convnext_steps.training import data
+from convnext_steps.training.augment import random_horizontal_flip, random_shift
+from convnext_steps.training.data import DataError, fashion_mnist, load_data, synthetic
+
+
+def test_fashion_mnist_is_the_original_data_set() -> None:
+    train, test = load_data("fashion_mnist")
+    assert train.images.shape == (60_000, 1, 32, 32)
+    assert test.images.shape == (10_000, 1, 32, 32)
+    assert train.images.dtype == torch.uint8
+    assert torch.bincount(train.labels).tolist() == [6_000] * 10
+    assert torch.bincount(test.labels).tolist() == [1_000] * 10
+    assert train.labels[:10].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]  # as published
+    pixels = train.images[:, :, 2:-2, 2:-2].float() / 255
+    assert pixels.mean().item() == pytest.approx(train.mean, abs=1e-4)
+    assert pixels.std().item() == pytest.approx(train.std, abs=1e-4)
+    assert train.images[:, :, [0, 1, 30, 31]].max() == 0
+
+
+def test_subset_is_fixed() -> None:
+    whole = fashion_mnist(train=True)
+    train, test = load_data("fashion_mnist", train_images=10_000)
+    assert torch.equal(train.images, whole.images[:10_000])
+    assert len(test) == 10_000
+    with pytest.raises(DataError, match="cannot take 60001"):
+        whole.first(60_001)
+
+
+@pytest.fixture
+def archives(tmp_path):
+    return shutil.copytree(data.ARCHIVES, tmp_path / "archives")
+
+
+def test_a_damaged_archive_is_named_with_a_remedy(archives) -> None:
+    archive = archives / "t10k-labels-idx1-ubyte.gz"
+    content = bytearray(archive.read_bytes())
+    content[100] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte.gz is damaged.*git checkout"):
+        fashion_mnist(train=False, archives=archives)
+
+
+def test_a_well_formed_archive_of_other_content_is_refused(archives) -> None:
+    archive = archives / "train-labels-idx1-ubyte.gz"
+    archive.write_bytes(gzip.compress(gzip.decompress(archive.read_bytes())[:-1] + b"\0"))
+    with pytest.raises(DataError, match="damaged"):
+        fashion_mnist(train=True, archives=archives)
+
+
+def test_a_missing_archive_is_named(archives) -> None:
+    (archives / "train-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz is missing"):
+        fashion_mnist(train=True, archives=archives)
+
+
+def test_an_unknown_data_set_is_named() -> None:
+    with pytest.raises(DataError, match="unknown data set 'mnist'"):
+        load_data("mnist")
+
+
+def test_synthetic_is_deterministic_and_balanced() -> None:
+    first, again, test = synthetic(True), synthetic(True), synthetic(False)
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.images, test.images)
+    assert torch.bincount(first.labels).tolist() == [128] * 4
+
+
+def test_shift_moves_each_image_by_its_own_amount() -> None:
+    torch.manual_seed(0)
+    images = torch.zeros(400, 1, 9, 9, dtype=torch.uint8)
+    images[:, :, 4, 4] = 1
+    shifted = random_shift(images, 2)
+    assert shifted.sum(dim=(1, 2, 3)).eq(1).all()
+    positions = shifted.flatten(1).argmax(1)
+    counts = torch.bincount(positions, minlength=81).view(9, 9)
+    assert counts[2:7, 2:7].min() > 0
+    assert counts.sum() == counts[2:7, 2:7].sum()
+
+
+def test_shift_fills_with_zeros_and_keeps_the_rest() -> None:
+    torch.manual_seed(0)
+    image = torch.arange(1, 17).view(1, 1, 4, 4)
+    for _ in range(20):
+        (shifted,) = random_shift(image, 1)[:, 0]
+        row, column = divmod(int((shifted == 6).flatten().int().argmax()), 4)
+        expected = torch.zeros(6, 6, dtype=torch.long)
+        expected[row : row + 4, column : column + 4] = image[0, 0]
+        assert torch.equal(shifted, expected[1:5, 1:5])
+
+
+def test_flip_mirrors_some_images_only() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(1000, 2, 3, 5)
+    flipped = random_horizontal_flip(images, 0.3)
+    mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
+    kept = (flipped == images).flatten(1).all(1)
+    assert (mirrored | kept).all()
+    assert 230 < int(mirrored.sum()) < 370
+
+
+@pytest.mark.parametrize("augment", [random_shift, random_horizontal_flip])
+def test_augmentation_by_nothing_changes_nothing(augment) -> None:
+    images = torch.rand(8, 3, 6, 6)
+    assert augment(images, 0) is images

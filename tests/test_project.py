@@ -1,0 +1,89 @@
+"""The project's own files: that they agree with each other and with what they say."""
+
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CONDA_NAMES = {"torch": "pytorch"}
+
+
+def split(requirement: str) -> tuple[str, str]:
+    name, version = re.fullmatch(r"([a-z-]+)(.*)", requirement).groups()
+    return name, version
+
+
+def test_environment_yml_and_pyproject_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["channels"] == ["conda-forge"]
+    assert environment["dependencies"].pop() == {"pip": ["-e ."]}
+    conda = dict(split(requirement) for requirement in environment["dependencies"])
+    assert conda.pop("python") == project["requires-python"]
+    assert conda.pop("pip") == ""
+    pip = dict(split(requirement) for requirement in project["dependencies"])
+    pytest_requirement = [r for r in project["optional-dependencies"]["dev"] if "pytest" in r]
+    pip |= dict(split(requirement) for requirement in pytest_requirement)
+    assert conda == {CONDA_NAMES.get(name, name): version for name, version in pip.items()}
+
+
+def test_torch_and_torchvision_are_a_pair() -> None:
+    """torchvision 0.N goes with torch 2.(N - 15); here as lower bounds, and as installed."""
+    import torch
+    import torchvision
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = dict(split(requirement) for requirement in project["dependencies"])
+    for one, other in (
+        (bounds["torch"].removeprefix(">="), bounds["torchvision"].removeprefix(">=")),
+        (torch.__version__, torchvision.__version__),
+    ):
+        assert int(one.split(".")[1]) + 15 == int(other.split(".")[1])
+    boxes, scores = torch.tensor([[0.0, 0, 1, 1]]), torch.ones(1)
+    assert torchvision.ops.nms(boxes, scores, 0.5).tolist() == [0]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_committed_without_outputs_and_with_short_cells(path) -> None:
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+            assert len("".join(cell["source"]).splitlines()) <= 15
+
+
+def documents() -> list[tuple[Path, str]]:
+    pages = [(path, path.read_text()) for path in ROOT.glob("*.md")]
+    pages += [(path, path.read_text()) for path in (ROOT / "results").rglob("*.md")]
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text())["cells"]
+        prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+        pages.append((path, "\n".join(prose)))
+    return pages
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), documents(), ids=lambda value: getattr(value, "stem", "")
+)
+def test_relative_links_resolve(path, text) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if not target.startswith(("http://", "https://")):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_package_holds_its_data() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "convnext_steps"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]["convnext_steps"]
+    for name in tracked:
+        path = Path(name).relative_to("convnext_steps")
+        assert path.suffix == ".py" or any(path.match(pattern) for pattern in patterns), name

@@ -1,0 +1,227 @@
+"""Plan, results, report and figure, without training."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from convnext_steps import load_results, plot_trajectory, roadmap
+from convnext_steps.models.paper import published_roadmap
+from convnext_steps.study.plan import PROFILES, Run, plan
+from convnext_steps.study.report import report
+from convnext_steps.study.results import (
+    RESULT,
+    SCHEMA,
+    ResultError,
+    done,
+    summarize,
+    write_json,
+)
+from convnext_steps.study.runner import PARTIAL_NOTEBOOK, PARTIAL_RESULT, finish
+
+
+def result_of(run: Run, accuracy: float = 80.0, **changes) -> dict:
+    return {
+        "schema": SCHEMA,
+        "hash": run.hash,
+        "profile": run.profile,
+        "regime": run.regime,
+        "step": run.step,
+        "seed": run.seed,
+        "accuracy": accuracy,
+        "loss": 0.5,
+        "macs": 2_500_000,
+        "params": 500_000,
+        "environment": {"commit": "abc"},
+        "seconds": {"training": 30.0, "evaluation": 2.0},
+    } | changes
+
+
+def put(run: Run, results, accuracy: float = 80.0, **changes) -> None:
+    folder = run.folder(results)
+    folder.mkdir(parents=True)
+    write_json(folder / RESULT, result_of(run, accuracy, **changes))
+
+
+def test_a_quick_study_is_the_whole_roadmap_once_a_seed() -> None:
+    runs = plan("quick", seeds=[0, 1])
+    assert [run.step for run in runs] == 2 * list(roadmap("tiny"))
+    assert len(runs) == 34
+    assert {run.seed for run in runs} == {0, 1}
+    assert len({run.hash for run in runs}) == 34
+
+
+def test_one_recipe_serves_every_step_but_the_original() -> None:
+    recipes = {run.step: run.config for run in plan("quick")}
+    original = recipes.pop("resnet_original")
+    assert set(recipes.values()) == {PROFILES["quick"].recipe}
+    assert original.optimizer == "sgd"
+    assert original.max_epochs == pytest.approx(1.2)
+
+
+def test_the_quick_profile_is_as_described() -> None:
+    (run,) = plan("quick", steps=["separate_downsampling"])
+    assert (run.data, run.train_images) == ("fashion_mnist", 10_000)
+    assert (run.config.batch_size, run.config.max_epochs) == (64, 4)
+    assert (run.design.width, run.design.depths, run.design.stem_stride) == (12, (3, 3, 9, 3), 2)
+
+
+def test_the_hash_follows_everything_that_decides_a_result() -> None:
+    (run,) = plan("quick", steps=["gelu"])
+    (again,) = plan("quick", steps=["gelu"])
+    assert run.hash == again.hash
+    changed = [
+        replace(run, design=replace(run.design, kernel_size=5)),
+        replace(run, config=replace(run.config, learning_rate=1e-3)),
+        replace(run, config=replace(run.config, precision="bf16")),
+        replace(run, config=replace(run.config, seed=1)),
+        replace(run, train_images=5_000),
+        replace(run, data="synthetic"),
+    ]
+    assert len({run.hash, *(other.hash for other in changed)}) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"profile": "quik"}, "unknown profile 'quik'; did you mean 'quick'?"),
+        ({"regime": "tinny"}, "unknown regime 'tinny'; did you mean 'tiny'?"),
+        ({"steps": ["gelo"]}, "unknown step 'gelo'; did you mean 'gelu'?"),
+        ({"steps": ["swin"]}, "unknown step 'swin'"),
+    ],
+)
+def test_unknown_names_are_answered_with_the_nearest(arguments, message) -> None:
+    with pytest.raises(ValueError, match="^" + message.replace("?", r"\?")):
+        plan(**arguments)
+
+
+def test_done_means_a_result_of_the_same_plan(tmp_path) -> None:
+    (run,) = plan("quick", steps=["gelu"])
+    assert not done(run, tmp_path)
+    put(run, tmp_path)
+    assert done(run, tmp_path)
+    assert not done(replace(run, config=replace(run.config, learning_rate=1e-3)), tmp_path)
+    path = run.folder(tmp_path) / RESULT
+    path.write_text(path.read_text()[:-20])
+    assert not done(run, tmp_path)
+
+
+def test_results_become_one_table(tmp_path) -> None:
+    for seed, accuracy in ((0, 80.0), (1, 82.0)):
+        for run in plan("quick", steps=["kernel_7", "gelu"], seeds=[seed]):
+            put(run, tmp_path, accuracy + (run.step == "gelu"))
+    table = load_results(tmp_path)
+    assert len(table) == 4
+    summary = summarize(table).set_index("step")
+    assert list(summary.index) == list(roadmap())
+    assert summary.loc["gelu", "accuracy"] == 82
+    assert summary.loc["gelu", "std"] == pytest.approx(2**0.5)
+    assert summary.loc["gelu", "gain"] == 1
+    assert summary.loc["gelu", "paper_top1"] == 80.62
+    assert summary.loc["resnet", "seeds"] == 0
+    assert pd.isna(summary.loc["resnet", "accuracy"])
+
+
+def test_damaged_results_are_named_and_left_out(tmp_path) -> None:
+    good, truncated, foreign, lacking = plan(
+        "quick", steps=["gelu", "resnet", "width", "depthwise"]
+    )
+    for run in (good, truncated, foreign, lacking):
+        put(run, tmp_path)
+    (truncated.folder(tmp_path) / RESULT).write_text('{"schema": 1, "acc')
+    write_json(foreign.folder(tmp_path) / RESULT, result_of(foreign, schema=99))
+    content = result_of(lacking)
+    del content["seconds"]
+    write_json(lacking.folder(tmp_path) / RESULT, content)
+    with pytest.warns(UserWarning, match="left out") as caught:
+        table = load_results(tmp_path)
+    assert list(table["step"]) == ["gelu"]
+    named = " ".join(str(warning.message) for warning in caught)
+    assert all(step in named for step in ("resnet", "width"))
+    assert len(caught) == 3
+
+
+def test_a_result_that_cannot_be_written_leaves_the_old_one(tmp_path) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"accuracy": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"accuracy": object()})
+    assert json.loads(path.read_text()) == {"accuracy": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+
+
+def leave(run: Run, folder, result: dict | None) -> None:
+    """What a notebook leaves behind."""
+    folder.mkdir(parents=True)
+    (folder / PARTIAL_NOTEBOOK).write_text("{}")
+    (folder / PARTIAL_NOTEBOOK).with_suffix(".log").write_text("Traceback\nValueError: why\n")
+    if result:
+        write_json(folder / PARTIAL_RESULT, result)
+
+
+def test_a_finished_run_is_put_in_place_whole(tmp_path) -> None:
+    (run,) = plan("quick", steps=["gelu"])
+    leave(run, run.folder(tmp_path), result_of(run))
+    finish(run, run.folder(tmp_path))
+    names = {file.name for file in run.folder(tmp_path).iterdir()}
+    assert names == {"result.json", "run_step.ipynb"}
+    assert done(run, tmp_path)
+
+
+def test_a_run_without_result_or_with_anothers_fails_and_keeps_its_notebook(tmp_path) -> None:
+    (run,) = plan("quick", steps=["gelu"])
+    left = {
+        "ValueError: why": None,
+        "another plan": result_of(run, hash="0" * 16),
+        "schema": result_of(run, schema=0),
+    }
+    for number, (reason, result) in enumerate(left.items()):
+        folder = tmp_path / str(number)
+        leave(run, folder, result)
+        with pytest.raises(ResultError, match=reason):
+            finish(run, folder)
+        assert (folder / "run_step.failed.ipynb").exists()
+        assert not (folder / RESULT).exists()
+
+
+def test_report_writes_table_and_figure_with_gaps(tmp_path) -> None:
+    for run in plan("quick", steps=["resnet", "gelu"], seeds=[0, 1]):
+        put(run, tmp_path, 80 + run.seed)
+    markdown = report(tmp_path, "quick")
+    folder = tmp_path / "quick" / "tiny"
+    assert {"table.csv", "table.md", "trajectory.png", "trajectory.svg"} <= {
+        file.name for file in folder.iterdir()
+    }
+    assert (folder / "table.md").read_text() == markdown
+    assert "| ReLU -> GELU | 2 | 80.50 ± 0.71 |" in markdown
+    assert "| BN -> LN | 0 | - | - | - | 81.47 | 4.15 |" in markdown
+    picture = (folder / "trajectory.svg").read_bytes()
+    assert picture.count(b"no result") == 15
+    report(tmp_path, "quick")
+    assert (folder / "trajectory.svg").read_bytes() == picture
+
+
+def test_report_without_results_says_how_to_make_them(tmp_path) -> None:
+    with pytest.raises(ValueError, match="convnext-steps study --profile quick"):
+        report(tmp_path, "quick")
+
+
+@pytest.mark.parametrize("regime", ["tiny", "base"])
+def test_the_figure_shows_every_seed_and_the_papers_numbers(tmp_path, regime) -> None:
+    accuracies = {}
+    for run in plan("quick", regime, steps=["resnet", "kernel_9", "gelu"], seeds=range(3)):
+        accuracies[run.step, run.seed] = 80 + len(accuracies)
+        put(run, tmp_path, accuracies[run.step, run.seed])
+    ours, paper = plot_trajectory(load_results(tmp_path), regime).axes
+    dots = sorted(x for line in ours.lines for x in line.get_xdata())
+    assert dots == sorted(accuracies.values())
+    bars = [bar for bar in ours.patches if bar.get_width()]
+    ends = [bar.get_x() + bar.get_width() for bar in bars]
+    assert ends == pytest.approx([83, 84, 85])
+    hatched = [bar.get_hatch() is not None for bar in bars]
+    assert hatched == [False, True, False]
+    quoted = [bar.get_x() + bar.get_width() for bar in paper.patches]
+    published = published_roadmap(regime)
+    assert quoted == pytest.approx([published[name].top1_mean for name in roadmap(regime)])
+    assert "quoted" in paper.get_title()

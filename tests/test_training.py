@@ -1,0 +1,219 @@
+"""The recipe and the first Trainer."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
+from convnext_steps.training.config import original_recipe
+from convnext_steps.training.data import synthetic
+from convnext_steps.training.optimization import build_optimizer, build_schedule, parameter_groups
+from convnext_steps.training.trainer import TrainingError, batches, seed_everything
+
+CONFIG = TrainingConfig(max_epochs=2, batch_size=32, random_shift=1)
+
+
+def small(step: str = "separate_downsampling") -> Network:
+    design = scaled(roadmap()[step].design, width=1 / 8, depth=1 / 3, stem_stride=2)
+    return Network(design, num_classes=4, in_channels=1)
+
+
+def train(config: TrainingConfig, output_dir=None, step: str = "separate_downsampling") -> Trainer:
+    seed_everything(config.seed)
+    data = synthetic(True, 128), synthetic(False, 100)
+    trainer = Trainer(small(step), *data, config, output_dir=output_dir, progress=False)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_epochs", 0),
+        ("batch_size", -1),
+        ("learning_rate", math.nan),
+        ("weight_decay", -0.1),
+        ("warmup_fraction", 1.5),
+        ("label_smoothing", -1),
+        ("optimizer", "adam"),
+        ("schedule", "linear"),
+        ("precision", "fp8"),
+        ("seed", -1),
+    ],
+)
+def test_a_field_out_of_range_is_named(field, value) -> None:
+    with pytest.raises(ValueError, match=f"^{field} is "):
+        TrainingConfig(**{field: value})
+
+
+def test_norms_biases_and_scales_do_not_decay() -> None:
+    model = small()
+    decaying, kept = parameter_groups(model, CONFIG)
+    assert (decaying["weight_decay"], kept["weight_decay"]) == (0.05, 0.0)
+    expected = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    }
+    assert {id(parameter) for parameter in decaying["params"]} == expected
+    assert len(decaying["params"]) + len(kept["params"]) == len(list(model.parameters()))
+    (everything,) = parameter_groups(model, original_recipe(CONFIG))
+    assert everything["weight_decay"] == 1e-4
+    assert len(everything["params"]) == len(list(model.parameters()))
+
+
+def learning_rates(config: TrainingConfig, total_steps: int) -> list[float]:
+    optimizer = build_optimizer(nn.Linear(2, 2), config)
+    schedule = build_schedule(optimizer, config, total_steps)
+    rates = []
+    for _ in range(total_steps):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def test_warmup_is_linear_and_the_cosine_ends_at_the_final_rate() -> None:
+    config = replace(CONFIG, learning_rate=1.0, warmup_fraction=0.1, final_learning_rate=0.01)
+    rates = learning_rates(config, 100)
+    assert rates[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
+    for step in (10, 30, 55, 99):
+        cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * (step - 10) / 90)) / 2
+        assert rates[step] == pytest.approx(cosine)
+
+
+def test_the_original_recipe_divides_by_ten_after_each_third() -> None:
+    config = original_recipe(replace(CONFIG, batch_size=64, max_epochs=4))
+    assert config.max_epochs == pytest.approx(1.2)
+    assert config.learning_rate == pytest.approx(0.025)
+    assert (config.optimizer, config.momentum, config.label_smoothing) == ("sgd", 0.9, 0.0)
+    rates = learning_rates(config, 90)
+    assert rates == pytest.approx([0.025] * 30 + [0.0025] * 30 + [0.00025] * 30)
+
+
+def test_training_learns(tmp_path) -> None:
+    trainer = train(replace(CONFIG, max_epochs=12), tmp_path)
+    losses = [entry["training_loss"] for entry in trainer.history if "training_loss" in entry]
+    assert losses[-1] < 0.8 * losses[0]
+    assert trainer.history[-1]["accuracy"] > 50  # four classes
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_same_seed_same_bits(precision) -> None:
+    config = replace(CONFIG, precision=precision)
+    first, again, other = train(config), train(config), train(replace(config, seed=1))
+    assert first.history == again.history
+    for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert first.history != other.history
+
+
+@pytest.mark.parametrize("max_epochs", [0.3, 1.0, 1.2, 2.5])
+def test_the_last_epoch_may_be_a_part_of_one(max_epochs) -> None:
+    trainer = train(replace(CONFIG, max_epochs=max_epochs))
+    assert trainer.step == round(max_epochs * 4)
+    assert trainer.history[-1]["epoch"] == math.ceil(max_epochs)
+
+
+def test_evaluation_at_an_interval_and_at_the_end() -> None:
+    trainer = train(replace(CONFIG, max_epochs=5, evaluate_every=2))
+    epochs = [entry["epoch"] for entry in trainer.history if "accuracy" in entry]
+    assert epochs == [2, 4, 5]
+
+
+def test_history_is_written_as_json_lines(tmp_path) -> None:
+    trainer = train(CONFIG, tmp_path)
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == trainer.history
+
+
+def test_evaluation_sees_each_image_once_in_eval_mode() -> None:
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+            self.seen: list[torch.Tensor] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert not self.training
+            assert not torch.is_grad_enabled()
+            self.seen.append(x)
+            return nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), 4).float()
+
+    probe, test = Probe(), synthetic(False, 1234)
+    trainer = Trainer(probe, synthetic(True, 64), test, CONFIG, progress=False)
+    evaluation = trainer.evaluate()
+    seen = torch.cat(probe.seen)
+    assert torch.equal(seen, (test.images.float() / 255 - test.mean) / test.std)
+    assert evaluation.count == 1234
+    assert evaluation.correct == int((test.labels == 0).sum())
+    assert evaluation.accuracy == 100 * evaluation.correct / 1234
+
+
+def test_label_smoothing_is_wired() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1024, 4))
+    nn.init.zeros_(model[1].weight)
+    with torch.no_grad():
+        model[1].bias.copy_(torch.tensor([10.0, 0.0, 0.0, 0.0]))
+    images, labels = torch.zeros(8, 1, 32, 32), torch.zeros(8, dtype=torch.long)
+    losses = {}
+    for smoothing in (0.0, 0.4):
+        config = replace(CONFIG, label_smoothing=smoothing, learning_rate=1e-12)
+        trainer = Trainer(model, synthetic(True, 64), synthetic(False), config, progress=False)
+        losses[smoothing] = trainer._train_step(images, labels)
+    assert losses[0.0] == pytest.approx(0, abs=1e-3)
+    assert losses[0.4] == pytest.approx(0.4 * 3 / 4 * 10, abs=1e-2)
+
+
+def test_bf16_is_wired() -> None:
+    kinds: set[torch.dtype] = set()
+    model = small()
+    model.head[-1].register_forward_hook(lambda *args: kinds.add(args[-1].dtype))
+    config = replace(CONFIG, precision="bf16", max_epochs=1)
+    Trainer(model, synthetic(True, 64), synthetic(False, 10), config, progress=False).train()
+    assert kinds == {torch.bfloat16}
+
+
+def test_the_model_is_trained_with_channels_last() -> None:
+    trainer = Trainer(small(), synthetic(True, 64), synthetic(False), CONFIG, progress=False)
+    expand = trainer.model.stages[0][0].branch.expand.weight
+    assert expand.is_contiguous(memory_format=torch.channels_last)
+    images, _ = trainer._prepare(*synthetic(True, 8)[list(range(8))], augment=True)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step() -> None:
+    config = replace(CONFIG, optimizer="sgd", learning_rate=1e30, warmup_fraction=0.0)
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+ of 8; lower"):
+        train(config)
+
+
+def test_too_few_images_for_a_batch() -> None:
+    with pytest.raises(TrainingError, match="31 images do not fill a batch of 32"):
+        Trainer(small(), synthetic(True, 31), synthetic(False), CONFIG)
+    with pytest.raises(TrainingError, match="0 images"):
+        batches(torch.utils.data.TensorDataset(torch.zeros(0)), 10, shuffle=False)
+
+
+def test_any_torch_dataset_trains() -> None:
+    images = torch.randn(70, 1, 32, 32)
+    dataset = torch.utils.data.TensorDataset(images, torch.arange(70) % 4)
+    trainer = Trainer(small(), dataset, dataset, replace(CONFIG, max_epochs=1), progress=False)
+    assert trainer.train().count == 70
+    assert trainer.step == 2  # the incomplete third batch is left out
+
+
+def test_every_epoch_sees_each_image_once_in_another_order() -> None:
+    loader = batches(synthetic(True, 64), 32, shuffle=True)
+    train_images = synthetic(True, 64).images.flatten(1).sum(1)
+    orders = []
+    for epoch in (1, 2, 1):
+        seed_everything(0, epoch)
+        orders.append(torch.cat([images for images, _ in loader]).flatten(1).sum(1))
+    assert torch.equal(orders[0].sort().values, train_images.sort().values)
+    assert torch.equal(orders[0], orders[2])
+    assert not torch.equal(orders[0], orders[1])
