@@ -98,7 +98,7 @@ def test_seeds(texts, seeds) -> None:
 
 
 def test_help_has_examples() -> None:
-    command = [sys.executable, "-m", "convnext_steps.cli", "--help"]
+    command = [sys.executable, "-m", "convnext_steps", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "convnext-steps study --seeds 0-4" in done.stdout
     assert done.stderr == ""

@@ -19,7 +19,7 @@ TIMES = ("seconds",)
 
 
 def study(results: Path, *options: str, **keywords) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "convnext_steps.cli", "study", "--profile", "smoke"]
+    command = [sys.executable, "-m", "convnext_steps", "study", "--profile", "smoke"]
     command += ["--results", str(results), *options]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords

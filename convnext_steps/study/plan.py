@@ -11,7 +11,7 @@ from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import find_step, roadmap, unknown
 from convnext_steps.training.config import TrainingConfig, original_recipe
-from convnext_steps.training.data import SOURCES, ImageTensors, load_data
+from convnext_steps.training.data import SOURCES, ImageData, load_data
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class Run:
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change when the design, the recipe or the data do."""
-        decisive = asdict(self) | {"fingerprint": SOURCES[self.data].fingerprint}
+        decisive = asdict(self) | {"config": self.config.recipe()}
+        decisive["fingerprint"] = SOURCES[self.data].fingerprint
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -86,14 +87,13 @@ class Run:
         """Where the run's files live under a results folder."""
         return Path(results, self.profile, self.regime, self.step, f"seed-{self.seed}")
 
-    def load_data(self) -> tuple[ImageTensors, ImageTensors]:
+    def load_data(self) -> tuple[ImageData, ImageData]:
         """The run's training and test images."""
-        return load_data(self.data, self.train_images)
+        return load_data(self.data, self.train_images, config=self.config)
 
-    def build(self, data: ImageTensors) -> Network:
+    def build(self, data: ImageData) -> Network:
         """The run's network, for the channels and classes of its data."""
-        channels = data.images.shape[1]
-        return Network(self.design, data.num_classes, channels, self.config.drop_path_rate)
+        return Network(self.design, data.num_classes, data.channels, self.config.drop_path_rate)
 
 
 def find_profile(name: str) -> Profile:

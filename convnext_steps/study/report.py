@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from convnext_steps.study.plots import plot_trajectory
-from convnext_steps.study.results import load_results, summarize, write_bytes
+from convnext_steps.study.results import load_results, summarize
+from convnext_steps.training.files import write_bytes
 
 
 def report(results: str | Path, profile: str, regime: str = "tiny") -> str:

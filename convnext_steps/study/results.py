@@ -1,10 +1,8 @@
 """Result files and the table that they make."""
 
 import json
-import os
 import platform
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,7 +16,9 @@ import torch
 from convnext_steps.measure.flops import FlopCount
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.plan import Run
-from convnext_steps.training.trainer import Evaluation, Trainer
+from convnext_steps.training.evaluation import Evaluation
+from convnext_steps.training.files import write_bytes
+from convnext_steps.training.trainer import Trainer
 
 SCHEMA = 1
 PARTIAL_RESULT = "result.partial.json"
@@ -85,23 +85,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, atomically."""
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or not there."""
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def read_result(path: str | Path) -> dict[str, Any]:

@@ -29,11 +29,13 @@ from convnext_steps.study.results import (
     read_result,
     write_json,
 )
+from convnext_steps.training.checkpoint import clear
+from convnext_steps.training.trainer import HISTORY
 
 PARTIAL_NOTEBOOK = "run_step.partial.ipynb"
 NOTEBOOK = "run_step.ipynb"
 FAILED_NOTEBOOK = "run_step.failed.ipynb"
-HISTORY = "history.jsonl"
+PLAN = "plan.partial"  # the hash of the plan whose checkpoints are here
 POLL_SECONDS = 0.2
 
 
@@ -169,8 +171,13 @@ def _stopping(active: Iterable[Worker]) -> Iterator[None]:
 def _start(run: Run, results: Path, notebook: Path) -> Worker:
     folder = run.folder(results)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (RESULT, PARTIAL_RESULT, HISTORY, NOTEBOOK, PARTIAL_NOTEBOOK, FAILED_NOTEBOOK):
+    for name in (RESULT, PARTIAL_RESULT, NOTEBOOK, PARTIAL_NOTEBOOK, FAILED_NOTEBOOK):
         (folder / name).unlink(missing_ok=True)
+    plan_file = folder / PLAN
+    if not plan_file.exists() or plan_file.read_text() != run.hash:
+        clear(folder)  # checkpoints of another plan
+        (folder / HISTORY).unlink(missing_ok=True)
+        plan_file.write_text(run.hash)
     partial = folder / PARTIAL_NOTEBOOK
     process = start_notebook(notebook, partial, parameters(run, folder), threads=1)
     return Worker(run, folder, process)
@@ -195,4 +202,6 @@ def finish(run: Run, folder: Path) -> None:
     partial.replace(folder / NOTEBOOK)
     write_json(folder / RESULT, result)
     (folder / PARTIAL_RESULT).unlink()
+    (folder / PLAN).unlink(missing_ok=True)
+    clear(folder)
     log_of(partial).unlink(missing_ok=True)

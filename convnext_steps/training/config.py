@@ -1,66 +1,141 @@
-"""The training recipe as one value."""
+"""The training recipe as one value, and the named recipes of the paper."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args, get_origin
+
+
+def _option(default: Any, meaning: str) -> Any:
+    """A field with a default and one line for people, shown by `convnext-steps train --help`."""
+    return field(default=default, metadata={"help": meaning})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Everything that decides how a network is trained; a study has one for all of its steps.
+    """Everything that decides how a network is trained, and how the work is done.
 
     Raises:
         ValueError: a field is out of range.
     """
 
-    max_epochs: float = 300  # the last epoch may be a part of one
-    batch_size: int = 128
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 4e-3  # the peak, reached after the warm-up
-    final_learning_rate: float = 1e-6  # where the cosine ends
-    warmup_fraction: float = 20 / 300  # of all steps, linear
-    schedule: Literal["cosine", "thirds"] = "cosine"  # thirds: a tenth after each third
-    weight_decay: float = 0.05
-    decay_norms_and_biases: bool = False
-    momentum: float = 0.9  # of sgd
-    label_smoothing: float = 0.1
-    random_shift: int = 0  # pixels, at most, in both directions
-    horizontal_flip: float = 0.0  # probability
-    drop_path_rate: float = 0.0  # of the last block; for whoever builds the network
-    precision: Literal["fp32", "bf16"] = "fp32"
-    evaluate_every: int = 1  # epochs; the last step is always followed by an evaluation
-    seed: int = 0
+    # how long, and how much at once
+    max_epochs: float = _option(
+        300, "passes over the training images; the last may be a part of one"
+    )
+    batch_size: int = _option(128, "images of one update, over all processes")
+    micro_batch_size: int = _option(
+        0, "images of one forward pass, gradients accumulating; 0: the whole share"
+    )
+
+    # the optimiser and its schedule
+    optimizer: Literal["adamw", "sgd"] = _option("adamw", "adamw or sgd")
+    learning_rate: float = _option(4e-3, "the peak, reached after the warm-up")
+    final_learning_rate: float = _option(1e-6, "where the cosine ends")
+    warmup_fraction: float = _option(20 / 300, "share of all steps, linear")
+    schedule: Literal["cosine", "thirds"] = _option(
+        "cosine", "after the warm-up; thirds: a tenth after each third"
+    )
+    weight_decay: float = _option(0.05, "of weights of more than one dimension")
+    decay_norms_and_biases: bool = _option(False, "weight decay on everything")
+    momentum: float = _option(0.9, "of sgd")
+    layer_decay: float = _option(
+        1.0, "factor of the learning rate from each layer to the one below"
+    )
+
+    # regularisation
+    label_smoothing: float = _option(0.1, "share of the label spread over all classes")
+    drop_path_rate: float = _option(
+        0.0, "stochastic depth of the last block, for whoever builds the network"
+    )
+    mixup: float = _option(0.0, "alpha; 0: off")
+    cutmix: float = _option(0.0, "alpha; 0: off; with mixup, each batch draws one of the two")
+    ema_decay: float = _option(0.0, "of the moving average of the weights; 0: none")
+
+    # the images
+    resolution: int = _option(0, "pixels a side; 0: the data set's own")
+    random_resized_crop: bool = _option(False, "crop 8 to 100 per cent of each image")
+    rand_augment: int = _option(0, "magnitude; 0: off")
+    random_shift: int = _option(0, "pixels, at most, in both directions")
+    horizontal_flip: float = _option(0.0, "probability")
+    random_erasing: float = _option(0.0, "probability")
+
+    precision: Literal["fp32", "bf16", "fp16"] = _option("fp32", "of the forward and backward pass")
+    evaluate_every: int = _option(1, "epochs; the last step is always followed by an evaluation")
+    seed: int = _option(0, "of everything random")
+
+    # how the work is done: not a part of the recipe
+    checkpoint_every: int = _option(1, "epochs; 0: never")
+    keep_checkpoints: int = _option(2, "the newest so many")
+    data_workers: int = _option(0, "processes that prepare batches")
+    compile: bool = _option(False, "use torch.compile")
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "batch_size", "learning_rate", "evaluate_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it needs to be above 0")
-        for name in ("weight_decay", "final_learning_rate", "random_shift", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it needs to be at least 0")
-        for name in (
-            "warmup_fraction",
-            "label_smoothing",
-            "horizontal_flip",
-            "drop_path_rate",
-            "momentum",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it needs to be in [0, 1]")
-        choices = {
-            "optimizer": ("adamw", "sgd"),
-            "schedule": ("cosine", "thirds"),
-            "precision": ("fp32", "bf16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it may be one of {allowed}")
+        above_zero = ("max_epochs", "batch_size", "learning_rate", "evaluate_every", "layer_decay")
+        for name in (*above_zero, "keep_checkpoints"):
+            self._require(name, getattr(self, name) > 0, "needs to be above 0")
+        unit = ("warmup_fraction", "label_smoothing", "momentum", "layer_decay", "drop_path_rate")
+        for name in (*unit, "ema_decay", "horizontal_flip", "random_erasing"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "needs to be in [0, 1]")
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if get_origin(option.type) is Literal:
+                allowed = get_args(option.type)
+                self._require(option.name, value in allowed, f"may be one of {allowed}")
+            else:
+                self._require(option.name, value >= 0, "needs to be at least 0")
+
+    def recipe(self) -> dict[str, Any]:
+        """The fields that decide what is computed, without those of how the work is done."""
+        return {name: value for name, value in asdict(self).items() if name not in OPERATIONAL}
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} is {getattr(self, name)!r}; it {rule}")
+
+
+OPERATIONAL = ("checkpoint_every", "keep_checkpoints", "data_workers", "compile")
+
+# Table 5. Stochastic depth is the model's: 0.1 / 0.4 / 0.5 / 0.5 for T / S / B / L.
+PAPER = TrainingConfig(
+    max_epochs=300,
+    batch_size=4096,
+    micro_batch_size=128,
+    learning_rate=4e-3,
+    weight_decay=0.05,
+    warmup_fraction=20 / 300,
+    label_smoothing=0.1,
+    drop_path_rate=0.1,
+    mixup=0.8,
+    cutmix=1.0,
+    ema_decay=0.9999,
+    resolution=224,
+    random_resized_crop=True,
+    rand_augment=9,
+    horizontal_flip=0.5,
+    random_erasing=0.25,
+)
+
+# Appendix A.1: fine-tuning at 384 from ImageNet-1K; from ImageNet-22K layer_decay is 0.8.
+FINETUNE = replace(
+    PAPER,
+    max_epochs=30,
+    batch_size=512,
+    micro_batch_size=32,
+    learning_rate=5e-5,
+    weight_decay=1e-8,
+    warmup_fraction=0.0,
+    mixup=0.0,
+    cutmix=0.0,
+    layer_decay=0.7,
+    resolution=384,
+)
 
 
 def original_recipe(config: TrainingConfig) -> TrainingConfig:
     """The recipe that ResNet was first trained with, in the measure of a modern one.
 
     SGD with momentum, learning rate 0.1 at batch 256 divided by ten after each third, weight decay
-    1e-4 on everything, no smoothing, 90 epochs where the modern recipe has 300 (torchvision V1).
+    1e-4 on everything, crops and flips only, 90 epochs where the modern recipe has 300
+    (torchvision V1).
     """
     return replace(
         config,
@@ -73,4 +148,18 @@ def original_recipe(config: TrainingConfig) -> TrainingConfig:
         decay_norms_and_biases=True,
         label_smoothing=0.0,
         drop_path_rate=0.0,
+        mixup=0.0,
+        cutmix=0.0,
+        ema_decay=0.0,
+        rand_augment=0,
+        random_erasing=0.0,
     )
+
+
+RECIPES = {
+    "paper": PAPER,
+    # The roadmap's runs: "EMA severely hurts models with BatchNorm", and no LayerScale.
+    "roadmap": replace(PAPER, ema_decay=0.0),
+    "finetune": FINETUNE,
+    "resnet_original": original_recipe(replace(PAPER, batch_size=256)),
+}

@@ -1,17 +1,38 @@
-"""The data sets of the study, whole in memory as bytes."""
+"""The data sets by name: bundled, made, downloaded, or somebody's own."""
 
 import gzip
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision.datasets import FashionMNIST
+from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
+from torchvision.datasets.imagenet import ARCHIVE_META
+
+from convnext_steps.models.roadmap import unknown
+from convnext_steps.training import datasets
+from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.images import DataError, ImageData, ImageFiles, ImageTensors
+
+__all__ = [
+    "ARCHIVES",
+    "SHA256",
+    "SOURCES",
+    "DataError",
+    "ImageData",
+    "ImageFiles",
+    "ImageTensors",
+    "Source",
+    "data_root",
+    "fashion_mnist",
+    "load_data",
+    "synthetic",
+]
 
 ARCHIVES = Path(__file__).parent / "fashion_mnist"
 SHA256 = {
@@ -20,42 +41,6 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
     "t10k-labels-idx1-ubyte": "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
 }
-
-
-class DataError(ValueError):
-    """A data set is missing, damaged or unknown; the message says what to do."""
-
-
-@dataclass(frozen=True, eq=False)
-class ImageTensors(Dataset[tuple[Tensor, Tensor]]):
-    """Images (N, C, H, W) as uint8 with labels (N,), and how to normalise them.
-
-    Indexing takes one index or a list of them, so that a loader fetches whole batches at once.
-    """
-
-    images: Tensor
-    labels: Tensor
-    mean: float  # of the pixels of the training images, in [0, 1]
-    std: float
-    num_classes: int
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int | list[int]) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.labels[index]
-
-    def first(self, count: int) -> "ImageTensors":
-        """The first `count` images.
-
-        Raises:
-            DataError: there are fewer.
-        """
-        if not 1 <= count <= len(self):
-            raise DataError(f"cannot take {count} images from a data set of {len(self)}")
-        return ImageTensors(
-            self.images[:count], self.labels[:count], self.mean, self.std, self.num_classes
-        )
 
 
 def fashion_mnist(train: bool, archives: Path = ARCHIVES) -> ImageTensors:
@@ -71,7 +56,7 @@ def fashion_mnist(train: bool, archives: Path = ARCHIVES) -> ImageTensors:
             _unpack(archives / f"{name}.gz", checksum, raw / name)
         dataset = FashionMNIST(root, train=train)
     images = torch.nn.functional.pad(dataset.data[:, None], (2, 2, 2, 2))  # (N, 1, 32, 32)
-    return ImageTensors(images, dataset.targets, mean=0.2860, std=0.3530, num_classes=10)
+    return ImageTensors(images, dataset.targets, mean=(0.2860,), std=(0.3530,), num_classes=10)
 
 
 def _unpack(archive: Path, checksum: str, target: Path) -> None:
@@ -92,34 +77,75 @@ def synthetic(train: bool, count: int = 512, classes: int = 4) -> ImageTensors:
     for label in range(classes):
         row, column = 16 * (label // 2), 16 * (label % 2)
         images[labels == label, :, row : row + 16, column : column + 16] += 24
-    return ImageTensors(images, labels, mean=0.27, std=0.15, num_classes=classes)
+    return ImageTensors(images, labels, mean=(0.27,), std=(0.15,), num_classes=classes)
 
 
 @dataclass(frozen=True)
 class Source:
     """A named data set: how its two halves are read, and what tells this version from others."""
 
-    load: Callable[[bool], ImageTensors]
+    read: Callable[[bool, Path], ImageData]  # whether to train, and the data set's own folder
     fingerprint: str
 
 
+CIFAR10_STATISTICS = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+CIFAR100_STATISTICS = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
 SOURCES = {
-    "fashion_mnist": Source(fashion_mnist, "sha256 " + " ".join(SHA256.values())),
-    "synthetic": Source(synthetic, "version 1"),
+    "fashion_mnist": Source(
+        lambda train, root: fashion_mnist(train), "sha256 " + " ".join(SHA256.values())
+    ),
+    "synthetic": Source(lambda train, root: synthetic(train), "version 1"),
+    "cifar10": Source(
+        partial(datasets.cifar, CIFAR10, *CIFAR10_STATISTICS), f"md5 {CIFAR10.tgz_md5}"
+    ),
+    "cifar100": Source(
+        partial(datasets.cifar, CIFAR100, *CIFAR100_STATISTICS), f"md5 {CIFAR100.tgz_md5}"
+    ),
+    "imagenette": Source(datasets.imagenette, f"md5 {datasets.IMAGENETTE['320px'][1]}"),
+    "imagenette_full": Source(
+        partial(datasets.imagenette, size="full"), f"md5 {datasets.IMAGENETTE['full'][1]}"
+    ),
+    "imagenet": Source(
+        datasets.imagenet, " ".join(["md5", *(md5 for _, md5 in ARCHIVE_META.values())])
+    ),
+    "folder": Source(datasets.folder, "whatever the folder holds"),
 }
 
 
-def load_data(name: str, train_images: int | None = None) -> tuple[ImageTensors, ImageTensors]:
+def data_root() -> Path:
+    """Where downloads go: $CONVNEXT_STEPS_DATA, or `convnext_steps` in the user's cache."""
+    if chosen := os.environ.get("CONVNEXT_STEPS_DATA"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "convnext_steps")
+
+
+def load_data(
+    name: str,
+    train_images: int | None = None,
+    *,
+    config: TrainingConfig | None = None,
+    root: str | Path | None = None,
+) -> tuple[ImageData, ImageData]:
     """The training and the test half of a named data set.
 
     Args:
         name: a key of `SOURCES`.
-        train_images: train on the first so many images only.
+        train_images: train on so many images only, always the same ones.
+        config: its `resolution`, `random_resized_crop` and `rand_augment` are applied; without it,
+            images in memory stay as they are, and files are cropped to 224x224.
+        root: the data set's own folder; by default the one of its name in `data_root()`.
 
     Raises:
         DataError: the name is unknown, or the data are missing, damaged or too few.
     """
     if name not in SOURCES:
-        raise DataError(f"unknown data set {name!r}; choose from {', '.join(SOURCES)}")
-    train, test = SOURCES[name].load(True), SOURCES[name].load(False)
-    return (train.first(train_images) if train_images else train), test
+        raise DataError(unknown("data set", name, SOURCES))
+    if name == "folder" and root is None:
+        raise DataError("the data set 'folder' needs a root: the folder that has train/ and val/")
+    own = Path(root).expanduser() if root is not None else data_root() / name
+    train, test = (SOURCES[name].read(training, own) for training in (True, False))
+    if train_images is not None:
+        train = train.first(train_images)
+    config = config or TrainingConfig()
+    return train.prepared(config, training=True), test.prepared(config, training=False)

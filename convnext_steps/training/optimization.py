@@ -1,49 +1,82 @@
 """The optimiser and the learning-rate schedule that a recipe asks for."""
 
+import math
+
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    LinearLR,
-    LRScheduler,
-    MultiStepLR,
-    SequentialLR,
-)
+from torch.optim.lr_scheduler import LambdaLR
 
 from convnext_steps.training.config import TrainingConfig
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, object]]:
-    """The parameters that decay, and the norms, biases and scales, which do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if config.decay_norms_and_biases:
-        return [{"params": trained, "weight_decay": config.weight_decay}]
+    """The parameters by weight decay and learning rate.
+
+    Norms, biases and scales do not decay. With `layer_decay`, each layer learns at that fraction
+    of the rate of the layer above it, the head at the full rate.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    positions = layer_positions(model)
+    top = max(positions.values(), default=0)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decays = parameter.ndim > 1 or config.decay_norms_and_biases
+        weight_decay = config.weight_decay if decays else 0.0
+        scale = config.layer_decay ** (top - positions[name])
+        groups.setdefault((weight_decay, config.learning_rate * scale), []).append(parameter)
     return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": weight_decay, "lr": learning_rate}
+        for (weight_decay, learning_rate), parameters in groups.items()
     ]
+
+
+def layer_positions(model: nn.Module) -> dict[str, int]:
+    """The layer that each parameter belongs to, from 0 (the stem) to the head.
+
+    As in the official code: a stage is one layer, but of the third stage, and of an isotropic
+    network, every three blocks are.
+    """
+    keys = {name: _layer(name.split(".")) for name, _ in model.named_parameters()}
+    order = sorted(set(keys.values()))
+    return {name: order.index(key) for name, key in keys.items()}
+
+
+def _layer(name: list[str]) -> tuple[int, int]:
+    """Stage and part of the stage, by a parameter's name."""
+    if name[0] == "stem" or name[:2] == ["downsample_layers", "0"]:
+        return (-1, 0)
+    if name[0] == "downsample_layers":
+        return (int(name[1]), 0)
+    if name[0] == "stages":
+        return (int(name[1]), int(name[2]) // 3 if name[1] == "2" else 0)
+    if name[0] == "blocks":
+        return (0, int(name[1]) // 3)
+    return (4, 0)
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW with betas (0.9, 0.999), or SGD with momentum."""
     groups = parameter_groups(model, config)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, config.learning_rate, config.momentum, fused=True)
-    return torch.optim.AdamW(groups, config.learning_rate, fused=True)
+        return torch.optim.SGD(groups, momentum=config.momentum, fused=True)
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def build_schedule(
     optimizer: torch.optim.Optimizer, config: TrainingConfig, total_steps: int
-) -> LRScheduler:
-    """The learning rate of each step: linear warm-up, then a cosine or a tenth after each third."""
+) -> LambdaLR:
+    """The learning rate of each step, as a factor of the peak of each group of parameters."""
+    return LambdaLR(optimizer, lambda step: schedule_factor(step, config, total_steps))
+
+
+def schedule_factor(step: int, config: TrainingConfig, total_steps: int) -> float:
+    """Linear warm-up, then a cosine to the final learning rate or a tenth after each third."""
     warmup_steps = round(config.warmup_fraction * total_steps)
-    remaining = max(1, total_steps - warmup_steps)
-    main: LRScheduler
-    if config.schedule == "cosine":
-        main = CosineAnnealingLR(optimizer, remaining, config.final_learning_rate)
-    else:
-        main = MultiStepLR(optimizer, [round(remaining / 3), round(remaining * 2 / 3)])
-    if warmup_steps == 0:
-        return main
-    warmup = LinearLR(optimizer, start_factor=1 / (warmup_steps + 1), total_iters=warmup_steps)
-    return SequentialLR(optimizer, [warmup, main], milestones=[warmup_steps])
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    if config.schedule == "thirds":
+        return float(0.1 ** math.floor(3 * min(done, 0.999)))
+    final = config.final_learning_rate / config.learning_rate
+    return final + (1 - final) * (1 + math.cos(math.pi * min(done, 1))) / 2

@@ -1,11 +1,13 @@
-"""One training run: a model, two data sets and a recipe."""
+"""One training run: a model, two data sets and a recipe, in one process or many."""
 
 import json
 import math
 import random
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +15,58 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from convnext_steps.training.augment import random_horizontal_flip, random_shift
+from convnext_steps.training.batches import TrainingBatches, loader, mixed_seed
+from convnext_steps.training.checkpoint import (
+    clear,
+    identity,
+    load_newest,
+    save_checkpoint,
+    save_weights,
+)
+from convnext_steps.training.checks import check_fit
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.data import ImageTensors
+from convnext_steps.training.distributed import join
+from convnext_steps.training.errors import TrainingError
+from convnext_steps.training.evaluation import Evaluation, evaluate
+from convnext_steps.training.files import write_bytes
 from convnext_steps.training.optimization import build_optimizer, build_schedule
+from convnext_steps.training.preparation import Preparation
 
-EVALUATION_BATCH_SIZE = 500
+HISTORY = "history.jsonl"
 LOGS_PER_RUN = 50
+PROGRESS = ("step", "epoch", "best", "history", "seconds")  # fields that a checkpoint holds
 
 
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a model does on a whole test set."""
-
-    accuracy: float  # per cent, top-1
-    loss: float  # cross-entropy, without smoothing
-    correct: int
-    count: int
-
-
-def seed_everything(seed: int, epoch: int = 0) -> None:
-    """Seed Python, NumPy and PyTorch from a seed and an epoch together."""
-    words = np.random.SeedSequence([seed, epoch]).generate_state(2)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[0]))
-    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+def seed_everything(*numbers: int) -> None:
+    """Seed Python, NumPy and PyTorch from a seed, and an epoch and a rank where there are some."""
+    seed = mixed_seed(*numbers)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 class Trainer:
     """Trains a model on a data set with a recipe, and evaluates it on another.
 
+    Started by torchrun, all processes train one model together. Everything random follows from
+    the recipe's seed and the epoch, so a run that was stopped and resumed ends with the same bits.
+
     Args:
         model: any network from images (N, C, H, W) to logits (N, classes).
-        train_dataset: pairs of image and label; uint8 images of an `ImageTensors` are normalised.
+        train_dataset: pairs of image and label; uint8 images of an `ImageData` are normalised.
         test_dataset: the same, for evaluation.
         configs: the recipe.
-        output_dir: where `history.jsonl` is written while training; nothing is written without it.
+        output_dir: where history, checkpoints and weights go; nothing is written without it.
         progress: whether to show a progress bar.
+        log: called with each entry of the history, by the main process.
 
     Raises:
-        TrainingError: the training data do not fill one batch, or the loss is not finite.
+        TrainingError: the data do not fit the model or fill no batch, the loss is not finite, or a
+            checkpoint cannot be written.
     """
 
     def __init__(
@@ -70,42 +77,74 @@ class Trainer:
         configs: TrainingConfig,
         output_dir: str | Path | None = None,
         progress: bool = True,
+        log: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
+        check_fit(model, train_dataset)
         self.config = configs
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.processes = join()
+        self.device = self.processes.device
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
-        self.train_dataset = train_dataset
-        self.test_dataset = test_dataset
+        self.compiled: nn.Module = torch.compile(self.model) if configs.compile else self.model  # type: ignore[assignment]
+        self.network = self.processes.wrap(self.compiled)
+        self.train_dataset, self.test_dataset = train_dataset, test_dataset
         self.output_dir = Path(output_dir) if output_dir else None
-        self.progress = progress
-        self.train_batches = batches(train_dataset, configs.batch_size, shuffle=True)
-        self.total_steps = max(1, round(configs.max_epochs * len(self.train_batches)))
+        self.progress = progress and self.processes.main
+        self.log = log
+        size = len(train_dataset)  # type: ignore[arg-type]
+        self.batches = TrainingBatches(size, configs, self.processes)
+        self.total_steps = max(1, round(configs.max_epochs * self.batches.steps))
         self.optimizer = build_optimizer(self.model, configs)
         self.schedule = build_schedule(self.optimizer, configs, self.total_steps)
-        self.step = 0
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=configs.precision == "fp16")
+        self.preparation = Preparation(self.model, train_dataset, configs, self.device)
+        self.ema = _moving_average(self.model, configs.ema_decay) if configs.ema_decay else None
+        self.step, self.epoch, self.best = 0, 0, -1.0
         self.history: list[dict[str, float]] = []
         self.seconds = {"training": 0.0, "evaluation": 0.0}
 
-    def train(self) -> Evaluation:
-        """Train to the end of the recipe and return the last evaluation."""
-        if self.output_dir:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            (self.output_dir / "history.jsonl").unlink(missing_ok=True)
-        epochs = math.ceil(self.total_steps / len(self.train_batches))
+    def train(self, resume: bool = False) -> Evaluation:
+        """Train to the end of the recipe and return the last evaluation of the model.
+
+        Args:
+            resume: go on from the newest checkpoint in `output_dir`, where there is one.
+        """
+        self._begin(resume)
+        epochs = math.ceil(self.total_steps / self.batches.steps)
+        evaluation = self.evaluate() if self.epoch == epochs else None
         with self._bar() as bar:
-            for epoch in range(1, epochs + 1):
-                seed_everything(self.config.seed, epoch)
+            while self.epoch < epochs:
+                self.epoch += 1
                 self._train_epoch(bar)
-                if epoch == epochs or epoch % self.config.evaluate_every == 0:
-                    evaluation = self.evaluate()
-                    self._log({"epoch": epoch, **asdict(evaluation)})
+                if self.epoch == epochs or self.epoch % self.config.evaluate_every == 0:
+                    evaluation = self._evaluate_and_log()
                     bar.set_postfix(accuracy=f"{evaluation.accuracy:.2f} %")
+                every = self.config.checkpoint_every
+                if every and (self.epoch % every == 0 or self.epoch == epochs):
+                    self._save()
+        assert evaluation is not None
+        self._save_weights("final", evaluation.accuracy)
         return evaluation
+
+    def _begin(self, resume: bool) -> None:
+        """Prepare the output folder: go on from its newest checkpoint, or clear it."""
+        if self.output_dir is None:
+            return
+        if resume:
+            state = load_newest(self.output_dir, identity(self.model, self.config))
+            if state is not None:
+                self._restore(state)
+        if self.processes.main:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            if self.epoch == 0:
+                clear(self.output_dir)
+            lines = "".join(json.dumps(entry) + "\n" for entry in self.history)
+            write_bytes(self.output_dir / HISTORY, lines.encode())
 
     def _bar(self) -> "tqdm[Any]":
         """A progress bar on standard output, since notebooks paint standard error as an error."""
         return tqdm(
             total=self.total_steps,
+            initial=self.step,
             unit="step",
             mininterval=1,
             file=sys.stdout,
@@ -113,92 +152,125 @@ class Trainer:
         )
 
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
-        """Train on every batch once, or until the last step of the recipe."""
+        """Train on every image once, or until the last step of the recipe."""
         start = time.perf_counter()
-        self.model.train()
+        seed_everything(self.config.seed, self.epoch, self.processes.rank)
+        self.batches.epoch = self.epoch
+        self.network.train()
         log_every = max(1, self.total_steps // LOGS_PER_RUN)
         losses: list[float] = []
-        for images, labels in self.train_batches:
-            learning_rate = float(self.schedule.get_last_lr()[0])
-            losses.append(self._train_step(images, labels))
+        batches = iter(loader(self.train_dataset, self.batches, self.config.data_workers))
+        for _ in range(min(self.batches.steps, self.total_steps - self.step)):
+            learning_rate = max(self.schedule.get_last_lr())
+            losses.append(self._update(islice(batches, self.batches.micro_batches)))
             bar.update()
             if self.step % log_every == 0 or self.step == self.total_steps:
-                mean = sum(losses) / len(losses)
+                mean = self.processes.mean(sum(losses) / len(losses))
                 self._log({"training_loss": mean, "learning_rate": learning_rate})
                 losses.clear()
-            if self.step == self.total_steps:
-                break
         self.seconds["training"] += time.perf_counter() - start
 
-    def _train_step(self, images: Tensor, labels: Tensor) -> float:
-        """One update of the weights; returns the loss before it."""
-        images, labels = self._prepare(images, labels, augment=True)
-        with self._autocast():
-            logits = self.model(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss is {value} at step {self.step + 1} of {self.total_steps}; "
-                f"lower the learning rate ({self.config.learning_rate}) or lengthen the warm-up"
-            )
+    def _update(self, micro_batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+        """One update of the weights from all its micro-batches; returns the mean loss before it."""
+        parts = self.batches.micro_batches
+        total = 0.0
         self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        for part, (images, labels) in enumerate(micro_batches, start=1):
+            with self.processes.accumulating(self.network, last=part == parts):
+                loss = self._loss(images, labels)
+                total += self._finite(loss.item())
+                self.scaler.scale(loss / parts).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.schedule.step()
         self.step += 1
-        return value
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        return total / parts
 
-    @torch.inference_mode()
-    def evaluate(self) -> Evaluation:
-        """Classify every image of the test set once, in eval mode."""
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of one augmented micro-batch."""
+        images, labels = self.preparation.for_training(images, labels)
+        with self.preparation.autocast():
+            logits = self.network(images)
+            return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+
+    def _finite(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} at step {self.step + 1} of {self.total_steps}; "
+                f"lower the learning rate ({self.config.learning_rate}) or lengthen the warm-up"
+            )
+        return loss
+
+    def evaluate(self, model: nn.Module | None = None) -> Evaluation:
+        """Classify every image of the test set once.
+
+        Args:
+            model: which one; by default the model in training, not its moving average.
+        """
         start = time.perf_counter()
-        self.model.eval()
-        correct, count, loss = 0, 0, 0.0
-        for images, labels in batches(self.test_dataset, EVALUATION_BATCH_SIZE, shuffle=False):
-            images, labels = self._prepare(images, labels, augment=False)
-            with self._autocast():
-                logits = self.model(images).float()
-            correct += int((logits.argmax(1) == labels).sum())
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
-            count += len(labels)
+        evaluation = evaluate(
+            model or self.compiled, self.test_dataset, self.preparation, self.processes
+        )
         self.seconds["evaluation"] += time.perf_counter() - start
-        return Evaluation(100 * correct / count, loss / count, correct, count)
+        return evaluation
 
-    def _prepare(self, images: Tensor, labels: Tensor, augment: bool) -> tuple[Tensor, Tensor]:
-        """Move a batch to the device, augment it, and turn bytes into normalised floats."""
-        images, labels = images.to(self.device), labels.to(self.device)
-        if augment:
-            images = random_shift(images, self.config.random_shift)
-            images = random_horizontal_flip(images, self.config.horizontal_flip)
-        if isinstance(self.train_dataset, ImageTensors):
-            data = self.train_dataset
-            images = (images.float() / 255 - data.mean) / data.std
-        return images.contiguous(memory_format=torch.channels_last), labels
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self.config.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+    def _evaluate_and_log(self) -> Evaluation:
+        """Evaluate the model and its moving average; keep the weights of whichever is the best."""
+        evaluation = self.evaluate()
+        entry: dict[str, float] = {"epoch": self.epoch, **asdict(evaluation)}
+        accuracy, model = evaluation.accuracy, self.model
+        if self.ema is not None:
+            averaged = self.evaluate(self.ema.module)
+            entry |= {"ema_accuracy": averaged.accuracy, "ema_loss": averaged.loss}
+            if averaged.accuracy > accuracy:
+                accuracy, model = averaged.accuracy, self.ema.module
+        self._log(entry)
+        if accuracy > self.best:
+            self.best = accuracy
+            self._save_weights("best", accuracy, model)
+        return evaluation
 
     def _log(self, entry: dict[str, float]) -> None:
         entry = {"step": self.step, "total_steps": self.total_steps, **entry}
         self.history.append(entry)
-        if self.output_dir:
-            with (self.output_dir / "history.jsonl").open("a", encoding="utf-8") as file:
+        if self.log and self.processes.main:
+            self.log(entry)
+        if self.output_dir and self.processes.main:
+            with (self.output_dir / HISTORY).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
 
+    def _save(self) -> None:
+        """Write a checkpoint of everything that the next epoch depends on."""
+        if self.output_dir is None or not self.processes.main:
+            return
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        state = {name: getattr(self, name) for name in PROGRESS}
+        state |= {"identity": identity(self.model, self.config), **parts}
+        save_checkpoint(self.output_dir, self.epoch, state, self.config.keep_checkpoints)
 
-def batches(dataset: Dataset[Any], batch_size: int, shuffle: bool) -> DataLoader[Any]:
-    """Batches of (images, labels); when shuffled, an incomplete last batch is left out.
+    def _restore(self, state: dict[str, Any]) -> None:
+        for name in PROGRESS:
+            setattr(self, name, state[name])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
 
-    Raises:
-        TrainingError: the data do not fill one batch.
-    """
-    size = len(dataset)  # type: ignore[arg-type]
-    if size < (batch_size if shuffle else 1):
-        raise TrainingError(f"{size} images do not fill a batch of {batch_size}; lower batch_size")
-    sampler = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)  # type: ignore[arg-type]
-    if isinstance(dataset, ImageTensors):  # whole batches by one indexing
-        batch_sampler = BatchSampler(sampler, batch_size, drop_last=shuffle)
-        return DataLoader(dataset, sampler=batch_sampler, batch_size=None)
-    return DataLoader(dataset, batch_size, sampler=sampler, drop_last=shuffle)
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own; all that is random follows from the seed and the epoch."""
+        parts = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "scaler": self.scaler,
+        }
+        return parts if self.ema is None else parts | {"ema": self.ema}
+
+    def _save_weights(self, name: str, accuracy: float, model: nn.Module | None = None) -> None:
+        if self.output_dir and self.processes.main and self.config.checkpoint_every:
+            path = self.output_dir / f"{name}.safetensors"
+            save_weights(path, model or self.model, self.config, accuracy)
+
+
+def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

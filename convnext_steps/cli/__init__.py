@@ -1,4 +1,4 @@
-"""The command line: convnext-steps steps | show | study | report | notebook."""
+"""The command line: convnext-steps steps | show | train | study | report | notebook."""
 
 import argparse
 import re
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from convnext_steps.cli.train import add_train
 from convnext_steps.measure.compare import compare_counts, errata
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.measure.flops import count_flops
@@ -15,6 +16,7 @@ from convnext_steps.study.notebook import NotebookError, execute_notebook
 from convnext_steps.study.plan import PROFILES, find_profile, plan
 from convnext_steps.study.report import report
 from convnext_steps.study.runner import StudyError, run_study
+from convnext_steps.training.errors import TrainingError
 
 EXAMPLES = """examples:
   convnext-steps steps                           the roadmap, counted, beside the paper's numbers
@@ -22,6 +24,7 @@ EXAMPLES = """examples:
   convnext-steps study                           train every step on Fashion-MNIST, and plot
   convnext-steps study --seeds 0-4               the same with five seeds
   convnext-steps study --steps kernel_5 gelu     some steps only
+  convnext-steps train gelu --output out         one training, on any data, with any recipe
   convnext-steps report                          table and figure of the results so far
   convnext-steps notebook run_step out.ipynb -p STEP=gelu    one notebook with its parameters
 """
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (NotebookError, StudyError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 1
-    except ValueError as error:
+    except (TrainingError, ValueError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -54,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_steps(commands)
     _add_study(commands)
     _add_notebook(commands)
+    add_train(commands)
     return parser
 
 
@@ -194,7 +198,3 @@ def parse_seeds(texts: Sequence[str]) -> list[int]:
             raise ValueError(f"{text!r} is no seed; give whole numbers such as 3, or 0-9")
         seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
     return list(dict.fromkeys(seeds))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

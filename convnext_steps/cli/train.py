@@ -1,0 +1,152 @@
+"""convnext-steps train: any model on any data set with any recipe."""
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from torch import nn
+
+from convnext_steps.models import convnext
+from convnext_steps.models.paper import published_family
+from convnext_steps.models.roadmap import roadmap, unknown
+from convnext_steps.training.config import RECIPES, TrainingConfig
+from convnext_steps.training.data import SOURCES, ImageData, load_data
+from convnext_steps.training.distributed import join
+from convnext_steps.training.trainer import Trainer, seed_everything
+
+DESCRIPTION = """Train one step of the roadmap, or one model of the published family.
+
+Stopped at any time and called again with --resume, it ends with the same weights to the last bit.
+Under torchrun it trains on all of its processes: torchrun -m convnext_steps train ..."""
+EXAMPLES = """examples:
+  convnext-steps train gelu --output out --max-epochs 5 --batch-size 64
+  convnext-steps train convnext_tiny --data imagenet --recipe paper --output out --data-workers 8
+  convnext-steps train convnext_base --data folder --data-root photos --recipe finetune \\
+      --pretrained convnext_base_1k_224_ema.pth --output out
+  torchrun --nproc-per-node 8 -m convnext_steps train convnext_tiny --data imagenet \\
+      --recipe paper --precision bf16 --output out --resume
+"""
+
+
+def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The command and its options, one for each field of `TrainingConfig`."""
+    parser = commands.add_parser(
+        "train",
+        help="train one step or one published model on any data set",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a step such as gelu, or convnext_tiny, ...")
+    parser.add_argument("--output", type=Path, required=True, help="folder for all that is written")
+    parser.add_argument("--regime", default="tiny", help="of a step: tiny (the default) or base")
+    parser.add_argument("--data", default="fashion_mnist", help=", ".join(SOURCES))
+    parser.add_argument("--data-root", type=Path, help="where the data set is, or is downloaded to")
+    parser.add_argument("--train-images", type=int, help="train on the first so many only")
+    parser.add_argument("--recipe", help=f"{', '.join(RECIPES)}; default: the fields' defaults")
+    parser.add_argument("--pretrained", help="a file, or a name of torchvision's weights")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--tensorboard", action="store_true", help="log to OUTPUT/tensorboard too")
+    recipe = parser.add_argument_group("the recipe", "each field of TrainingConfig")
+    for option in fields(TrainingConfig):
+        _add_option(recipe, option)
+    parser.set_defaults(command=train_command)
+
+
+def _add_option(group: argparse._ArgumentGroup, option: "Field[Any]") -> None:
+    flag = "--" + option.name.replace("_", "-")
+    default = f"{option.default:.4g}" if isinstance(option.default, float) else option.default
+    text = f"{option.metadata['help']}; default {default}"
+    if option.type is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+    elif get_origin(option.type) is Literal:
+        group.add_argument(flag, choices=get_args(option.type), help=text)
+    else:
+        group.add_argument(flag, type=option.type, metavar="N", help=text)
+
+
+def train_command(options: argparse.Namespace) -> None:
+    """Train as asked, and print where the weights are."""
+    config = config_from(options)
+    train, test = load_data(
+        options.data, options.train_images, config=config, root=options.data_root
+    )
+    seed_everything(config.seed)
+    model = build(options, train, config)
+    with _tensorboard(options) as log:
+        trainer = Trainer(model, train, test, config, options.output, log=log)
+        evaluation = trainer.train(resume=options.resume)
+    if trainer.processes.main:
+        print(f"{evaluation.accuracy:.2f} % of {evaluation.count:,} test images")
+        last = trainer.history[-1]
+        if "ema_accuracy" in last:
+            print(f"{last['ema_accuracy']:.2f} % with the moving average of the weights")
+        print(f"weights: {options.output / 'final.safetensors'}")
+
+
+def config_from(options: argparse.Namespace) -> TrainingConfig:
+    """The named recipe with the fields that were given on the command line.
+
+    Raises:
+        ValueError: there is no such recipe, or a field is out of range.
+    """
+    given = {
+        option.name: getattr(options, option.name)
+        for option in fields(TrainingConfig)
+        if getattr(options, option.name) is not None
+    }
+    if options.recipe is None:
+        return TrainingConfig(**given)
+    if options.recipe not in RECIPES:
+        raise ValueError(unknown("recipe", options.recipe, RECIPES))
+    family = published_family()
+    if options.model in family and options.recipe != "resnet_original":
+        given = {"drop_path_rate": family[options.model].drop_path_rate} | given
+    return replace(RECIPES[options.recipe], **given)
+
+
+def build(options: argparse.Namespace, data: ImageData, config: TrainingConfig) -> nn.Module:
+    """The step's or the family's network for the channels and classes of the data.
+
+    Raises:
+        ValueError: there is no such model, or the weights do not fit it.
+    """
+    steps = roadmap(options.regime)
+    shape = {"num_classes": data.num_classes, "in_channels": data.channels}
+    if options.model in steps:
+        if options.pretrained:
+            raise ValueError("--pretrained goes with the published family, not with a step")
+        return steps[options.model].build(**shape, drop_path_rate=config.drop_path_rate)
+    family = published_family()
+    if options.model not in family:
+        raise ValueError(unknown("model", options.model, (*steps, *family)))
+    builder = getattr(convnext, options.model)
+    head = {"head_init_scale": 0.001} if options.recipe == "finetune" else {}
+    return builder(options.pretrained, **shape, **head, drop_path_rate=config.drop_path_rate)
+
+
+@contextlib.contextmanager
+def _tensorboard(options: argparse.Namespace) -> Iterator[Callable[..., None] | None]:
+    """A function that logs an entry of the history, for the main process if it was asked for.
+
+    Raises:
+        ValueError: TensorBoard is not installed.
+    """
+    if not options.tensorboard or not join().main:
+        yield None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("--tensorboard needs: pip install 'convnext-steps[tensorboard]'") from None
+    with SummaryWriter(options.output / "tensorboard") as writer:
+
+        def log(entry: Mapping[str, float]) -> None:
+            for name, value in entry.items():
+                if name not in ("step", "total_steps"):
+                    writer.add_scalar(name, value, entry["step"])
+
+        yield log

@@ -1,0 +1,86 @@
+"""Which images make which batch, in one process or many."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.data import ImageTensors
+from convnext_steps.training.distributed import Processes
+from convnext_steps.training.errors import TrainingError
+
+EVALUATION_BATCH_SIZE = 500
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed of 63 bits from several numbers, such as seed, epoch and rank."""
+    words = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return int(words[0]) >> 1
+
+
+class TrainingBatches(Sampler[list[int]]):
+    """The indices of every micro-batch of an epoch, for one of several processes.
+
+    The order depends on seed and epoch only. Each update takes `batch_size` images over all
+    processes, the same ones however many there are; an incomplete last batch is left out.
+
+    Raises:
+        TrainingError: the images do not fill a batch, or the batch does not divide evenly.
+    """
+
+    def __init__(self, size: int, config: TrainingConfig, processes: Processes) -> None:
+        if size < config.batch_size:
+            raise TrainingError(
+                f"{size} images do not fill a batch of {config.batch_size}; lower batch_size"
+            )
+        share = config.batch_size // processes.count
+        self.micro_batch_size = config.micro_batch_size or share
+        if self.micro_batch_size * processes.count > config.batch_size:
+            self.micro_batch_size = share
+        if config.batch_size % (self.micro_batch_size * processes.count):
+            raise TrainingError(
+                f"batch_size {config.batch_size} is not a multiple of micro_batch_size "
+                f"{self.micro_batch_size} times {processes.count} processes"
+            )
+        self.size, self.config, self.processes = size, config, processes
+        self.steps = size // config.batch_size
+        self.micro_batches = share // self.micro_batch_size  # of this process, for one update
+        self.epoch = 1
+
+    def __len__(self) -> int:
+        return self.steps * self.micro_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(mixed_seed(self.config.seed, self.epoch))
+        order = torch.randperm(self.size, generator=generator).tolist()
+        for start in range(0, self.steps * self.config.batch_size, self.config.batch_size):
+            batch = order[start : start + self.config.batch_size]
+            share = batch[self.processes.rank :: self.processes.count]
+            for first in range(0, len(share), self.micro_batch_size):
+                yield share[first : first + self.micro_batch_size]
+
+
+def evaluation_batches(size: int, processes: Processes) -> list[list[int]]:
+    """The indices of this process's share of a test set, each image in just one share.
+
+    Raises:
+        TrainingError: there are no images.
+    """
+    if size == 0:
+        raise TrainingError("the test set has no images")
+    share = list(range(processes.rank, size, processes.count))
+    step = EVALUATION_BATCH_SIZE
+    return [share[first : first + step] for first in range(0, len(share), step)]
+
+
+def loader(
+    dataset: Dataset[Any], batches: Sampler[list[int]] | list[list[int]], workers: int = 0
+) -> DataLoader[Any]:
+    """Batches (images, labels) of any data set; one in memory is indexed by whole batches."""
+    options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
+    if isinstance(dataset, ImageTensors):
+        return DataLoader(dataset, sampler=batches, batch_size=None, **options)
+    return DataLoader(dataset, batch_sampler=batches, **options)

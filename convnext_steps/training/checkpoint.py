@@ -1,0 +1,149 @@
+"""Checkpoints: written atomically, checked before they are trusted, read without running code."""
+
+import hashlib
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import nn
+
+from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.errors import TrainingError
+from convnext_steps.training.files import atomic_file, write_bytes
+
+FORMAT = 1
+METADATA = "convnext_steps"
+
+
+def identity(model: nn.Module, config: TrainingConfig) -> dict[str, str]:
+    """What a checkpoint must have in common with the run that resumes from it."""
+    shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
+    return {
+        "model": hashlib.sha256(json.dumps(shapes).encode()).hexdigest(),
+        "recipe": json.dumps(config.recipe(), sort_keys=True),
+    }
+
+
+def save_checkpoint(folder: Path, epoch: int, state: Mapping[str, Any], keep: int) -> None:
+    """Write the checkpoint of an epoch and remove all but the newest `keep`.
+
+    Raises:
+        TrainingError: the file cannot be written; older checkpoints are left as they are.
+    """
+    path = folder / f"checkpoint-{epoch:04d}.pt"
+    try:
+        with atomic_file(path) as file:
+            torch.save({"format": FORMAT, **state}, file)
+    except (OSError, RuntimeError) as error:  # a full disk is either, by where torch meets it
+        raise TrainingError(
+            f"cannot save {path}: {error.__cause__ or error}; free some space and resume"
+        ) from None
+    for old in checkpoints(folder)[keep:]:
+        old.unlink()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    found = [path for path in folder.glob("checkpoint-*.pt") if re.search(r"-\d+\.pt$", path.name)]
+    return sorted(found, key=lambda path: int(path.stem.split("-")[1]), reverse=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove the checkpoints and weights of an earlier run."""
+    for path in (*checkpoints(folder), folder / "best.safetensors", folder / "final.safetensors"):
+        path.unlink(missing_ok=True)
+
+
+def load_newest(folder: Path, expected: Mapping[str, str]) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole and of this run; None where there are none at all.
+
+    A checkpoint that is not is named in a warning, and the one before it is tried.
+
+    Raises:
+        TrainingError: there are checkpoints of other runs only, which must not be overwritten.
+    """
+    foreign = []
+    for path in checkpoints(folder):
+        try:
+            return read_checkpoint(path, expected)
+        except DamagedCheckpointError as error:
+            warnings.warn(f"{error}; trying the one before", stacklevel=3)
+        except ForeignCheckpointError as error:
+            warnings.warn(f"{error}; trying the one before", stacklevel=3)
+            foreign.append(str(error))
+    if foreign:
+        raise TrainingError(f"{foreign[0]}; choose another output folder, or do not resume")
+    return None
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint is truncated or no checkpoint at all."""
+
+
+class ForeignCheckpointError(ValueError):
+    """A checkpoint belongs to another model or recipe."""
+
+
+def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any]:
+    """Read one checkpoint after checking that it is whole and of this run.
+
+    Raises:
+        DamagedCheckpointError: it is truncated, altered, or no checkpoint.
+        ForeignCheckpointError: it is of another model or recipe.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # the checksum of some part is wrong
+                raise DamagedCheckpointError(f"{path} is damaged")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError, EOFError):
+        raise DamagedCheckpointError(f"{path} is damaged or no checkpoint") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise DamagedCheckpointError(f"{path} is no checkpoint of this version")
+    for part, digest in expected.items():
+        if state["identity"][part] != digest:
+            difference = _difference(state["identity"][part], digest) if part == "recipe" else ""
+            raise ForeignCheckpointError(f"{path} is of another {part}{difference}")
+    return state
+
+
+def _difference(one: str, other: str) -> str:
+    theirs, ours = json.loads(one), json.loads(other)
+    names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
+    return f" ({', '.join(names)} differ)"
+
+
+def save_weights(path: Path, model: nn.Module, config: TrainingConfig, accuracy: float) -> None:
+    """Write a model's weights as safetensors, with its design and recipe in the metadata.
+
+    Raises:
+        TrainingError: the file cannot be written.
+    """
+    design = getattr(model, "design", None)
+    metadata = {
+        "model": type(model).__name__,
+        "design": asdict(design) if design else None,
+        "recipe": config.recipe(),
+        "accuracy": accuracy,
+    }
+    weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    try:
+        # under one key, since several would be written in an order of chance
+        write_bytes(path, safetensors_bytes(weights, {METADATA: json.dumps(metadata)}))
+    except OSError as error:
+        raise TrainingError(f"cannot save {path}: {error}") from None
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `save_weights` wrote beside the weights: model, design, recipe, accuracy."""
+    with safetensors.safe_open(path, "pt") as file:
+        return dict(json.loads((file.metadata() or {}).get(METADATA, "{}")))

@@ -1,0 +1,52 @@
+"""Whether data fit a model, asked before PyTorch's own messages or a GPU's assertion do."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from convnext_steps.training.data import ImageData
+from convnext_steps.training.errors import TrainingError
+
+
+def check_fit(model: nn.Module, dataset: Dataset[Any]) -> None:
+    """Look at the first image of a data set.
+
+    Raises:
+        TrainingError: there is none, or its channels or the data set's classes are not the model's.
+    """
+    if len(dataset) == 0:  # type: ignore[arg-type]
+        raise TrainingError("the training set has no images")
+    image = dataset[0][0]
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is not None and image.shape[0] != first.in_channels:
+        raise TrainingError(
+            f"the images have {image.shape[0]} channels, the network takes {first.in_channels}; "
+            f"build it with in_channels={image.shape[0]}"
+        )
+    classes = output_classes(model)
+    if isinstance(dataset, ImageData) and 0 < classes < dataset.num_classes:
+        raise TrainingError(
+            f"the data have {dataset.num_classes} classes, the network {classes}; "
+            f"build it with num_classes={dataset.num_classes}"
+        )
+
+
+def output_classes(model: nn.Module) -> int:
+    """The outputs of the model's last linear layer; 0 where it has none."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return linear[-1].out_features if linear else 0
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Refuse labels that no output stands for.
+
+    Raises:
+        TrainingError: a label is negative, or not below the number of classes.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise TrainingError(
+            f"a label is {low if low < 0 else high}, but the network has {classes} classes, "
+            f"0 to {classes - 1}; build it with a larger num_classes or correct the data"
+        )

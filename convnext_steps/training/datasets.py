@@ -1,0 +1,174 @@
+"""The data sets that torchvision reads: CIFAR, Imagenette, ImageNet, any tree of image files.
+
+torchvision compares the MD5 sum of each archive before unpacking it, so a download that stopped
+half-way is repeated. What was unpacked half-way it takes as whole: here it is not.
+"""
+
+import shutil
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.datasets import CIFAR10, ImageFolder, ImageNet, Imagenette
+from torchvision.datasets.folder import find_classes
+from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, load_meta_file
+from torchvision.datasets.utils import download_url, extract_archive
+
+from convnext_steps.training.images import DataError, ImageFiles, ImageTensors, read_image
+
+Triple = tuple[float, float, float]
+
+IMAGENETTE_URL = "https://s3.amazonaws.com/fast-ai-imageclas/"
+IMAGENETTE = {  # size -> archive and MD5 sum, as in torchvision
+    "full": ("imagenette2.tgz", "fe2fc210e6bb7c5664d602c3cd71e612"),
+    "320px": ("imagenette2-320.tgz", "3df6f0d01a2c9592104656642f5e78a3"),
+}
+IMAGENETTE_IMAGES = {"train": 9_469, "val": 3_925}
+IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
+
+
+def cifar(kind: type[CIFAR10], mean: Triple, std: Triple, train: bool, root: Path) -> ImageTensors:
+    """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009), 32x32, downloaded to `root` if need be.
+
+    Raises:
+        DataError: the archive is missing or damaged and cannot be downloaded.
+    """
+    try:
+        files = kind(root, train)
+    except RuntimeError:  # a file is missing, or its MD5 sum is another
+        _unpack(_fetch(kind.url, kind.tgz_md5, root), root)
+        files = kind(root, train)
+    images = torch.from_numpy(files.data).permute(0, 3, 1, 2).contiguous()  # (N, 3, 32, 32)
+    labels, classes = torch.tensor(files.targets), len(files.classes)
+    return ImageTensors(images, labels, mean=mean, std=std, num_classes=classes)
+
+
+def imagenette(train: bool, root: Path, size: str = "320px") -> ImageFiles:
+    """Ten easy classes of ImageNet (Howard, 2019), downloaded to `root` if need be.
+
+    Args:
+        train: which half.
+        root: where the archive is or shall be, and the folder that it unpacks to.
+        size: "320px", the short side of every image, or "full".
+
+    Raises:
+        DataError: the data are missing, damaged or incomplete.
+    """
+    name, md5 = IMAGENETTE[size]
+    unpacked = root / Path(name).stem
+    if not unpacked.exists():
+        _unpack_whole(_fetch(IMAGENETTE_URL + name, md5, root), unpacked)
+    half = "train" if train else "val"
+    return _counted(
+        lambda: Imagenette(root, half, size, loader=read_image),
+        unpacked / half,
+        IMAGENETTE_IMAGES[half],
+        f"delete {unpacked}, and it will be unpacked from {name} again",
+    )
+
+
+def imagenet(train: bool, root: Path) -> ImageFiles:
+    """ImageNet-1K (Russakovsky et al., 2015), unpacked by torchvision from its archives in `root`.
+
+    Raises:
+        DataError: an archive is missing or damaged, or was not unpacked whole.
+    """
+    half = "train" if train else "val"
+    _check_imagenet_archives(half, root)
+    return _counted(
+        lambda: ImageNet(root, half, loader=read_image),
+        root / half,
+        IMAGENET_IMAGES[half],
+        f"delete {root / half}, and it will be unpacked from {ARCHIVE_META[half][0]} again, "
+        "or load a part of ImageNet as 'folder'",
+    )
+
+
+def folder(train: bool, root: Path) -> ImageFiles:
+    """A tree of image files: `train/` and `val/` (or `test/`), in each one folder per class.
+
+    Raises:
+        DataError: a folder is missing, a class has no images, or the halves' classes differ.
+    """
+    training, test = root / "train", root / "val"
+    if not test.is_dir():
+        test = root / "test"
+    for half in (training, test):
+        if not half.is_dir():
+            layout = f"{root}/train/CLASS/IMAGE and {root}/val/CLASS/IMAGE (or test)"
+            raise DataError(f"there is no folder {half}; images are looked for in {layout}")
+    half = training if train else test
+    try:
+        difference = set(find_classes(training)[0]) ^ set(find_classes(test)[0])
+        files = ImageFolder(half, loader=read_image)
+    except OSError as error:  # no class at all, or one without images
+        raise DataError(f"cannot load {half}: {error}") from None
+    if difference:
+        names = ", ".join(sorted(difference)[:5])
+        raise DataError(f"the classes of {training} and {test} differ: only one has {names}")
+    return ImageFiles(files, num_classes=len(files.classes))
+
+
+def _fetch(url: str, md5: str, root: Path) -> Path:
+    """The path of an archive in `root`, downloaded unless it is there and whole."""
+    archive = root / Path(url).name
+    try:
+        download_url(url, str(root), md5=md5)
+    except (OSError, RuntimeError, HTTPException) as error:  # URLError is an OSError
+        state = "damaged or incomplete" if archive.exists() else "missing"
+        raise DataError(
+            f"{archive} is {state} and cannot be downloaded ({error}); "
+            f"get {url} by other means and put it there"
+        ) from None
+    return archive
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    try:
+        extract_archive(str(archive), str(target))
+    except OSError as error:
+        raise DataError(f"cannot unpack {archive} to {target}: {error}") from None
+
+
+def _unpack_whole(archive: Path, target: Path) -> None:
+    """Unpack the folder `target` so that, at any moment, it is whole or not there."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was interrupted
+    _unpack(archive, partial)
+    (partial / target.name).rename(target)
+    shutil.rmtree(partial)
+
+
+def _counted(build: Callable[[], Any], where: Path, images: int, remedy: str) -> ImageFiles:
+    """The files of a published data set, if as many as were published are there."""
+    try:
+        files = build()
+        found = len(files)
+    except FileNotFoundError:  # no folder of a class, or one without images
+        found = 0
+    except (OSError, RuntimeError, ImportError) as error:  # SciPy reads ImageNet's devkit
+        raise DataError(f"cannot read {where}: {error}") from None
+    if found != images:
+        number = f"{found:,}" if found else "not all"
+        raise DataError(f"{where} holds {number} of {images:,} images; {remedy}")
+    return ImageFiles(files, num_classes=len(files.classes))
+
+
+def _check_imagenet_archives(half: str, root: Path) -> None:
+    """Name the archives that are missing before torchvision looks for the first of them."""
+    meta, devkit = root / META_FILE, ARCHIVE_META["devkit"][0]
+    needed = [] if meta.is_file() else [devkit]
+    needed += [] if (root / half).is_dir() else [ARCHIVE_META[half][0]]
+    missing = [name for name in needed if not (root / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{root} lacks {' and '.join(missing)}; download from https://image-net.org "
+            "and put there, or load a tree of train/CLASS and val/CLASS as 'folder'"
+        )
+    if meta.is_file():
+        try:
+            load_meta_file(root)
+        except Exception:  # PyTorch has many kinds for damaged files
+            raise DataError(f"{meta} is damaged; delete it, and put {devkit} beside it") from None

@@ -1,0 +1,79 @@
+"""Several processes that train one model, as torchrun starts them."""
+
+import atexit
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes files and shows progress."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """The processor that this process trains on."""
+        if torch.cuda.is_available():
+            return torch.device("cuda", self.local_rank)
+        return torch.device("cpu")
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with its gradients averaged over all processes.
+
+        BatchNorm's statistics are taken over all processes on GPUs; PyTorch cannot on processors.
+        """
+        if self.count == 1:
+            return model
+        if self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return DistributedDataParallel(model)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
+
+    def mean(self, value: float) -> float:
+        """The mean of a number over all processes."""
+        total = self.sum(torch.tensor(value, dtype=torch.float64, device=self.device))
+        return float(total) / self.count
+
+    def same_buffers(self, model: nn.Module) -> None:
+        """Give every process the first one's running statistics."""
+        if self.count > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def accumulating(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Keep gradients to this process until the last of an update's backward passes."""
+        if isinstance(network, DistributedDataParallel) and not last:
+            return network.no_sync()
+        return nullcontext()
+
+
+def join() -> Processes:
+    """Join the other processes if torchrun started this one, once; else train alone."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ and not dist.is_initialized():
+        return Processes()
+    if not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(dist.destroy_process_group)
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    return Processes(dist.get_rank(), dist.get_world_size(), local_rank)

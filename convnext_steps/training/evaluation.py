@@ -1,0 +1,47 @@
+"""How well a model does on a whole test set."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import Dataset
+
+from convnext_steps.training.batches import evaluation_batches, loader
+from convnext_steps.training.distributed import Processes
+from convnext_steps.training.preparation import Preparation
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's results on a test set."""
+
+    accuracy: float  # per cent, top-1
+    loss: float  # cross-entropy, without smoothing
+    correct: int
+    count: int
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, dataset: Dataset[Any], preparation: Preparation, processes: Processes
+) -> Evaluation:
+    """Classify every image of a data set once, in eval mode, shared among all processes.
+
+    Raises:
+        TrainingError: there are no images, or a label is none of the network's classes.
+    """
+    model.eval()
+    processes.same_buffers(model)
+    sums = torch.zeros(3, dtype=torch.float64, device=preparation.device)  # correct, loss, count
+    shares = evaluation_batches(len(dataset), processes)  # type: ignore[arg-type]
+    for batch in loader(dataset, shares, preparation.config.data_workers):
+        images, labels = preparation.for_evaluation(*batch)
+        with preparation.autocast():
+            logits = model(images)
+        loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+        correct = (logits.argmax(1) == labels).sum()
+        sums += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
+    correct, loss, count = processes.sum(sums).tolist()
+    return Evaluation(100 * correct / count, loss / count, int(correct), int(count))

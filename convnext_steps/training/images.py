@@ -1,0 +1,139 @@
+"""Labelled images, in memory or in files, as bytes; whoever trains on them normalises."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.transforms import image_transform
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class DataError(ValueError):
+    """A data set is missing, damaged or unknown; the message says what to do."""
+
+    def __str__(self) -> str:
+        """One line: a loader's worker puts its whole traceback in front of the message."""
+        return super().__str__().rpartition("DataError: ")[2].strip()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
+    """Pairs of an image (C, H, W) as uint8 and a label, and how to normalise the images."""
+
+    mean: tuple[float, ...]  # of each channel of the training images, in [0, 1]
+    std: tuple[float, ...]
+    num_classes: int
+    transform: Callable[[Any], Any] | None = None  # of one image at a time
+
+    @property
+    def channels(self) -> int:
+        """Channels of every image."""
+        return len(self.mean)
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    @abstractmethod
+    def first(self, count: int) -> Self:
+        """So many of the images, always the same ones.
+
+        Raises:
+            DataError: there are fewer.
+        """
+
+    @abstractmethod
+    def prepared(self, config: TrainingConfig, training: bool) -> Self:
+        """The same images, cropped, resized and augmented as a recipe says."""
+
+    def _check_count(self, count: int) -> None:
+        if not 1 <= count <= len(self):
+            raise DataError(f"cannot take {count} images from a data set of {len(self)}")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTensors(ImageData):
+    """Images (N, C, H, W) as uint8 with labels (N,), whole in memory.
+
+    Indexing takes one index or a list of them, so that a loader fetches whole batches at once.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int | list[int]) -> tuple[Tensor, Tensor]:
+        images = self.images[index]
+        if self.transform is not None and images.ndim == 3:
+            images = self.transform(images)
+        elif self.transform is not None:  # one by one: torchvision draws once for what it is given
+            images = torch.stack([self.transform(image) for image in images])
+        return images, self.labels[index]
+
+    def first(self, count: int) -> Self:
+        """The first `count` images."""
+        self._check_count(count)
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
+
+    def prepared(self, config: TrainingConfig, training: bool) -> Self:
+        """The same images, as they are unless the recipe crops, resizes or augments them."""
+        height, width = self.images.shape[2:]
+        return replace(self, transform=image_transform(config, training, (height, width)))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles(ImageData):
+    """Any torchvision data set whose items are a PIL image and a label; images become RGB."""
+
+    files: Dataset[tuple[Image.Image, int]]
+    mean: tuple[float, ...] = field(default=IMAGENET_MEAN, kw_only=True)
+    std: tuple[float, ...] = field(default=IMAGENET_STD, kw_only=True)
+
+    def __len__(self) -> int:
+        return len(self.files)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self.files[index]
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        if self.transform is not None:
+            image = self.transform(image)
+        return pil_to_tensor(image), label
+
+    def first(self, count: int) -> Self:
+        """So many images in a fixed random order, since files are sorted by class."""
+        self._check_count(count)
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        return replace(self, files=Subset(self.files, order[:count].tolist()))
+
+    def prepared(self, config: TrainingConfig, training: bool) -> Self:
+        """The same images, all of one size: the recipe's resolution, or 224."""
+        return replace(self, transform=image_transform(config, training))
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """The image in a file, decoded here and now.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except Exception as error:  # Pillow has a dozen kinds for damaged files
+        reason = " ".join(str(error).split())
+        raise DataError(f"cannot read the image {path} ({reason})") from None

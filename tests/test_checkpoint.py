@@ -1,0 +1,211 @@
+"""Stopped at any moment and resumed, a run ends with the same bits."""
+
+import pickle
+import resource
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
+from convnext_steps.training.checkpoint import checkpoints, read_metadata
+from convnext_steps.training.data import synthetic
+from convnext_steps.training.errors import TrainingError
+from convnext_steps.training.trainer import seed_everything
+
+CONFIG = TrainingConfig(
+    max_epochs=4, batch_size=32, random_shift=1, drop_path_rate=0.2, ema_decay=0.9, mixup=0.5
+)
+
+
+def trainer(folder: Path, config: TrainingConfig = CONFIG, step: str = "gelu", **keywords):
+    seed_everything(config.seed)
+    design = scaled(roadmap()[step].design, width=1 / 8, depth=1 / 3, stem_stride=2)
+    model = Network(design, 4, 1, config.drop_path_rate)
+    data = synthetic(True, 128), synthetic(False, 40)
+    return Trainer(model, *data, config, output_dir=folder, progress=False, **keywords)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    trainer(folder).train()
+    return folder
+
+
+def stopped(folder: Path, at: int, config: TrainingConfig = CONFIG) -> None:
+    """Train until an interruption in the middle of an update."""
+    run = trainer(folder, config)
+    update = run._update
+
+    def interrupted(batches) -> float:
+        loss = update(batches)
+        if run.step == at:
+            raise KeyboardInterrupt
+        return loss
+
+    run._update = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+
+
+@pytest.mark.parametrize("at", [1, 4, 9, 15])
+def test_interrupted_and_resumed_ends_with_the_same_bits(whole, tmp_path, at) -> None:
+    stopped(tmp_path, at)
+    resumed = trainer(tmp_path)
+    resumed.train(resume=True)
+    for name in ("final.safetensors", "best.safetensors", "history.jsonl"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+    newest, reference = (
+        torch.load(checkpoints(folder)[0], weights_only=True) for folder in (tmp_path, whole)
+    )
+    for part in ("model", "ema"):
+        for name, value in reference[part].items():
+            assert torch.equal(newest[part][name], value), (part, name)
+
+
+def test_a_finished_run_is_not_trained_again(whole, tmp_path) -> None:
+    run = trainer(tmp_path)
+    first = run.train()
+    again = trainer(tmp_path)
+    assert again.train(resume=True) == first
+    assert again.step == run.step
+    assert (tmp_path / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+
+
+def test_without_resume_a_run_begins_anew(tmp_path) -> None:
+    stopped(tmp_path, 9)
+    run = trainer(tmp_path)
+    run.train()
+    assert len([entry for entry in run.history if "accuracy" in entry]) == 4
+
+
+@pytest.mark.parametrize(("every", "keep", "left"), [(1, 2, [4, 3]), (2, 5, [4, 2]), (3, 1, [4])])
+def test_every_x_epochs_and_the_newest_n(tmp_path, every, keep, left) -> None:
+    trainer(tmp_path, replace(CONFIG, checkpoint_every=every, keep_checkpoints=keep)).train()
+    assert [int(path.stem[-4:]) for path in checkpoints(tmp_path)] == left
+
+
+def test_no_checkpoints_where_none_are_wanted(tmp_path) -> None:
+    trainer(tmp_path, replace(CONFIG, checkpoint_every=0)).train()
+    assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
+
+
+def test_weights_hold_design_and_recipe(whole) -> None:
+    metadata = read_metadata(whole / "final.safetensors")
+    assert metadata["design"]["activation"] == "gelu"
+    assert metadata["recipe"]["max_epochs"] == 4
+    run = trainer(whole / "unused")
+    run.model.load_state_dict(load_file(whole / "final.safetensors"))
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "altered":
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+    elif how == "foreign":
+        torch.save({"weights": torch.zeros(3)}, path)
+    elif how == "text":
+        path.write_text("not a checkpoint")
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "altered", "foreign", "text"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(whole, tmp_path, how) -> None:
+    stopped(tmp_path, 13)
+    newest, _ = checkpoints(tmp_path)
+    damage(newest, how)
+    resumed = trainer(tmp_path)
+    with pytest.warns(UserWarning, match=f"{newest.name}.*trying the one before") as caught:
+        resumed.train(resume=True)
+    assert len(caught) == 1
+    assert "\n" not in str(caught[0].message)
+    name = "final.safetensors"
+    assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_and_kept(tmp_path) -> None:
+    stopped(tmp_path, 9)
+    content = {path: path.read_bytes() for path in checkpoints(tmp_path)}
+    other = trainer(tmp_path, replace(CONFIG, learning_rate=1e-3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(TrainingError, match=r"another recipe \(learning_rate differ\)") as e:
+            other.train(resume=True)
+    assert "\n" not in str(e.value)
+    assert {path: path.read_bytes() for path in checkpoints(tmp_path)} == content
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path) -> None:
+    stopped(tmp_path, 9)
+    with (
+        pytest.warns(UserWarning, match="another model"),
+        pytest.raises(TrainingError, match="another model"),
+    ):
+        trainer(tmp_path, step="resnet").train(resume=True)
+
+
+class Bomb:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return (Path.touch, (self.target,))
+
+
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_a_checkpoint_never_runs_code(tmp_path, writer) -> None:
+    stopped(tmp_path, 9)
+    target = tmp_path / "exploded"
+    newest = checkpoints(tmp_path)[0]
+    if writer == "torch":
+        torch.save({"format": 1, "identity": Bomb(target)}, newest)
+    else:
+        newest.write_bytes(pickle.dumps(Bomb(target)))
+    with pytest.warns(UserWarning, match="damaged or no checkpoint"):
+        trainer(tmp_path).train(resume=True)
+    assert not target.exists()
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(whole, tmp_path) -> None:
+    stopped(tmp_path, 9)
+    content = {path: path.read_bytes() for path in tmp_path.glob("checkpoint-*")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writing fails beyond that
+    try:
+        with pytest.raises(TrainingError, match="cannot save") as error:
+            trainer(tmp_path).train(resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*checkpoint-*")} == content
+    trainer(tmp_path).train(resume=True)
+    name = "final.safetensors"
+    assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_loss_that_is_not_finite_saves_nothing_broken(tmp_path) -> None:
+    run = trainer(tmp_path)
+    update = run._update
+
+    def break_later(batches):
+        if run.step == 9:
+            with torch.no_grad():
+                run.model.head[-1].weight.fill_(float("nan"))
+        return update(batches)
+
+    run._update = break_later
+    with pytest.raises(TrainingError, match="nan at step 10 of 16"):
+        run.train()
+    for path in checkpoints(tmp_path):
+        weights = torch.load(path, weights_only=True)["model"]
+        assert all(value.isfinite().all() for value in weights.values())

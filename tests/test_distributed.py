@@ -1,0 +1,150 @@
+"""Several processes train one model, and a killed run is resumed (torchrun, gloo)."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+ONE_UPDATE = """
+import sys
+from itertools import islice
+import torch
+from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
+from convnext_steps.training.batches import loader
+from convnext_steps.training.data import synthetic
+from convnext_steps.training.trainer import seed_everything
+
+torch.set_num_threads(1)
+step, micro, output = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+seed_everything(0)
+design = scaled(roadmap()[step].design, width=1 / 8, depth=1 / 3, stem_stride=2)
+config = TrainingConfig(max_epochs=1, batch_size=32, micro_batch_size=micro)
+data = synthetic(True, 64), synthetic(False, 41)
+trainer = Trainer(Network(design, 4, 1), *data, config, progress=False)
+batches = iter(loader(trainer.train_dataset, trainer.batches))
+trainer.network.train()
+loss = trainer._update(islice(batches, trainer.batches.micro_batches))
+gradients = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+evaluation = trainer.evaluate()
+if trainer.processes.main:
+    torch.save({"gradients": gradients, "count": evaluation.count, "loss": evaluation.loss,
+                "correct": evaluation.correct, "processes": trainer.processes.count}, output)
+"""
+
+
+def torchrun(count: int, *arguments: str) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*command, "--nproc-per-node", str(count), *arguments]
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ) | {"OMP_NUM_THREADS": "1"}
+
+
+def one_update(tmp_path: Path, count: int, step: str, micro: int = 0) -> dict:
+    script, output = tmp_path / "one_update.py", tmp_path / f"{count}-{micro}.pt"
+    script.write_text(ONE_UPDATE)
+    arguments = [str(script), step, str(micro), str(output)]
+    command = torchrun(count, *arguments) if count > 1 else [sys.executable, *arguments]
+    subprocess.run(command, check=True, env=environment(), timeout=200)
+    return torch.load(output, weights_only=True)
+
+
+def test_two_processes_give_the_gradients_and_the_count_of_one(tmp_path) -> None:
+    alone = one_update(tmp_path, 1, "separate_downsampling")
+    for micro in (0, 4):
+        shared = one_update(tmp_path, 2, "separate_downsampling", micro)
+        assert shared["processes"] == 2
+        assert torch.allclose(shared["gradients"], alone["gradients"], atol=1e-6, rtol=1e-5)
+        assert shared["count"] == alone["count"] == 41
+        assert shared["correct"] == alone["correct"]
+        assert shared["loss"] == pytest.approx(alone["loss"], abs=1e-5)
+    assert alone["gradients"].abs().max() > 1e-3
+
+
+TRAIN = ["-m", "convnext_steps", "train", "separate_downsampling", "--data", "synthetic"]
+TRAIN += ["--max-epochs", "6", "--batch-size", "64", "--train-images", "128", "--random-shift"]
+TRAIN += ["1", "--ema-decay", "0.9", "--mixup", "0.8", "--drop-path-rate", "0.1", "--resume"]
+WEIGHTS = "final.safetensors"
+
+
+def run(command: list[str], **keywords) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+        **keywords,
+    )
+
+
+def test_killed_at_ten_random_moments_and_resumed_ends_with_the_same_bits(tmp_path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    alone = [sys.executable, *TRAIN, "--output"]
+    start = time.monotonic()
+    process = run([*alone, str(whole)])
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    duration = time.monotonic() - start
+
+    generator, kills = random.Random(0), 0
+    while kills < 10:
+        process = run([*alone, str(killed)])
+        try:
+            process.communicate(timeout=generator.uniform(0.3, 1.0) * duration)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+        else:  # the end was reached: kill the next one from the beginning on
+            assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+            for path in killed.iterdir():
+                path.unlink()
+    process = run([*alone, str(killed)])
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert (killed / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+
+
+def test_a_killed_rank_is_survived_by_resuming(tmp_path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = run(torchrun(2, *TRAIN, "--output", str(whole)))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+    process = run(torchrun(2, *TRAIN, "--output", str(killed)))
+    deadline = time.monotonic() + 200
+    while not list(killed.glob("checkpoint-0002.pt")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(rank_below(process.pid), signal.SIGKILL)
+    process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert not (killed / WEIGHTS).exists()
+
+    process = run(torchrun(2, *TRAIN, "--output", str(killed)))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    last = json.loads((killed / "history.jsonl").read_text().splitlines()[-1])
+    assert last["count"] == 512
+
+
+def rank_below(pid: int) -> int:
+    """The second of the processes that torchrun started."""
+    listing = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True).stdout
+    rows = [map(int, line.split()) for line in listing.splitlines()[1:]]
+    return sorted(child for child, parent in rows if parent == pid)[1]

@@ -1,0 +1,272 @@
+"""Every part of the paper's recipe is wired: each test fails if its part is not."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+from convnext_steps import Trainer, TrainingConfig, convnext_base, convnext_tiny, roadmap, scaled
+from convnext_steps.models.network import Network
+from convnext_steps.training.augment import label_mixing, random_erasing
+from convnext_steps.training.config import OPERATIONAL, RECIPES
+from convnext_steps.training.data import synthetic
+from convnext_steps.training.optimization import build_optimizer, layer_positions, schedule_factor
+from convnext_steps.training.preparation import Preparation
+from convnext_steps.training.trainer import seed_everything
+
+CONFIG = TrainingConfig(max_epochs=2, batch_size=32)
+DATA = synthetic(True, 128), synthetic(False, 40)
+
+
+def small(step: str = "separate_downsampling") -> Network:
+    seed_everything(0)
+    design = scaled(roadmap()[step].design, width=1 / 8, depth=1 / 3, stem_stride=2)
+    return Network(design, num_classes=4, in_channels=1)
+
+
+def trained(config: TrainingConfig, step: str = "separate_downsampling") -> Trainer:
+    trainer = Trainer(small(step), *DATA, config, progress=False)
+    trainer.train()
+    return trainer
+
+
+def test_the_paper_recipe_is_table_5() -> None:
+    paper = RECIPES["paper"]
+    table = {
+        "max_epochs": 300,
+        "batch_size": 4096,
+        "optimizer": "adamw",
+        "learning_rate": 4e-3,
+        "weight_decay": 0.05,
+        "label_smoothing": 0.1,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "rand_augment": 9,
+        "random_erasing": 0.25,
+        "ema_decay": 0.9999,
+        "drop_path_rate": 0.1,
+        "resolution": 224,
+    }
+    assert {name: getattr(paper, name) for name in table} == table
+    assert paper.warmup_fraction * paper.max_epochs == pytest.approx(20)
+    assert RECIPES["roadmap"] == replace(paper, ema_decay=0.0)
+
+
+def test_the_finetuning_recipe_is_the_papers() -> None:
+    recipe = RECIPES["finetune"]
+    assert (recipe.max_epochs, recipe.batch_size, recipe.resolution) == (30, 512, 384)
+    assert (recipe.learning_rate, recipe.weight_decay) == (5e-5, 1e-8)
+    assert (recipe.layer_decay, recipe.mixup, recipe.cutmix) == (0.7, 0.0, 0.0)
+
+
+def test_the_original_recipe_is_torchvisions_first() -> None:
+    recipe = RECIPES["resnet_original"]
+    assert (recipe.max_epochs, recipe.batch_size, recipe.optimizer) == (90, 256, "sgd")
+    assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.1, 0.9, 1e-4)
+    assert (recipe.mixup, recipe.cutmix, recipe.rand_augment, recipe.ema_decay) == (0, 0, 0, 0)
+    assert recipe.random_resized_crop
+    assert recipe.horizontal_flip == 0.5
+    rates = [schedule_factor(epoch * 10, recipe, 900) for epoch in (0, 29, 30, 59, 60, 89)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_the_paper_schedule_at_known_steps() -> None:
+    recipe, per_epoch = RECIPES["paper"], 312
+    total = 300 * per_epoch
+    warmup = 20 * per_epoch
+    assert schedule_factor(0, recipe, total) == pytest.approx(1 / (warmup + 1))
+    assert schedule_factor(warmup // 2, recipe, total) == pytest.approx(0.5, abs=1e-3)
+    assert schedule_factor(warmup, recipe, total) == 1
+    half = (1 + 1e-6 / 4e-3) / 2
+    assert schedule_factor((warmup + total) // 2, recipe, total) == pytest.approx(half)
+    assert schedule_factor(total, recipe, total) * 4e-3 == pytest.approx(1e-6)
+
+
+def official_layer(name: str) -> int:
+    """As in the official repository's optim_factory.py, for the deep models."""
+    part, *rest = name.split(".")
+    if part == "downsample_layers":
+        return {0: 0, 1: 2, 2: 3, 3: 12}[int(rest[0])]
+    if part == "stages":
+        stage, block = int(rest[0]), int(rest[1])
+        return {0: 1, 1: 2, 2: 3 + block // 3, 3: 12}[stage]
+    return 13
+
+
+def test_layer_wise_rates_are_the_official_codes() -> None:
+    with torch.device("meta"):
+        model = convnext_base()
+    names = [name for name, _ in model.named_parameters()]
+    assert layer_positions(model) == {name: official_layer(name) for name in names}
+    config = replace(RECIPES["finetune"], optimizer="sgd")
+    rates = {}
+    for group in build_optimizer(model, config).param_groups:
+        for parameter in group["params"]:
+            rates[id(parameter)] = group["lr"]
+    for name, parameter in model.named_parameters():
+        expected = 5e-5 * 0.7 ** (13 - official_layer(name))
+        assert rates[id(parameter)] == pytest.approx(expected)
+
+
+def test_layer_decay_reaches_every_kind_of_model() -> None:
+    with torch.device("meta"):
+        models = [convnext_tiny(), small("separate_downsampling"), small("resnet")]
+    for model in models:
+        positions = layer_positions(model)
+        assert positions[next(iter(positions))] == 0
+        assert len(set(positions.values())) >= 6
+        assert list(positions.values())[-1] == max(positions.values())
+
+
+def test_gradients_accumulate_to_those_of_the_whole_batch() -> None:
+    gradients = []
+    for micro in (0, 8):
+        config = replace(CONFIG, micro_batch_size=micro, max_epochs=0.25)
+        trainer = trained(config)
+        assert trainer.batches.micro_batches == (4 if micro else 1)
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
+    assert torch.allclose(*gradients, atol=1e-6, rtol=1e-4)
+    assert gradients[0].abs().max() > 1e-3
+
+
+def test_the_moving_average_is_the_hand_computed_one() -> None:
+    trainer = Trainer(small("gelu"), *DATA, replace(CONFIG, ema_decay=0.9), progress=False)
+    average: dict[str, torch.Tensor] = {}
+    update = trainer.ema.update_parameters
+
+    def update_both(model: nn.Module) -> None:
+        update(model)
+        for name, value in model.state_dict().items():
+            value = value.double()
+            before = average.get(name)
+            average[name] = value.clone() if before is None else 0.9 * before + 0.1 * value
+
+    trainer.ema.update_parameters = update_both
+    trainer.train()
+    for name, value in trainer.ema.module.state_dict().items():
+        if value.is_floating_point():
+            assert torch.allclose(value.double(), average[name], atol=1e-6), name
+    last = trainer.history[-1]
+    assert last["ema_accuracy"] == trainer.evaluate(trainer.ema.module).accuracy
+    assert last["accuracy"] == trainer.evaluate().accuracy
+    assert last["loss"] != last["ema_loss"]
+
+
+def test_mixup_and_cutmix_make_soft_labels() -> None:
+    images = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 6, 6)
+    labels = torch.arange(8) % 4
+    torch.manual_seed(0)
+    mixup = label_mixing(replace(CONFIG, mixup=0.8), 4)
+    mixed, soft = mixup(images, labels)
+    share = soft[torch.arange(8), labels]
+    assert soft.sum(1).tolist() == pytest.approx([1.0] * 8)
+    assert 0 < share.min() < 1
+    shifted = images.roll(1, 0)
+    assert torch.allclose(mixed, share.view(-1, 1, 1, 1) * (images - shifted) + shifted, atol=1e-5)
+    cutmix = label_mixing(replace(CONFIG, cutmix=1.0), 4)
+    mixed, soft = cutmix(images, labels)
+    kept = (mixed == images).flatten(1).float().mean(1)
+    assert soft[torch.arange(8), labels].tolist() == pytest.approx(kept.tolist())
+    assert label_mixing(CONFIG, 4) is None
+
+
+def test_the_trainer_mixes_while_training_only() -> None:
+    config = replace(CONFIG, mixup=0.8, cutmix=1.0)
+    preparation = Preparation(small(), DATA[0], config, torch.device("cpu"))
+    batch = DATA[0][list(range(32))]
+    assert preparation.for_training(*batch)[1].shape == (32, 4)
+    assert preparation.for_evaluation(*batch)[1].shape == (32,)
+    assert trained(config).history[-1]["loss"] > 0
+
+
+def test_random_erasing_fills_one_rectangle_of_some_images() -> None:
+    torch.manual_seed(0)
+    images = torch.full((2000, 3, 32, 32), 7.0)
+    erased = random_erasing(images, 0.25) != 7
+    assert torch.equal(erased[:, 0], erased[:, 2])
+    touched = erased[:, 0].flatten(1).any(1)
+    assert 0.2 < touched.float().mean() < 0.3
+    areas = erased[touched, 0].float().mean((1, 2))
+    assert areas.min() > 0.01
+    assert areas.max() < 0.36
+    for mask in erased[touched, 0][:50]:
+        rows, columns = mask.any(1), mask.any(0)
+        assert torch.equal(mask, rows[:, None] & columns)
+    assert len(set(areas.tolist())) > 50
+    assert random_erasing(images, 0) is images
+
+
+@pytest.mark.parametrize("field", ["random_shift", "horizontal_flip", "random_erasing"])
+def test_augmentation_happens_in_training_only(field) -> None:
+    config = replace(CONFIG, **{field: 1})
+    preparation = Preparation(small(), DATA[0], config, torch.device("cpu"))
+    batch = DATA[0][list(range(32))]
+    plain, _ = preparation.for_evaluation(*batch)
+    assert not torch.equal(preparation.for_training(*batch)[0], plain)
+    assert torch.equal(preparation.for_evaluation(*batch)[0], plain)
+
+
+def test_stochastic_depth_grows_with_depth() -> None:
+    model = roadmap()["gelu"].build(drop_path_rate=0.4)
+    rates = [module.p for module in model.modules() if isinstance(module, StochasticDepth)]
+    assert rates == pytest.approx([0.4 * block / 17 for block in range(1, 18)])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains(precision) -> None:
+    history = trained(replace(CONFIG, precision=precision, max_epochs=4)).history
+    losses = [entry["training_loss"] for entry in history if "training_loss" in entry]
+    assert losses[-1] < losses[0]
+
+
+def test_fp16_scales_the_loss() -> None:
+    assert trained(replace(CONFIG, precision="fp16")).scaler.is_enabled()
+    assert not trained(CONFIG).scaler.is_enabled()
+
+
+def test_how_the_work_is_done_is_not_the_recipe() -> None:
+    config = replace(CONFIG, data_workers=2, checkpoint_every=7)
+    assert config.recipe() == CONFIG.recipe()
+    assert replace(CONFIG, learning_rate=1.0).recipe() != CONFIG.recipe()
+    assert set(OPERATIONAL) & set(CONFIG.recipe()) == set()
+
+
+def test_a_recipe_field_that_does_not_exist() -> None:
+    with pytest.raises(TypeError, match="lerning_rate"):
+        TrainingConfig(lerning_rate=1)
+
+
+def test_compile_is_wired(monkeypatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    trainer = Trainer(small(), *DATA, replace(CONFIG, compile=True), progress=False)
+    assert compiled == [trainer.model]
+
+
+def test_original_weights_are_only_changed_by_training() -> None:
+    model = small()
+    before = copy.deepcopy(model.state_dict())
+    trainer = Trainer(model, *DATA, CONFIG, progress=False)
+    trainer.evaluate()
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+class Doubled(nn.Module):
+    """A network without a linear layer, such as a user might bring."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 4, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convolution(x).flatten(1)
+
+
+def test_any_network_trains() -> None:
+    trainer = Trainer(Doubled(), *DATA, replace(CONFIG, learning_rate=1e-3), progress=False)
+    assert math.isfinite(trainer.train().loss)

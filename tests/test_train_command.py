@@ -1,0 +1,123 @@
+"""convnext-steps train."""
+
+import json
+from dataclasses import fields
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from convnext_steps import TrainingConfig, cli, convnext_isotropic_small, convnext_tiny
+from convnext_steps.cli.train import config_from
+from convnext_steps.models.convnext import ConvNeXt
+from convnext_steps.training.config import RECIPES
+
+SMALL = ["--data", "synthetic", "--train-images", "64", "--batch-size", "32", "--max-epochs", "1"]
+
+
+def parse(*arguments: str):
+    return cli._parser().parse_args(["train", "gelu", "--output", "out", *arguments])
+
+
+def test_every_field_of_the_recipe_is_an_option() -> None:
+    for option in fields(TrainingConfig):
+        flag = "--" + option.name.replace("_", "-")
+        if option.type is bool:
+            given, value = [flag], True
+        elif option.name in ("precision", "optimizer", "schedule"):
+            value = {"precision": "bf16", "optimizer": "sgd", "schedule": "thirds"}[option.name]
+            given = [flag, value]
+        else:
+            value = option.type(1)
+            given = [flag, str(value)]
+        assert getattr(config_from(parse(*given)), option.name) == value
+    assert config_from(parse()) == TrainingConfig()
+
+
+def test_a_recipe_by_name_with_some_fields_changed() -> None:
+    config = config_from(parse("--recipe", "paper", "--batch-size", "512"))
+    assert config.batch_size == 512
+    assert config.mixup == RECIPES["paper"].mixup
+
+
+@pytest.mark.parametrize(
+    ("model", "rate"), [("convnext_small", 0.4), ("convnext_isotropic_base", 0.2), ("gelu", 0.1)]
+)
+def test_the_family_has_its_own_stochastic_depth(model, rate) -> None:
+    parsed = cli._parser().parse_args(["train", model, "--output", "o", "--recipe", "paper"])
+    assert config_from(parsed).drop_path_rate == rate
+
+
+def test_a_step_trains_and_resumes(tmp_path, capsys) -> None:
+    arguments = ["train", "resnet", *SMALL, "--output", str(tmp_path), "--tensorboard"]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "% of 512 test images" in out
+    assert f"weights: {tmp_path / 'final.safetensors'}" in out
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+    weights = (tmp_path / "final.safetensors").read_bytes()
+    assert cli.main([*arguments, "--resume"]) == 0
+    assert (tmp_path / "final.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("model", ["convnext_tiny", "convnext_isotropic_small"])
+def test_a_published_model_trains(tmp_path, monkeypatch, model) -> None:
+    """The whole command, with a network of few blocks in place of the published one's."""
+    builders = {
+        "convnext_tiny": lambda pretrained, **options: ConvNeXt(
+            depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), **options
+        ),
+        "convnext_isotropic_small": convnext_isotropic_small,
+    }
+    monkeypatch.setattr(f"convnext_steps.models.convnext.{model}", builders[model])
+    output = str(tmp_path)
+    recipe = ["--recipe", "paper", "--micro-batch-size", "16", "--resolution", "32"]
+    assert cli.main(["train", model, *SMALL, *recipe, "--output", output]) == 0
+    last = json.loads((tmp_path / "history.jsonl").read_text().splitlines()[-1])
+    assert {"accuracy", "ema_accuracy"} <= set(last)
+
+
+def test_finetuning_begins_with_given_weights_and_a_small_head(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = convnext_tiny(num_classes=7, in_channels=1)
+    torch.save({"model": model.state_dict()}, tmp_path / "official.pth")
+    arguments = ["train", "convnext_tiny", *SMALL, "--recipe", "finetune", "--resolution", "32"]
+    arguments += ["--micro-batch-size", "0", "--learning-rate", "1e-12"]
+    arguments += ["--pretrained", str(tmp_path / "official.pth"), "--output", str(tmp_path / "out")]
+    with pytest.warns(UserWarning, match="no head for 4 classes"):
+        assert cli.main(arguments) == 0
+    weights = load_file(tmp_path / "out" / "final.safetensors")
+    name = "stages.2.4.pwconv1.weight"
+    assert torch.allclose(weights[name], model.state_dict()[name], atol=1e-6)
+    assert weights["head.weight"].shape == (4, 768)
+    assert weights["head.weight"].std() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["convnext_tinny", "--output", "out"], "did you mean 'convnext_tiny'?"),
+        (["gelu", "--output", "out", "--recipe", "papr"], "did you mean 'paper'?"),
+        (["gelu", "--output", "out", "--data", "cifar"], "unknown data set 'cifar'"),
+        (["gelu", "--output", "out", "--batch-size", "0"], "batch_size is 0"),
+        (["gelu", "--output", "out", "--lerning-rate", "1"], "--lerning-rate"),
+        (["gelu", "--output", "out", "--precision", "fp8"], "invalid choice: 'fp8'"),
+        (["gelu"], "--output"),
+        (["gelu", "--output", "out", "--pretrained", "x.pth"], "published family"),
+        (["convnext_tiny", "--output", "out", "--pretrained", "x.pth"], "x.pth"),
+        (["gelu", "--output", "out", *SMALL, "--batch-size", "100"], "do not fill a batch"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    capsys, monkeypatch, tmp_path, arguments, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.main(["train", *arguments])
+    except SystemExit as stop:  # argparse's own
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []

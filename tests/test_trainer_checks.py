@@ -1,0 +1,116 @@
+"""Data that do not fit, one line each; and how batches are made and shared."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from convnext_steps import Trainer, TrainingConfig, convnext_isotropic_small, convnext_tiny
+from convnext_steps.training.batches import TrainingBatches, evaluation_batches, loader
+from convnext_steps.training.data import synthetic
+from convnext_steps.training.distributed import Processes
+from convnext_steps.training.errors import TrainingError
+
+CONFIG = TrainingConfig(max_epochs=1, batch_size=4)
+
+
+def dataset(count: int = 8, channels: int = 3, label: int = 0) -> TensorDataset:
+    return TensorDataset(torch.randn(count, channels, 32, 32), torch.full((count,), label))
+
+
+@pytest.mark.parametrize("label", [10, -1])
+def test_labels_outside_the_classes(label) -> None:
+    good, bad = dataset(), dataset(label=label)
+    model = convnext_tiny(num_classes=10)
+    message = f"a label is {label}, but the network has 10 classes"
+    with pytest.raises(TrainingError, match=message):
+        Trainer(model, bad, good, CONFIG, progress=False).train()
+    with pytest.raises(TrainingError, match=message):
+        Trainer(model, good, bad, CONFIG, progress=False).evaluate()
+
+
+def test_more_classes_than_outputs() -> None:
+    model = convnext_tiny(num_classes=3, in_channels=1)
+    with pytest.raises(
+        TrainingError, match="4 classes, the network 3; build it with num_classes=4"
+    ):
+        Trainer(model, synthetic(True), synthetic(False), CONFIG)
+
+
+@pytest.mark.parametrize("builder", [convnext_tiny, convnext_isotropic_small])
+def test_images_of_another_channel_count(builder) -> None:
+    with pytest.raises(TrainingError, match=r"1 channels, the network takes 3.*in_channels=1"):
+        Trainer(builder(num_classes=4), dataset(channels=1), dataset(channels=1), CONFIG)
+
+
+def test_data_sets_without_images() -> None:
+    model = convnext_tiny(num_classes=4)
+    with pytest.raises(TrainingError, match="the training set has no images"):
+        Trainer(model, dataset(0), dataset(), CONFIG)
+    with pytest.raises(TrainingError, match="the test set has no images"):
+        Trainer(model, dataset(), dataset(0), CONFIG).evaluate()
+
+
+def test_too_few_images_for_a_batch() -> None:
+    with pytest.raises(TrainingError, match="3 images do not fill a batch of 4; lower batch_size"):
+        Trainer(convnext_tiny(), dataset(3), dataset(), CONFIG)
+
+
+def indices(size: int, config: TrainingConfig, epoch: int = 1, count: int = 1) -> list[list[int]]:
+    """The images of every update, over all processes together."""
+    updates: list[list[int]] = []
+    for rank in range(count):
+        batches = TrainingBatches(size, config, Processes(rank, count))
+        batches.epoch = epoch
+        micro = list(batches)
+        assert len(micro) == len(batches)
+        for update in range(batches.steps):
+            own = micro[update * batches.micro_batches : (update + 1) * batches.micro_batches]
+            if rank == 0:
+                updates.append([])
+            updates[update] += [index for batch in own for index in batch]
+    return updates
+
+
+def test_every_image_once_an_epoch_in_another_order_each() -> None:
+    config = replace(CONFIG, batch_size=10)
+    first = indices(103, config)
+    assert [len(update) for update in first] == [10] * 10
+    seen = [index for update in first for index in update]
+    assert len(set(seen)) == 100
+    assert indices(103, config) == first
+    assert indices(103, config, epoch=2) != first
+    assert indices(103, replace(config, seed=1)) != first
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("micro", [0, 2, 4])
+def test_an_update_has_the_same_images_however_many_processes(count, micro) -> None:
+    config = replace(CONFIG, batch_size=16)
+    alone = indices(100, config)
+    shared = indices(100, replace(config, micro_batch_size=micro), count=count)
+    assert [sorted(update) for update in shared] == [sorted(update) for update in alone]
+
+
+def test_a_batch_that_does_not_divide() -> None:
+    with pytest.raises(TrainingError, match="batch_size 16 is not a multiple"):
+        TrainingBatches(100, replace(CONFIG, batch_size=16, micro_batch_size=5), Processes())
+    with pytest.raises(TrainingError, match="times 3 processes"):
+        TrainingBatches(100, replace(CONFIG, batch_size=16), Processes(0, 3))
+
+
+@pytest.mark.parametrize("size", [1, 7, 1001])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_evaluation_shares_each_image_once(size, count) -> None:
+    shares = [evaluation_batches(size, Processes(rank, count)) for rank in range(count)]
+    seen = [index for share in shares for batch in share for index in batch]
+    assert sorted(seen) == list(range(size))
+
+
+def test_a_data_set_in_memory_gives_the_same_batches_as_one_by_one() -> None:
+    data, batches = synthetic(True, 20), [[3, 1, 2], [7, 9]]
+    pairs = [(data.images[i], int(data.labels[i])) for i in range(20)]
+    for fast, slow in zip(loader(data, batches), loader(pairs, batches), strict=True):
+        assert torch.equal(fast[0], slow[0])
+        assert torch.equal(fast[1], slow[1])
