@@ -25,7 +25,7 @@ study: setup
 	$(BIN)/convnext-steps study
 
 test: setup
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 test-slow: setup
 	$(BIN)/pytest -m slow

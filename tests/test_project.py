@@ -15,7 +15,7 @@ CONDA_NAMES = {"torch": "pytorch"}
 
 
 def split(requirement: str) -> tuple[str, str]:
-    name, version = re.fullmatch(r"([a-z-]+)(.*)", requirement).groups()
+    name, version = re.fullmatch(r"([a-z-]+(?:\[[a-z,]+\])?)(.*)", requirement).groups()
     return name, version
 
 
@@ -28,8 +28,9 @@ def test_environment_yml_and_pyproject_agree() -> None:
     assert conda.pop("python") == project["requires-python"]
     assert conda.pop("pip") == ""
     pip = dict(split(requirement) for requirement in project["dependencies"])
-    pytest_requirement = [r for r in project["optional-dependencies"]["dev"] if "pytest" in r]
-    pip |= dict(split(requirement) for requirement in pytest_requirement)
+    extras = project["optional-dependencies"]
+    chosen = [r for r in extras["dev"] + extras["fast"] if split(r)[0] in ("pytest", "numba")]
+    pip |= dict(split(requirement) for requirement in chosen)
     assert conda == {CONDA_NAMES.get(name, name): version for name, version in pip.items()}
 
 

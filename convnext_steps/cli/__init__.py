@@ -1,4 +1,4 @@
-"""The command line: convnext-steps steps | show | train | study | report | notebook."""
+"""The command line: convnext-steps steps | show | train | study | report | notebook | bench."""
 
 import argparse
 import re
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from convnext_steps.cli.bench import add_bench
 from convnext_steps.cli.train import add_train
 from convnext_steps.measure.compare import compare_counts, errata
 from convnext_steps.measure.diff import step_diff
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_study(commands)
     _add_notebook(commands)
     add_train(commands)
+    add_bench(commands)
     return parser
 
 

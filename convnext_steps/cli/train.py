@@ -71,9 +71,10 @@ def _add_option(group: argparse._ArgumentGroup, option: "Field[Any]") -> None:
 def train_command(options: argparse.Namespace) -> None:
     """Train as asked, and print where the weights are."""
     config = config_from(options)
-    train, test = load_data(
-        options.data, options.train_images, config=config, root=options.data_root
-    )
+    with join().main_first():  # it downloads, the others find what it has brought
+        train, test = load_data(
+            options.data, options.train_images, config=config, root=options.data_root
+        )
     seed_everything(config.seed)
     model = build(options, train, config)
     with _tensorboard(options) as log:

@@ -46,8 +46,11 @@ def count_flops(
         in_channels: channels of the image; by default those of the model's first convolution.
 
     Raises:
-        ValueError: the image is too small for the network.
+        ValueError: the image is too small for the network, or it has no convolution to ask for its
+            channels.
     """
+    if resolution < 1:
+        raise ValueError(f"resolution is {resolution}; it needs to be at least 1")
     channels = in_channels or _first_convolution(model).in_channels
     image = next(model.parameters()).new_zeros(1, channels, resolution, resolution)
     with _evaluating(model), torch.no_grad(), warnings.catch_warnings():

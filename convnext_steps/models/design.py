@@ -1,5 +1,6 @@
 """A network of the roadmap as one value: one field per decision of the paper."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -73,7 +74,7 @@ def scaled(
     Raises:
         ValueError: a factor is not positive, or the stride is neither 2 nor 4.
     """
-    if width <= 0 or depth <= 0:
+    if not (0 < width < math.inf and 0 < depth < math.inf):
         raise ValueError(f"width and depth need to be positive, not {width} and {depth}")
     depths = tuple(max(1, round(blocks * depth)) for blocks in design.depths)
     return replace(

@@ -130,6 +130,7 @@ def find_step(name: str, regime: str = "tiny") -> Step:
 
 def unknown(kind: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
     """One line for a name that does not exist, with the nearest that does."""
-    nearest = get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(known)}"
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    nearest = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.4)
+    hint = f"did you mean {by_lower[nearest[0]]!r}?" if nearest else f"choose from {', '.join(known)}"
     return f"unknown {kind} {name!r}; {hint}"

@@ -2,7 +2,8 @@
 
 import atexit
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,15 @@ class Processes:
         if self.count > 1:
             dist.all_reduce(values)
         return values
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """A block that the first process of each machine ends before the others begin it."""
+        if self.count > 1 and self.local_rank > 0:
+            dist.barrier()
+        yield
+        if self.count > 1 and self.local_rank == 0:
+            dist.barrier()
 
     def mean(self, value: float) -> float:
         """The mean of a number over all processes."""

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from convnext_steps.models.fast_layers import use_fast_layers
 from convnext_steps.training.batches import TrainingBatches, loader, mixed_seed
 from convnext_steps.training.checkpoint import (
     clear,
@@ -84,6 +85,8 @@ class Trainer:
         self.processes = join()
         self.device = self.processes.device
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        if self.device.type == "cpu":
+            use_fast_layers(self.model)  # the same parameters and the same mathematics
         self.compiled: nn.Module = torch.compile(self.model) if configs.compile else self.model  # type: ignore[assignment]
         self.network = self.processes.wrap(self.compiled)
         self.train_dataset, self.test_dataset = train_dataset, test_dataset
@@ -161,12 +164,12 @@ class Trainer:
         losses: list[float] = []
         batches = iter(loader(self.train_dataset, self.batches, self.config.data_workers))
         for _ in range(min(self.batches.steps, self.total_steps - self.step)):
-            learning_rate = max(self.schedule.get_last_lr())
+            learning_rate = float(max(self.schedule.get_last_lr()))
             losses.append(self._update(islice(batches, self.batches.micro_batches)))
             bar.update()
             if self.step % log_every == 0 or self.step == self.total_steps:
-                mean = self.processes.mean(sum(losses) / len(losses))
-                self._log({"training_loss": mean, "learning_rate": learning_rate})
+                loss = self.processes.mean(sum(losses) / len(losses))
+                self._log({"training_loss": loss, "learning_rate": learning_rate})
                 losses.clear()
         self.seconds["training"] += time.perf_counter() - start
 

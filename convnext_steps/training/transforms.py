@@ -13,9 +13,7 @@ from convnext_steps.training.config import TrainingConfig
 
 DEFAULT_RESOLUTION = 224  # of images that come in many sizes
 WHOLE_FROM = 384  # the resolution from which on the official evaluation crops nothing
-MAGNITUDES = (
-    31  # of torchvision's RandAugment, from 0 to 30; the authors' scale (timm's) ends at 10
-)
+MAGNITUDES = 11  # from 0 to 10: the authors' scale (timm's), where torchvision's ends at 30
 
 
 def image_transform(
@@ -35,7 +33,9 @@ def image_transform(
     if config.rand_augment >= MAGNITUDES:
         raise ValueError(f"rand_augment is {config.rand_augment}; it ends at {MAGNITUDES - 1}")
     if training and config.rand_augment:
-        steps.append(v2.RandAugment(num_ops=2, magnitude=config.rand_augment))
+        # the paper's "(9, 0.5)": two operations, each with probability 0.5
+        one = v2.RandAugment(1, config.rand_augment, num_magnitude_bins=MAGNITUDES)
+        steps += [v2.RandomApply([one], p=0.5), v2.RandomApply([one], p=0.5)]
     return v2.Compose(steps) if steps else None
 
 

@@ -1,0 +1,185 @@
+"""convnext-steps bench: how fast, against whom, and where the time of a study goes."""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from convnext_steps.measure.speed import Speed, Work, measure_speeds, ratio
+from convnext_steps.models import convnext
+from convnext_steps.models.design import scaled
+from convnext_steps.models.fast_layers import use_fast_layers
+from convnext_steps.models.network import Network
+from convnext_steps.models.paper import published_family
+from convnext_steps.models.roadmap import roadmap, unknown
+from convnext_steps.study.notebook import find_notebook, start_notebook
+from convnext_steps.study.plan import find_profile, plan
+from convnext_steps.study.results import PARTIAL_RESULT, environment, read_result
+from convnext_steps.study.runner import parameters
+from convnext_steps.training.files import write_bytes
+
+EXAMPLES = """examples:
+  convnext-steps bench convnext_tiny --precision bf16 --against timm
+  convnext-steps bench separate_downsampling --profile quick --threads 1 --against pytorch
+  convnext-steps bench convnext_base --inference --against torchvision
+  convnext-steps bench --study --profile quick
+"""
+
+
+def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The command and its options."""
+    parser = commands.add_parser(
+        "bench",
+        help="time a model against a public peer, or find where a study's time goes",
+        description="Time one model, alone or in turn with a peer in the same process, and print "
+        "the ratio with its spread; or time one run of a study from start to result.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="a step, or convnext_tiny, ...")
+    parser.add_argument("--against", choices=("pytorch", "torchvision", "timm"), help="the peer")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--inference", action="store_true", help="time that, not a training step")
+    parser.add_argument("--resolution", type=int, help="default 224, or the profile's 32")
+    parser.add_argument("--batch-size", type=int, help="default 8, or the profile's")
+    parser.add_argument("--profile", help="scale a step as this study does")
+    parser.add_argument("--regime", default="tiny", help="tiny (the default) or base")
+    parser.add_argument("--threads", type=int, help="default: PyTorch's choice")
+    parser.add_argument("--rounds", type=int, default=10, help="timed steps of each, default 10")
+    parser.add_argument("--study", action="store_true", help="time one run of a study instead")
+    parser.add_argument("--output", type=Path, help="write the figures as JSON too")
+    parser.set_defaults(command=bench_command)
+
+
+def bench_command(options: argparse.Namespace) -> None:
+    """Measure as asked, print, and write the figures where an output is given."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.study:
+        figures = study_times(options.profile or "quick", options.regime, options.model)
+    elif options.model is None:
+        raise ValueError("name a model, or ask for --study")
+    else:
+        figures = model_times(options)
+    if options.output:
+        content = {"figures": figures, "environment": environment()}
+        write_bytes(options.output, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def model_times(options: argparse.Namespace) -> dict[str, Any]:
+    """Time a model and its peer in turn; print a line each, and the ratio."""
+    work = work_of(options)
+    models = {"ours": use_fast_layers(build(options, work))}
+    if options.against:
+        models[options.against] = peer(options, work)
+    speeds = measure_speeds(models, work, options.rounds)
+    kind = "training" if work.training else "inference"
+    print(
+        f"{options.model}, {kind}, {work.precision}, batch {work.batch_size}, "
+        f"{work.resolution}x{work.resolution}, {torch.get_num_threads()} threads"
+    )
+    for name, speed in speeds.items():
+        print(f"{name:12} {_describe(speed)}")
+    figures: dict[str, Any] = {"model": options.model, "work": asdict(work)}
+    figures |= {name: asdict(speed) for name, speed in speeds.items()}
+    if options.against:
+        faster = ratio(speeds["ours"], speeds[options.against])
+        print(f"{faster.median:.2f} x as fast ({faster.low:.2f} to {faster.high:.2f})")
+        figures["ratio"] = asdict(faster)
+    return figures
+
+
+def _describe(speed: Speed) -> str:
+    low, high = 1000 * min(speed.seconds), 1000 * max(speed.seconds)
+    memory = "" if speed.peak_memory is None else f", {speed.peak_memory / 2**20:.0f} MiB at peak"
+    return (
+        f"{speed.images_per_second:8.1f} images/s, {speed.milliseconds:.1f} ms "
+        f"({low:.1f} to {high:.1f}), {100 * speed.share_of_peak:.0f} % of the matrix peak{memory}"
+    )
+
+
+def work_of(options: argparse.Namespace) -> Work:
+    """What is timed: at the paper's size, or as a study's profile does it."""
+    sizes = {"resolution": 224, "batch_size": 8}
+    if options.profile:
+        (run,) = plan(options.profile, options.regime, ["resnet"])
+        train, _ = run.load_data()
+        sizes = {"resolution": train[0][0].shape[-1], "batch_size": run.config.batch_size}
+        sizes |= {"in_channels": train.channels, "num_classes": train.num_classes}
+    given = {name: getattr(options, name) for name in ("resolution", "batch_size")}
+    sizes |= {name: value for name, value in given.items() if value}
+    return Work(training=not options.inference, precision=options.precision, **sizes)
+
+
+def build(options: argparse.Namespace, work: Work) -> nn.Module:
+    """The step's or the family's network.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    steps = roadmap(options.regime)
+    if options.model in steps:
+        scale = find_profile(options.profile).scale if options.profile else {}
+        design = scaled(steps[options.model].design, **scale)
+        return Network(design, work.num_classes, work.in_channels)
+    if options.model not in published_family():
+        raise ValueError(unknown("model", options.model, (*steps, *published_family())))
+    builder = getattr(convnext, options.model)
+    return builder(num_classes=work.num_classes, in_channels=work.in_channels)
+
+
+def peer(options: argparse.Namespace, work: Work) -> nn.Module:
+    """The same network as another library builds it; of PyTorch, our own with its plain layers.
+
+    Raises:
+        ValueError: that library has no such model, or is not installed.
+    """
+    if options.against == "pytorch":
+        return build(options, work)
+    known = ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")
+    if options.model not in known:
+        raise ValueError(f"{options.against} is timed on {', '.join(known)}, not {options.model}")
+    if options.against == "torchvision":
+        import torchvision
+
+        return torchvision.models.get_model(options.model, num_classes=work.num_classes)
+    try:
+        import timm
+    except ImportError:
+        raise ValueError("--against timm needs: pip install timm") from None
+    model: nn.Module = timm.create_model(options.model, num_classes=work.num_classes)
+    return model
+
+
+def study_times(profile: str, regime: str, step: str | None) -> dict[str, Any]:
+    """Time one run of a study from the start of its process to its result, part by part."""
+    (run,) = plan(profile, regime, [step or "separate_downsampling"])
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = Path(folder, "executed.ipynb")
+        start = time.perf_counter()
+        given = parameters(run, Path(folder))
+        process = start_notebook(find_notebook("run_step"), notebook, given, threads=1)
+        process.wait()
+        wall = time.perf_counter() - start
+        result = read_result(Path(folder, PARTIAL_RESULT))
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    durations = [cell["metadata"].get("papermill", {}).get("duration") or 0.0 for cell in cells]
+    imports = max(durations[:4])  # the first cell that does something
+    seconds = result["seconds"]
+    times = {
+        "papermill and kernel": wall - sum(durations),
+        "imports": imports,
+        "training": seconds["training"],
+        "evaluation": seconds["evaluation"],
+        "diff, counts, data, plot": sum(durations) - imports - sum(seconds.values()),
+    }
+    print(f"{run.name}, profile {profile}: {wall:.1f} s from process to result")
+    for name, value in times.items():
+        print(f"{name:26} {value:6.1f} s {100 * value / wall:5.1f} %")
+    return {"run": run.name, "profile": profile, "wall": wall, "seconds": times}

@@ -1,0 +1,159 @@
+"""How long a network takes on this machine, and what share of the machine's rate that is."""
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convnext_steps.measure.flops import count_flops
+
+Precision = Literal["fp32", "bf16"]
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is timed: one training step, or one inference, of a batch of square images."""
+
+    resolution: int = 224
+    batch_size: int = 8
+    training: bool = True
+    precision: Precision = "fp32"
+    in_channels: int = 3
+    num_classes: int = 1000
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The time of one step of the work, over all rounds."""
+
+    seconds: tuple[float, ...]  # of each round
+    images_per_second: float  # at the median
+    peak_memory: int | None  # bytes that a step adds to what is held between steps, if known
+    share_of_peak: float  # of the rate of a matrix product, counting multiply-adds as two
+
+    @property
+    def milliseconds(self) -> float:
+        """The median time of a step."""
+        return 1000 * statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster one network is than another, round by round."""
+
+    median: float
+    low: float
+    high: float
+
+
+def measure_speeds(
+    models: Mapping[str, nn.Module], work: Work, rounds: int = 10, warmup: int = 3
+) -> dict[str, Speed]:
+    """Time networks in turn (A B A B ...), so that they share whatever else the machine does.
+
+    Args:
+        models: networks by name; training changes their weights.
+        work: what is done.
+        rounds: timed steps of each network.
+        warmup: steps of each network before.
+    """
+    steps = {name: prepare_step(model, work) for name, model in models.items()}
+    for _ in range(warmup):
+        for step in steps.values():
+            step()
+    memory = {name: _peak_memory(step) for name, step in steps.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            seconds[name].append(_seconds(step))
+    rate = matrix_rate(work.precision)
+    return {
+        name: _speed(model, work, seconds[name], memory[name], rate)
+        for name, model in models.items()
+    }
+
+
+def ratio(one: Speed, other: Speed) -> Ratio:
+    """The time of `other` over the time of `one`, paired by round."""
+    ratios = sorted(b / a for a, b in zip(one.seconds, other.seconds, strict=True))
+    return Ratio(statistics.median(ratios), ratios[0], ratios[-1])
+
+
+def prepare_step(model: nn.Module, work: Work) -> Callable[[], object]:
+    """A function that does one step of the work: channels last, AdamW, autocast for bf16."""
+    model.to(memory_format=torch.channels_last).train(work.training)
+    generator = torch.Generator().manual_seed(0)
+    shape = (work.batch_size, work.in_channels, work.resolution, work.resolution)
+    images = torch.randn(shape, generator=generator).to(memory_format=torch.channels_last)
+    labels = torch.randint(work.num_classes, (work.batch_size,), generator=generator)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=work.precision == "bf16")
+    if not work.training:
+
+        @torch.inference_mode()
+        def infer() -> Tensor:
+            with autocast:
+                return model(images)
+
+        return infer
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        with autocast:
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+
+    return train
+
+
+def matrix_rate(precision: Precision, size: int = 2048) -> float:
+    """The rate of a square matrix product on this machine, in operations a second; the best of 10.
+
+    A multiply-add counts as two operations.
+    """
+    a, b = (torch.randn(size, size, dtype=TYPES[precision]) for _ in range(2))
+    best = min(_seconds(lambda: a @ b) for _ in range(10))
+    return 2 * size**3 / best
+
+
+def _speed(
+    model: nn.Module, work: Work, seconds: list[float], memory: int | None, rate: float
+) -> Speed:
+    median = statistics.median(seconds)
+    macs = count_flops(model, work.resolution, work.in_channels).conv_linear * work.batch_size
+    passes = 3 if work.training else 1  # the backward pass takes two products for each forward one
+    share = 2 * macs * passes / median / rate
+    return Speed(tuple(seconds), work.batch_size / median, memory, share)
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def _peak_memory(step: Callable[[], object]) -> int | None:
+    """How far one step raises the resident memory, in bytes; None where Linux does not tell."""
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # or the step would find what earlier ones had left
+        reset.write_text("5")  # the high-water mark becomes what is resident now
+    except (OSError, AttributeError, TypeError):
+        return None
+    before = _kilobytes(status, "VmRSS")
+    step()
+    return 1024 * (_kilobytes(status, "VmHWM") - before)
+
+
+def _kilobytes(status: Path, name: str) -> int:
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith(name)]
+    return int(line.split()[1])

@@ -1,0 +1,380 @@
+"""The fast depthwise convolution against PyTorch's, and wherever it must step aside."""
+
+import copy
+import random
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torch.utils.checkpoint
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from convnext_steps.models import depthwise
+from convnext_steps.models.depthwise import DepthwiseConv2d, Job, use_fast_depthwise
+from convnext_steps.models.fast_layers import FastLinear, use_fast_layers
+
+needs_numba = pytest.mark.skipif(depthwise.kernels() is None, reason="numba is not installed")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make(channels=24, kernel=7, stride=1, padding=3, bias=True) -> DepthwiseConv2d:
+    return DepthwiseConv2d(channels, channels, kernel, stride, padding, groups=channels, bias=bias)
+
+
+def error(value: Tensor, expected: Tensor) -> float:
+    return float((value.double() - expected).norm() / expected.norm())
+
+
+def is_fast(result: Tensor) -> bool:
+    return "_Depthwise" in type(result.grad_fn).__name__
+
+
+def gradients(layer: nn.Conv2d, x: Tensor, slope: Tensor) -> list[Tensor]:
+    """Return the result and the gradients of input, weight and bias."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    layer.zero_grad()
+    result = layer(x)
+    result.backward(slope.to(result.dtype))
+    found = [result.detach(), x.grad, layer.weight.grad]
+    return found if layer.bias is None else [*found, layer.bias.grad]
+
+
+def random_case(seed: int) -> tuple[DepthwiseConv2d, Tensor, Tensor]:
+    """Return a layer, an input and a gradient of its result, of any shape and layout."""
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    kernel, stride = draw.choice([3, 5, 7, 9, 11]), draw.choice([1, 1, 1, 2, 2, 3])
+    padding = draw.choice([kernel // 2, kernel // 2, kernel // 2, 0, kernel - 1])
+    smallest = max(1, kernel - 2 * padding)
+    size = (draw.randint(smallest, 24), draw.randint(smallest, 24))
+    channels = draw.choice([1, 3, 12, 16, 24, 31, 48])
+    layer = make(channels, kernel, stride, padding, bias=draw.random() < 0.7)
+    x = torch.randn(draw.choice([1, 2, 7, 8, 9, 17]), channels, *size)
+    if draw.random() < 0.7:
+        x = x.to(memory_format=torch.channels_last)
+    return layer, x, torch.randn_like(F.conv2d(x, layer.weight, None, stride, padding, 1, channels))
+
+
+def compare(layer: DepthwiseConv2d, x: Tensor, slope: Tensor, limit: float) -> None:
+    reference = nn.Conv2d(layer.in_channels, layer.in_channels, layer.kernel_size, layer.stride,
+                          layer.padding, groups=layer.in_channels, bias=layer.bias is not None,
+                          dtype=torch.float64)  # fmt: skip
+    reference.load_state_dict(layer.state_dict())
+    expected = gradients(reference, x.double(), slope.double())
+    names = ("result", "input", "weight", "bias")
+    for name, value, right in zip(names, gradients(layer, x, slope), expected, strict=False):
+        if right.numel() < 16:  # so few sums may cancel: compare them with their terms
+            right = right + slope.abs().sum()
+            value = value + slope.abs().sum()
+        assert error(value, right) < limit, name
+
+
+@needs_numba
+@pytest.mark.parametrize("seed", range(60))
+def test_float32_agrees_with_float64(seed):
+    layer, x, slope = random_case(seed)
+    torch.set_num_threads(1 + seed % 2)
+    assert is_fast(layer(x))
+    compare(layer, x, slope, 1e-5)
+
+
+@needs_numba
+@pytest.mark.parametrize("seed", range(60, 90))
+def test_autocast_agrees_with_float64(seed):
+    layer, x, slope = random_case(seed)
+    slope = slope.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = layer(x)
+        assert is_fast(result)
+        assert result.dtype == torch.bfloat16
+        compare(layer, x, slope, 1e-2)
+    assert layer.weight.grad.dtype == torch.float32
+
+
+@needs_numba
+def test_a_bfloat16_model_agrees_with_float64():
+    layer, x = make().bfloat16(), torch.randn(4, 24, 9, 9).bfloat16()
+    assert is_fast(layer(x))
+    compare(layer, x, torch.randn(4, 24, 9, 9).bfloat16(), 1e-2)
+    assert layer.weight.grad.dtype == torch.bfloat16
+
+
+@needs_numba
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bfloat16_is_rounded_to_the_nearest(stride):
+    """A kernel of one tap copies: any other rounding, or a lost infinity, would show."""
+    x = torch.randn(2, 20, 6, 6).bfloat16().to(memory_format=torch.channels_last)
+    weight = torch.zeros(20, 1, 3, 3)
+    weight[:, :, 1, 1] = 1.0 + 2**-9  # not a bfloat16: products must be rounded
+    result = F.conv2d(x, weight.bfloat16(), None, stride, 1, 1, 20)
+    slope = torch.randn_like(result).to(memory_format=torch.channels_last)
+    slope[0, 0, 0, 0], slope[0, 1, 0, 0], slope[0, 2, 0, 0] = torch.inf, -torch.inf, torch.nan
+    job = Job.of(x, slope, 3, stride, 1)
+    found = depthwise.input_gradient(slope, weight, job)[:, :, ::stride, ::stride]
+    expected = (slope.float() * weight[0, 0, 1, 1]).bfloat16()
+    torch.testing.assert_close(found[1], expected[1], rtol=0, atol=0)
+    assert torch.isinf(found[0, :2, 0, 0]).all()
+    assert torch.isnan(found[0, 2, 0, 0])
+
+
+def test_double_precision_passes_gradcheck():
+    layer = make(3, 3, 2, 1).double()
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (x,))
+
+
+@needs_numba
+@pytest.mark.parametrize(("stride", "size"), [(1, (5, 4)), (2, (7, 6)), (1, (3, 14))])
+def test_every_entry_of_the_kernels_jacobians(stride, size):
+    """gradcheck for float32: the convolution is linear, so each entry can be had exactly."""
+    layer = make(2, 3, stride, 1)
+    weights = torch.randint(-4, 5, layer.weight.shape).float()  # small integers: no rounding
+    layer.weight.data.copy_(weights)
+    plain = nn.Conv2d(2, 2, 3, stride, 1, groups=2)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randint(-4, 5, (2, 2, *size)).float()
+    for unit in torch.eye(layer(x).numel()):
+        slope = unit.view_as(plain(x))
+        for ours, theirs in zip(
+            gradients(layer, x, slope)[1:], gradients(plain, x, slope)[1:], strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@needs_numba
+@pytest.mark.parametrize("half", [False, True])
+def test_threads_and_repetition_do_not_change_a_bit(half):
+    layer = make(40)
+    x, slope = torch.randn(9, 40, 13, 13), torch.randn(9, 40, 13, 13)
+    kind = torch.bfloat16 if half else torch.float32
+    layer, x, slope = layer.to(kind), x.to(kind), slope.to(kind)
+    torch.set_num_threads(1)
+    alone = gradients(layer, x, slope)[1:]
+    for threads in (2, 2, 3):
+        torch.set_num_threads(threads)
+        for first, second in zip(alone, gradients(layer, x, slope)[1:], strict=True):
+            assert torch.equal(first, second)
+
+
+@needs_numba
+def test_without_openmp_other_threads_do_the_same(monkeypatch):
+    layer, x, slope = make(), torch.randn(8, 24, 8, 8), torch.randn(8, 24, 8, 8)
+    torch.set_num_threads(2)
+    expected = gradients(layer, x, slope)
+    monkeypatch.setattr(depthwise, "_openmp", lambda: None)
+    for value, right in zip(gradients(layer, x, slope), expected, strict=True):
+        assert torch.equal(value, right)
+
+
+@needs_numba
+def test_several_python_threads_may_train_at_once():
+    cases = [random_case(seed) for seed in range(4)]
+    expected = [gradients(*case) for case in cases]
+    barrier = threading.Barrier(4)
+
+    def train(case):
+        torch.set_num_threads(2)
+        barrier.wait()
+        return [gradients(*case) for _ in range(5)][-1]
+
+    with ThreadPoolExecutor(4) as pool:
+        for found, right in zip(pool.map(train, cases), expected, strict=True):
+            for value, expectation in zip(found, right, strict=True):
+                torch.testing.assert_close(value, expectation)
+
+
+@needs_numba
+def test_only_the_gradients_that_are_wanted():
+    layer, x = make(), torch.randn(2, 24, 8, 8)
+    layer(x).sum().backward()  # the gradient of a sum is one expanded number
+    assert x.grad is None
+    assert layer.weight.grad.shape == (24, 1, 7, 7)
+    layer.requires_grad_(False)
+    x.requires_grad_()
+    layer(x).sum().backward()
+    assert x.grad.shape == x.shape
+
+
+@needs_numba
+def test_differentiating_twice_is_one_clear_error():
+    layer, x = make(), torch.randn(1, 24, 4, 4, requires_grad=True)
+    (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
+def test_it_is_a_drop_in():
+    plain = nn.Conv2d(24, 24, 7, 2, 3, groups=24)
+    model = nn.Sequential(copy.deepcopy(plain), nn.Conv2d(24, 8, 3, groups=8), nn.Conv2d(8, 8, 3))
+    assert use_fast_depthwise(model) is model
+    assert [type(layer) for layer in model] == [DepthwiseConv2d, nn.Conv2d, nn.Conv2d]
+    ours = make(stride=2)
+    ours.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 24, 9, 9)
+    for layer in (ours, model[0], copy.deepcopy(ours)):
+        assert isinstance(layer, nn.Conv2d)
+        assert layer.extra_repr() == plain.extra_repr()
+        assert layer.state_dict().keys() == plain.state_dict().keys()
+        assert torch.equal(layer.eval()(x), plain(x))
+
+
+@pytest.mark.parametrize("change", [
+    {"dilation": 2}, {"padding": "same"}, {"padding_mode": "circular"}, {"kernel_size": (3, 5)},
+    {"stride": (1, 2)}, {"kernel_size": 4}, {"groups": 4},
+])  # fmt: skip
+def test_other_convolutions_stay_pytorchs(change):
+    options = {"kernel_size": 3, "groups": 8} | change
+    layer, plain = DepthwiseConv2d(8, 8, **options), nn.Conv2d(8, 8, **options)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 8, 9, 9)
+    assert not is_fast(layer(x))
+    assert torch.equal(layer(x), plain(x))
+
+
+def test_evaluation_is_pytorchs():
+    layer, x = make(), torch.randn(2, 24, 8, 8)
+    assert not is_fast(layer.eval()(x))
+    with torch.no_grad():
+        assert layer.train()(x).grad_fn is None
+
+
+@pytest.mark.parametrize("x", [torch.randn(24, 8, 8), torch.randn(0, 24, 8, 8)])
+def test_odd_inputs_are_pytorchs(x):
+    assert make()(x).shape == x.shape
+
+
+@pytest.mark.parametrize("x", [torch.randn(2, 23, 8, 8), torch.randn(2, 24, 0, 8),
+                               torch.randn(2, 24, 8, 8).bfloat16()])  # fmt: skip
+def test_wrong_inputs_are_pytorchs_errors(x):
+    with pytest.raises(RuntimeError) as theirs:
+        nn.Conv2d(24, 24, 7, 1, 0, groups=24)(x)
+    with pytest.raises(RuntimeError) as ours:
+        make(padding=0)(x)
+    assert str(ours.value) == str(theirs.value)
+
+
+def test_multiply_adds_are_counted():
+    layer, x = make(), torch.randn(2, 24, 8, 8, requires_grad=True)
+    plain = nn.Conv2d(24, 24, 7, 1, 3, groups=24)
+    counts = []
+    for each in (layer, plain):
+        with FlopCounterMode(display=False) as counter:
+            each(x).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
+def test_tracing_sees_a_convolution():
+    traced = torch.jit.trace(make(), torch.randn(2, 24, 8, 8))
+    assert "aten::_convolution" in str(traced.inlined_graph)
+
+
+def test_export_sees_a_convolution():
+    program = torch.export.export(make(), (torch.randn(2, 24, 8, 8),))
+    assert "conv2d" in str(program.graph)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compilation_is_pytorchs(backend):
+    layer, x, slope = make(), torch.randn(2, 24, 8, 8), torch.randn(2, 24, 8, 8)
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+    x.requires_grad_()
+    result = compiled(x)
+    result.backward(slope)
+    compare(layer, x.detach(), slope, 1e-5)
+    assert not is_fast(result)
+
+
+def test_functional_transforms_and_meta_tensors():
+    layer, x = make(), torch.randn(2, 24, 8, 8)
+    parameters = dict(layer.named_parameters())
+
+    def loss(parameters, x):
+        return torch.func.functional_call(layer, parameters, (x,)).square().sum()
+
+    slopes = torch.func.grad(loss)(parameters, x)
+    layer(x).square().sum().backward()
+    torch.testing.assert_close(slopes["weight"], layer.weight.grad, rtol=1e-4, atol=1e-3)
+    assert make().to("meta")(x.to("meta")).shape == x.shape
+
+
+@needs_numba
+def test_checkpointing_recomputes_the_same_bits():
+    layer, x = make(), torch.randn(2, 24, 8, 8, requires_grad=True)
+    torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False).sum().backward()
+    slope = x.grad.clone()
+    x.grad = None
+    layer(x).sum().backward()
+    assert torch.equal(x.grad, slope)
+
+
+def test_without_numba_it_is_pytorchs(monkeypatch):
+    monkeypatch.setattr(depthwise, "kernels", lambda: None)
+    assert not is_fast(make()(torch.randn(2, 24, 8, 8)))
+
+
+def test_importing_it_does_not_import_numba():
+    """Only training needs the kernels: whoever evaluates should not wait for them."""
+    program = """if True:
+        import importlib.util, sys
+        path = importlib.util.find_spec("convnext_steps").submodule_search_locations[0]
+        spec = importlib.util.spec_from_file_location("depthwise", f"{path}/models/depthwise.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["depthwise"] = module
+        spec.loader.exec_module(module)
+        assert "numba" not in sys.modules
+        sys.modules["numba"] = None  # as if it were not installed
+        import torch
+        layer = module.DepthwiseConv2d(4, 4, 3, groups=4)
+        layer(torch.randn(1, 4, 8, 8)).sum().backward()
+        """
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(5, 24), (2, 7, 7, 24), (1, 24)])
+@pytest.mark.parametrize("out", [10, 96])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_agree_with_float64(shape, out, bias):
+    torch.manual_seed(0)
+    layer, plain = FastLinear(24, out, bias), nn.Linear(24, out, bias, dtype=torch.float64)
+    plain.load_state_dict(layer.state_dict())
+    x, slope = torch.randn(shape), torch.randn(*shape[:-1], out)
+    assert "_Linear" in type(layer(x).grad_fn).__name__
+    expected = gradients(plain, x.double(), slope.double())
+    for value, right in zip(gradients(layer, x, slope), expected, strict=True):
+        assert error(value, right) < 1e-5
+
+
+def test_linear_layers_step_aside():
+    layer, x = FastLinear(24, 96), torch.randn(5, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "_Linear" not in type(layer(x).grad_fn).__name__
+    assert "_Linear" not in type(layer.double()(x.double()).grad_fn).__name__
+    assert "_Linear" not in type(layer.float().eval()(x).grad_fn).__name__
+    compiled = torch.compile(layer.train(), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_a_models_layers_are_replaced_in_place():
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Flatten(), nn.Linear(8, 2))
+    names = list(model.state_dict())
+    assert [type(layer) for layer in use_fast_layers(model)] == [
+        DepthwiseConv2d, nn.Flatten, FastLinear,
+    ]  # fmt: skip
+    assert list(model.state_dict()) == names

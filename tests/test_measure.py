@@ -1,0 +1,336 @@
+"""What a network costs, and what changes from step to step."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from convnext_steps.measure.compare import compare_counts, errata
+from convnext_steps.measure.diff import step_diff
+from convnext_steps.measure.flops import FlopCount, count_flops
+from convnext_steps.models.design import Design, scaled
+from convnext_steps.models.layers import LayerNorm2d
+from convnext_steps.models.network import Network
+from convnext_steps.models.roadmap import roadmap
+
+
+def small(name: str) -> Design:
+    return scaled(roadmap()[name].design, width=1 / 8, stem_stride=2)
+
+
+# --- count_flops ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def convnext_tiny() -> FlopCount:
+    return count_flops(roadmap()["separate_downsampling"].build())
+
+
+def test_convnext_tiny_is_counted_as_the_paper_and_fvcore_do(convnext_tiny: FlopCount) -> None:
+    assert convnext_tiny.conv_linear == 4455531264
+    assert convnext_tiny.total == 4470437376
+    assert convnext_tiny.params == 28582504
+    # The norms by hand: stem, blocks, downsampling, head; 5 a LayerNorm's element.
+    stages = 3 * 96 * 56**2 + 3 * 192 * 28**2 + 9 * 384 * 14**2 + 3 * 768 * 7**2
+    elements = 96 * 56**2 + stages + 96 * 56**2 + 192 * 28**2 + 384 * 14**2 + 768
+    assert convnext_tiny.norm == 5 * elements
+    assert convnext_tiny.by_operator == {
+        "adaptive_avg_pool2d": 768 * 7**2,
+        "conv": 4455531264 - 768 * 1000,
+        "layer_norm": 5 * elements,
+        "linear": 768 * 1000,
+    }
+    assert str(convnext_tiny) == (
+        "4.456 G multiply-adds in convolutions and linear layers "
+        "(4.470 G with norms and pooling), 28.58 M parameters"
+    )
+
+
+def test_operators_without_a_formula_are_kept(convnext_tiny: FlopCount) -> None:
+    assert convnext_tiny.uncounted == {"aten::add": 18, "aten::gelu": 18}  # one of each a block
+
+
+@pytest.mark.parametrize("name", ["resnet", "fewer_norms", "layer_norm"])
+def test_the_parts_add_up(name: str) -> None:
+    count = count_flops(Network(small(name), 10), 32)
+    operators = count.by_operator
+    assert sum(operators.values()) == count.total
+    assert operators["conv"] + operators["linear"] == count.conv_linear
+    assert operators["layer_norm" if name == "layer_norm" else "batch_norm"] == count.norm > 0
+    assert count.conv_linear + count.norm + operators["adaptive_avg_pool2d"] == count.total
+    assert all(isinstance(number, int) for number in [*operators.values(), count.total, count.norm])
+
+
+@pytest.mark.parametrize(("norm", "an_element"), [(LayerNorm2d, 5), (nn.BatchNorm2d, 2)])
+@pytest.mark.parametrize("training", [True, False])
+def test_norms_are_counted_in_eval_mode(norm: type, an_element: int, training: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), norm(8)).train(training)
+    count = count_flops(model, 16)
+    assert count.norm == an_element * 8 * 16 * 16
+    assert count.conv_linear == 3 * 3 * 3 * 8 * 16 * 16
+    assert count.total == count.norm + count.conv_linear
+    assert count.params == 3 * 3 * 3 * 8 + 2 * 8
+
+
+def test_linear_layers_on_any_rank_and_matrix_products_are_counted() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 5, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.linear(x.flatten(2).transpose(1, 2))  # (1, 16, 6) -> (1, 16, 5)
+            return y @ y.transpose(1, 2)
+
+    count = count_flops(Attention(), 4, in_channels=6)
+    assert count.conv_linear == count.total == 16 * 6 * 5 + 16 * 5 * 16
+
+
+def test_the_count_grows_with_the_resolution() -> None:
+    design = small("move_up")
+    counts = [count_flops(Network(design, 10), side) for side in (32, 64)]
+    head = 96 * 10
+    assert counts[1].conv_linear - head == 4 * (counts[0].conv_linear - head)
+    assert counts[0].params == counts[1].params
+
+
+def test_every_module_keeps_its_own_mode() -> None:
+    model = Network(small("resnet"), 10).train()
+    model.stem.eval()
+    model.stages[1][0].branch.eval()
+    modes = [module.training for module in model.modules()]
+    assert {True, False} == set(modes)
+    count_flops(model, 32)
+    assert [module.training for module in model.modules()] == modes
+    evaluated = Network(small("resnet"), 10).eval()
+    count_flops(evaluated, 32)
+    assert not any(module.training for module in evaluated.modules())
+
+
+def test_every_module_keeps_its_own_mode_when_counting_fails() -> None:
+    model = Network(small("separate_downsampling"), 10).train()
+    model.head.eval()
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(ValueError, match="too small"):
+        count_flops(model, 15)
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_weights_and_running_statistics_are_left_alone() -> None:
+    model = Network(small("resnet"), 10).train()
+    model(torch.randn(4, 3, 32, 32)).sum().backward()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    random_state = torch.get_rng_state()
+    count_flops(model, 32)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert all(map(torch.equal, gradients, [parameter.grad for parameter in model.parameters()]))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert torch.equal(random_state, torch.get_rng_state())
+
+
+def test_counting_warns_of_nothing(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        count = count_flops(Network(small("separate_downsampling"), 10, drop_path_rate=0.1), 32)
+    assert count.uncounted
+    assert [str(warning.message) for warning in caught] == []
+    assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_fresh_process_prints_nothing(tmp_path: Path) -> None:
+    code = (
+        "from convnext_steps import count_flops, roadmap\n"
+        "from convnext_steps.models.network import Network\n"
+        "print(count_flops(roadmap()['resnet'].build(), 32).uncounted)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("{'aten::add': 16, ")
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("in_channels", [1, 4])
+def test_images_have_the_channels_of_the_first_convolution(in_channels: int) -> None:
+    coloured = count_flops(Network(small("patchify"), 10), 32)
+    other = count_flops(Network(small("patchify"), 10, in_channels=in_channels), 32)
+    a_channel = 8 * 2 * 2 * 16 * 16  # 2x2 patches, 8 channels out, at 16x16 positions
+    assert other.conv_linear == coloured.conv_linear + (in_channels - 3) * a_channel
+    explicit = Network(small("patchify"), 10, in_channels=in_channels)
+    assert count_flops(explicit, 32, in_channels=in_channels) == other
+
+
+def test_a_model_without_convolution_needs_in_channels() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2 * 8 * 8, 10))
+    with pytest.raises(ValueError, match="in_channels") as error:
+        count_flops(model, 8)
+    assert "\n" not in str(error.value)
+    assert count_flops(model, 8, in_channels=2).conv_linear == 2 * 8 * 8 * 10
+
+
+@pytest.mark.parametrize(("name", "side"), [("patchify", 3), ("separate_downsampling", 31)])
+def test_an_image_too_small_is_refused_in_one_line(name: str, side: int) -> None:
+    model = Network(scaled(roadmap()[name].design, width=1 / 8), 10)
+    with pytest.raises(ValueError, match=f"{side}x{side} are too small.* {side + 1} pix") as error:
+        count_flops(model, side)
+    assert "\n" not in str(error.value)
+    assert count_flops(model, side + 1).conv_linear > 0
+
+
+# --- step_diff -----------------------------------------------------------------------------------
+
+
+def changed_lines(text: str) -> list[str]:
+    """The lines of a unified diff that go or come, without its two headers."""
+    return [line for line in text.splitlines()[2:] if line[0] in "-+"]
+
+
+def test_gelu_replaces_every_relu_of_the_stage() -> None:
+    diff = step_diff("kernel_7", "gelu")
+    assert diff.fields == {"activation": ("relu", "gelu")}
+    assert diff.modules.splitlines()[:2] == ["--- kernel_7", "+++ gelu"]
+    changed = changed_lines(diff.modules)
+    assert [line.split(": ")[1] for line in changed if line[0] == "-"] == ["ReLU(inplace=True)"] * 6
+    assert [line.split(": ")[1] for line in changed if line[0] == "+"] == [
+        "GELU(approximate='none')"
+    ] * 6
+    assert str(diff).startswith("-activation = 'relu'\n+activation = 'gelu'\n\n--- kernel_7\n")
+    assert str(diff).endswith(diff.modules)
+
+
+def test_stage_ratio_changes_how_many_blocks_the_stage_has() -> None:
+    diff = step_diff("resnet", "stage_ratio")
+    assert diff.fields == {"depths": ((3, 4, 6, 3), (3, 3, 9, 3))}
+    assert changed_lines(diff.modules) == [
+        "-  (1-5): 5 x ResidualBlock(",
+        "+  (1-8): 8 x ResidualBlock(",
+    ]
+
+
+def test_fewer_norms_leaves_the_projections_norm() -> None:
+    changed = changed_lines(step_diff("fewer_activations", "fewer_norms").modules)
+    assert len(changed) == 4  # two of the first block, two of the others, printed as one
+    assert all(line[0] == "-" and "BatchNorm2d" in line for line in changed)
+    assert [line.split("(")[1].split(")")[0] for line in changed] == [
+        "expand_norm",
+        "reduce_norm",
+    ] * 2
+
+
+def test_patchify_changes_the_stem_only() -> None:
+    changed = changed_lines(step_diff("stage_ratio", "patchify").modules)
+    assert [line[0] for line in changed] == ["-"] * 4 + ["+"]
+    assert "Conv2d(3, 64, kernel_size=(4, 4), stride=(4, 4))" in changed[-1]
+
+
+def test_separate_downsampling_changes_stem_stage_and_head() -> None:
+    text = str(step_diff("layer_norm", "separate_downsampling"))
+    lines = text.splitlines()
+    assert lines[:2] == ["-downsampling = 'in_block'", "+downsampling = 'separate'"]
+    assert "+  (1): LayerNorm2d((96,), eps=1e-06, elementwise_affine=True, bias=True)" in lines
+    assert "+  (1): Conv2d(192, 384, kernel_size=(2, 2), stride=(2, 2))" in lines
+    assert "+  (1): LayerNorm2d((768,), eps=1e-06, elementwise_affine=True, bias=True)" in lines
+    assert "-    (shortcut): Sequential(" in lines
+
+
+@pytest.mark.parametrize("regime", ["tiny", "base"])
+def test_every_step_shows_what_it_declares_and_a_network_that_differs(regime: str) -> None:
+    for name, step in roadmap(regime).items():
+        if step.parent:
+            diff = step_diff(step.parent, name, regime)
+            assert {field: after for field, (_, after) in diff.fields.items()} == step.changes, name
+            assert all(before != after for before, after in diff.fields.values()), name
+            assert changed_lines(diff.modules), name
+
+
+def test_the_regime_says_where_names_are_looked_up() -> None:
+    assert step_diff("resnet", "stage_ratio", "base").fields == {
+        "depths": ((3, 24, 36, 3), (3, 3, 27, 3)),
+        "width": (64, 84),
+    }
+
+
+def test_designs_are_compared_as_steps_are() -> None:
+    steps = roadmap()
+    names, designs = (
+        step_diff("depthwise", "width"),
+        step_diff(steps["depthwise"].design, steps["width"].design),
+    )
+    assert designs.fields == names.fields == {"width": (64, 96)}
+    assert designs.modules.splitlines()[:2] == ["--- design", "+++ design"]
+    assert designs.modules.splitlines()[2:] == names.modules.splitlines()[2:]
+    mixed = step_diff("resnet", small("resnet"))
+    assert mixed.fields == {"width": (64, 8), "stem_stride": (4, 2)}
+    assert mixed.modules.splitlines()[:2] == ["--- resnet", "+++ design"]
+
+
+def test_the_two_resnets_are_one_network() -> None:
+    diff = step_diff("resnet_original", "resnet")
+    assert (diff.fields, diff.modules) == ({}, "")
+    assert str(diff) == "no difference in the network"
+    assert str(step_diff(Design(), Design())) == "no difference in the network"
+
+
+def test_comparing_draws_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+    step_diff("width", "inverted")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("kernel7", "gelu"), "unknown step 'kernel7'; did you mean 'kernel_7'?"),
+        (("kernel_7", "gellu"), "unknown step 'gellu'; did you mean 'gelu'?"),
+        (("kernel_7", "gelu", "tinny"), "unknown regime 'tinny'; did you mean 'tiny'?"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest(arguments: tuple[str], message: str) -> None:
+    with pytest.raises(ValueError, match="unknown") as error:
+        step_diff(*arguments)
+    assert str(error.value) == message
+
+
+# --- compare_counts ------------------------------------------------------------------------------
+
+
+def test_our_counts_stand_beside_the_papers() -> None:
+    steps = roadmap()
+    names = ["resnet", "gelu", "layer_norm", "separate_downsampling"]
+    table = compare_counts(steps[name] for name in names)
+    assert table.index.name == "step"
+    assert list(table.index) == names
+    columns = ["section", "counted", "printed", "with norms", "params", "top-1 %"]
+    assert list(table.columns) == columns
+    assert table.drop(columns="with norms").to_numpy().tolist() == [
+        ["2.1", "4.089", "4.09", "25.557", "78.82"],
+        ["2.6", "4.146", "4.15", "25.863", "80.62"],
+        ["2.6", "4.146", "4.46*", "25.836", "81.47"],
+        ["2.6", "4.456", "4.49*", "28.583", "81.97"],
+    ]
+    assert table.loc["separate_downsampling", "with norms"] == "4.470"
+    # ResNet-50's 53 BatchNorms see 11113984 elements, its pooling 2048 x 7 x 7.
+    total = 4089184256 + 2 * 11113984 + 2048 * 49
+    assert table.loc["resnet", "with norms"] == f"{total / 1e9:.3f}" == "4.112"
+
+
+def test_errata_are_said_where_the_number_is_shown() -> None:
+    lines = errata(roadmap().values())
+    assert [line.split(":")[0] for line in lines] == ["* layer_norm", "* separate_downsampling"]
+    assert "prints 4.46, the network counts 4.15" in lines[0]
+    assert "prints 4.49, the network counts 4.46" in lines[1]
+    assert not any("\n" in line for line in lines)
+    assert errata(roadmap("base").values()) == []
+    assert errata([roadmap()["gelu"]]) == []
