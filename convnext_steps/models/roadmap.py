@@ -132,5 +132,7 @@ def unknown(kind: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) ->
     """One line for a name that does not exist, with the nearest that does."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     nearest = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.4)
-    hint = f"did you mean {by_lower[nearest[0]]!r}?" if nearest else f"choose from {', '.join(known)}"
+    hint = (
+        f"did you mean {by_lower[nearest[0]]!r}?" if nearest else f"choose from {', '.join(known)}"
+    )
     return f"unknown {kind} {name!r}; {hint}"

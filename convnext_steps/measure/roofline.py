@@ -1,0 +1,85 @@
+"""What limits a layer on this machine: the rate of its arithmetic, or that of its memory."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from convnext_steps.measure.flops import count_flops
+from convnext_steps.models.layers import LayerNorm2d
+
+
+@dataclass(frozen=True)
+class LayerPoint:
+    """One layer's forward pass on the roofline."""
+
+    name: str
+    operations: int  # a multiply-add counts as two
+    bytes: int  # of the input, the output and the weights, each moved once
+    seconds: float
+
+    @property
+    def intensity(self) -> float:
+        """Operations per byte: what the layer asks of the arithmetic against the memory."""
+        return self.operations / self.bytes
+
+    @property
+    def rate(self) -> float:
+        """Operations per second, as measured."""
+        return self.operations / self.seconds
+
+
+def layers(channels: int) -> dict[str, nn.Module]:
+    """The layers of a ConvNeXt block, and the dense 3x3 convolution that a ResNet has instead."""
+    return {
+        "dense 3x3": nn.Conv2d(channels, channels, 3, padding=1),
+        "1x1 to 4x channels": nn.Conv2d(channels, 4 * channels, 1),
+        "depthwise 7x7": nn.Conv2d(channels, channels, 7, padding=3, groups=channels),
+        "depthwise 3x3": nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+        "LayerNorm": LayerNorm2d(channels),
+    }
+
+
+@torch.inference_mode()
+def measure_layers(
+    channels: int = 96, side: int = 56, batch_size: int = 8, rounds: int = 10
+) -> list[LayerPoint]:
+    """Time each of `layers` on a batch of feature maps, in float32, channels last.
+
+    Args:
+        channels: of the feature map; 96 at 56x56 is the first stage of ConvNeXt-T.
+        side: of the feature map in pixels.
+        batch_size: images at once.
+        rounds: timings of each layer, of which the best counts.
+    """
+    x = torch.randn(batch_size, channels, side, side).contiguous(memory_format=torch.channels_last)
+    points = []
+    for name, layer in layers(channels).items():
+        layer.to(memory_format=torch.channels_last)
+        count = count_flops(layer, side, channels)
+        operations = (2 * count.conv_linear + count.norm) * batch_size
+        moved = 4 * (x.numel() + layer(x).numel() + count.params)
+        points.append(LayerPoint(name, operations, moved, _best(layer, x, rounds)))
+    return points
+
+
+def memory_rate(megabytes: int = 256) -> float:
+    """The bytes per second that this machine's memory moves in a copy, read and written."""
+    source = torch.zeros(megabytes * 2**18)  # four bytes each, larger than any cache
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        target.copy_(source)
+        best = min(best, time.perf_counter() - start)
+    return 2 * 4 * source.numel() / best
+
+
+def _best(layer: nn.Module, x: Tensor, rounds: int) -> float:
+    best = float("inf")
+    for _ in range(rounds + 1):  # the first prepares the weights
+        start = time.perf_counter()
+        layer(x)
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,135 @@
+"""Timing: what is counted and paired; no test asserts a time."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from convnext_steps import cli
+from convnext_steps.measure.roofline import layers, measure_layers, memory_rate
+from convnext_steps.measure.speed import Speed, Work, matrix_rate, measure_speeds, ratio
+from convnext_steps.study.cost import measure_costs, plot_costs, plot_roofline
+from convnext_steps.study.plan import plan
+
+WORK = Work(resolution=16, batch_size=2, in_channels=1, num_classes=4)
+
+
+class Logged(nn.Module):
+    """Notes each of its calls: name, mode, whether gradients are on, and the type it computes."""
+
+    def __init__(self, name: str, log: list) -> None:
+        super().__init__()
+        self.convolution, self.linear = nn.Conv2d(1, 4, 16), nn.Linear(4, 4)
+        self.name, self.log = name, log
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear(self.convolution(x).flatten(1))
+        if len(x) == 2:  # not the one image that is counted
+            self.log.append((self.name, self.training, torch.is_grad_enabled(), x.dtype))
+        return x
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_networks_take_turns_at_the_same_work(training, precision) -> None:
+    log: list = []
+    models = {name: Logged(name, log) for name in "ab"}
+    work = Work(16, 2, training, precision, 1, 4)
+    speeds = measure_speeds(models, work, rounds=3, warmup=2)
+    assert [entry[0] for entry in log[-6:]] == list("ababab")
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    assert {entry[1:] for entry in log} == {(training, training, kind)}
+    assert all(len(speed.seconds) == 3 for speed in speeds.values())
+
+
+def test_training_trains_and_inference_does_not() -> None:
+    for training in (True, False):
+        model = Logged("a", [])
+        before = model.linear.weight.clone()
+        measure_speeds({"a": model}, Work(16, 2, training, "fp32", 1, 4), rounds=1)
+        assert torch.equal(model.linear.weight, before) == (not training)
+
+
+def test_the_share_of_the_peak_counts_three_passes_of_a_training_step() -> None:
+    (speed,) = measure_speeds({"a": Logged("a", [])}, WORK, rounds=3).values()
+    macs = 2 * (4 * 256 + 16)
+    operations_per_second = 3 * 2 * macs / (speed.milliseconds / 1000)
+    rate = operations_per_second / speed.share_of_peak
+    assert rate == pytest.approx(matrix_rate("fp32"), rel=0.9)
+    assert speed.images_per_second == pytest.approx(2000 / speed.milliseconds)
+
+
+def test_the_ratio_is_paired_by_round() -> None:
+    one, other = Speed((1.0, 2.0, 4.0), 1, None, 1), Speed((2.0, 6.0, 4.0), 1, None, 1)
+    paired = ratio(one, other)
+    assert (paired.low, paired.median, paired.high) == (1, 2, 3)
+
+
+def test_layers_are_counted_by_hand() -> None:
+    points = {point.name: point for point in measure_layers(8, side=6, batch_size=2, rounds=1)}
+    assert list(points) == list(layers(8))
+    pixels, batch = 36, 2
+    assert points["depthwise 7x7"].operations == 2 * 49 * 8 * pixels * batch
+    assert points["dense 3x3"].operations == 2 * 9 * 64 * pixels * batch
+    assert points["1x1 to 4x channels"].bytes == 4 * (5 * 8 * pixels * batch + 8 * 32 + 32)
+    assert points["LayerNorm"].operations == 5 * 8 * pixels * batch
+    assert memory_rate(1) > 0
+
+
+def test_costs_of_a_study_and_their_figures() -> None:
+    costs = measure_costs(plan("smoke"), rounds=1)
+    assert list(costs["step"]) == ["resnet", "separate_downsampling"]
+    assert (costs["milliseconds"] > 0).all()
+    accuracy = costs.set_index("step")["share_of_peak"] * 0 + 80
+    left, right = plot_costs(costs, accuracy).axes
+    assert "multiply-adds" in left.get_xlabel()
+    assert "milliseconds" in right.get_xlabel()
+    (roof,) = plot_roofline(measure_layers(8, 6, 2, 1), 1e11, 1e10).axes
+    assert "per byte" in roof.get_xlabel()
+
+
+def test_bench_prints_a_ratio_and_writes_it_down(capsys, tmp_path) -> None:
+    output = tmp_path / "bench.json"
+    arguments = ["bench", "resnet", "--profile", "smoke", "--against", "pytorch", "--rounds", "2"]
+    assert cli.main([*arguments, "--output", str(output)]) == 0
+    out = capsys.readouterr().out
+    assert "resnet, training, fp32, batch 32, 32x32" in out
+    assert "x as fast" in out
+    written = json.loads(output.read_text())
+    assert written["figures"]["ratio"]["low"] <= written["figures"]["ratio"]["high"]
+    assert written["environment"]["packages"]["torch"]
+
+
+@pytest.mark.parametrize("against", ["torchvision", "timm"])
+def test_bench_against_a_public_peer(capsys, against) -> None:
+    pytest.importorskip(against)
+    arguments = ["bench", "convnext_tiny", "--resolution", "32", "--batch-size", "2"]
+    assert cli.main([*arguments, "--inference", "--rounds", "2", "--against", against]) == 0
+    assert against in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a model"),
+        (["convnext_tinny"], "did you mean 'convnext_tiny'?"),
+        (["gelu", "--against", "timm"], "timm is timed on convnext_tiny"),
+        (["gelu", "--profile", "quik"], "did you mean 'quick'?"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, arguments, message) -> None:
+    assert cli.main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_bench_of_a_study_adds_up(capsys, tmp_path) -> None:
+    output = tmp_path / "study.json"
+    assert cli.main(["bench", "--study", "--profile", "smoke", "--output", str(output)]) == 0
+    figures = json.loads(output.read_text())["figures"]
+    assert sum(figures["seconds"].values()) == pytest.approx(figures["wall"])
+    assert all(value >= 0 for value in figures["seconds"].values())
+    assert "% \n" not in capsys.readouterr().out
