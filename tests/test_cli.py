@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from convnext_steps import cli
+from convnext_steps.cli.study import parse_seeds
 from convnext_steps.study import runner
 from convnext_steps.training import data
 
@@ -94,7 +95,7 @@ def test_a_damaged_archive_stops_a_study_before_it_begins(capsys, monkeypatch, t
     ("texts", "seeds"), [(["0"], [0]), (["0-3"], [0, 1, 2, 3]), (["4", "0-1", "1"], [4, 0, 1])]
 )
 def test_seeds(texts, seeds) -> None:
-    assert cli.parse_seeds(texts) == seeds
+    assert parse_seeds(texts) == seeds
 
 
 def test_help_has_examples() -> None:

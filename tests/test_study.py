@@ -14,15 +14,16 @@ from convnext_steps.study.results import (
     RESULT,
     SCHEMA,
     ResultError,
+    checksum,
     done,
     summarize,
     write_json,
 )
-from convnext_steps.study.runner import PARTIAL_NOTEBOOK, PARTIAL_RESULT, finish
+from convnext_steps.study.runfolder import PARTIAL_NOTEBOOK, PARTIAL_RESULT, finish
 
 
 def result_of(run: Run, accuracy: float = 80.0, **changes) -> dict:
-    return {
+    result = {
         "schema": SCHEMA,
         "hash": run.hash,
         "profile": run.profile,
@@ -36,6 +37,7 @@ def result_of(run: Run, accuracy: float = 80.0, **changes) -> dict:
         "environment": {"commit": "abc"},
         "seconds": {"training": 30.0, "evaluation": 2.0},
     } | changes
+    return result | {"checksum": checksum(result)}
 
 
 def put(run: Run, results, accuracy: float = 80.0, **changes) -> None:
@@ -133,6 +135,7 @@ def test_damaged_results_are_named_and_left_out(tmp_path) -> None:
     write_json(foreign.folder(tmp_path) / RESULT, result_of(foreign, schema=99))
     content = result_of(lacking)
     del content["seconds"]
+    content["checksum"] = checksum(content)
     write_json(lacking.folder(tmp_path) / RESULT, content)
     with pytest.warns(UserWarning, match="left out") as caught:
         table = load_results(tmp_path)
@@ -140,6 +143,33 @@ def test_damaged_results_are_named_and_left_out(tmp_path) -> None:
     named = " ".join(str(warning.message) for warning in caught)
     assert all(step in named for step in ("resnet", "width"))
     assert len(caught) == 3
+
+
+def test_a_result_edited_by_hand_is_named_and_left_out(tmp_path) -> None:
+    (run,) = plan("quick", steps=["gelu"])
+    put(run, tmp_path)
+    path = run.folder(tmp_path) / RESULT
+    path.write_text(path.read_text().replace('"accuracy": 80.0', '"accuracy": 90.0'))
+    with pytest.warns(UserWarning, match="changed after it was written"):
+        assert load_results(tmp_path).empty
+    assert not done(run, tmp_path)
+
+
+def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path) -> None:
+    good, other = plan("quick", steps=["gelu", "resnet"])
+    put(good, tmp_path)
+    put(other, tmp_path, hash="0" * 16)
+    with pytest.warns(UserWarning, match="resnet seed 0 is of another design, recipe or data"):
+        markdown = report(tmp_path, "quick")
+    assert "| ResNet-50 (modern recipe) | 0 |" in markdown
+    assert "| ReLU -> GELU | 1 | 80.00 |" in markdown
+
+
+def test_profiles_are_not_mixed(tmp_path) -> None:
+    for profile in ("quick", "smoke"):
+        put(plan(profile, steps=["gelu"])[0], tmp_path)
+    with pytest.raises(ValueError, match=r"several profiles \(quick, smoke\)"):
+        summarize(load_results(tmp_path))
 
 
 def test_a_result_that_cannot_be_written_leaves_the_old_one(tmp_path) -> None:

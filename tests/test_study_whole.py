@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 from convnext_steps import load_results
 from convnext_steps.study.plan import plan
 from convnext_steps.study.results import RESULT, read_result
+from convnext_steps.study.runfolder import status
 
 pytestmark = pytest.mark.slow
 TIMES = ("seconds",)
@@ -93,13 +96,24 @@ def test_interrupted_and_started_again_it_goes_on_with_what_is_missing(finished,
     assert results_without_times(tmp_path) == results_without_times(finished)
 
 
-def test_a_failed_run_does_not_stop_the_others(tmp_path) -> None:
-    """The kernel of the first run is killed; the second run is completed, the first one named."""
+def test_a_killed_kernel_is_tried_again(finished, tmp_path) -> None:
     process = study(tmp_path, "--workers", "1")
-    first, second = plan("smoke")
+    first, _ = plan("smoke")
     wait_for(first.folder(tmp_path) / "history.jsonl")
     for kernel in kernels_below(process.pid):
         os.kill(kernel, signal.SIGKILL)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert f"{first.name} is tried again" in err
+    assert results_without_times(tmp_path) == results_without_times(finished)
+    assert not list(tmp_path.rglob("*.failed.*"))
+
+
+def test_a_failed_run_does_not_stop_the_others(tmp_path) -> None:
+    first, second = plan("smoke")
+    obstacle = first.folder(tmp_path) / "best.safetensors"
+    (obstacle / "in the way").mkdir(parents=True)
+    process = study(tmp_path)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "1 of 2 runs failed" in err
@@ -108,12 +122,66 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path) -> None:
     assert not (first.folder(tmp_path) / RESULT).exists()
     assert (first.folder(tmp_path) / "run_step.failed.ipynb").exists()
     assert (second.folder(tmp_path) / RESULT).exists()
+    assert status(first, tmp_path).state == "failed"
+    assert status(second, tmp_path).state == "done"
 
+    (obstacle / "in the way").rmdir()
+    obstacle.rmdir()
     process = study(tmp_path)
     process.communicate(timeout=300)
     assert process.returncode == 0
     assert len(load_results(tmp_path)) == 2
     assert not list(tmp_path.rglob("*.failed.*"))
+
+
+def test_two_runners_share_a_study(finished, tmp_path) -> None:
+    """Each run is trained once: its history, which training appends to, has each step once."""
+    pair = [study(tmp_path, "--workers", "1", "--seeds", "0", "1") for _ in range(2)]
+    for process in pair:
+        _, err = process.communicate(timeout=400)
+        assert process.returncode == 0, err
+    assert len(load_results(tmp_path)) == 4
+    for history in tmp_path.rglob("history.jsonl"):
+        steps = [json.loads(line)["step"] for line in history.open()]
+        assert steps == sorted(steps)
+        assert steps.count(1) == 1
+    results = results_without_times(tmp_path)
+    for name, result in results_without_times(finished).items():
+        assert results[name] == result
+    assert no_leftovers(tmp_path)
+
+
+def test_killed_at_random_moments_a_study_ends_like_an_undisturbed_one(finished, tmp_path) -> None:
+    """SIGKILL of a kernel, of a worker and of the runner, in turn, at random moments."""
+    generator, kills = random.Random(0), 0
+    while kills < 9:
+        process = study(tmp_path, start_new_session=True)
+        deadline = time.monotonic() + generator.uniform(3, 14)
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        if process.poll() is not None:
+            assert results_without_times(tmp_path) == results_without_times(finished)
+            shutil.rmtree(tmp_path / "smoke")
+            continue
+        kernels = kernels_below(process.pid)
+        workers = children_of(process.pid)
+        target = [kernels, workers, [process.pid]][kills % 3] or [process.pid]
+        os.kill(target[0], signal.SIGKILL)
+        kills += 1
+        if target != [process.pid]:  # the runner goes on, until it is killed too
+            time.sleep(1)
+            process.kill()
+        process.communicate()
+    process = study(tmp_path)
+    _, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert results_without_times(tmp_path) == results_without_times(finished)
+    assert no_leftovers(tmp_path)
+
+
+def no_leftovers(results: Path) -> bool:
+    partial = [path for path in results.rglob("*") if "partial" in path.name]
+    return partial == [] and not list(results.rglob("checkpoint-*"))
 
 
 def test_a_changed_plan_is_trained_again(finished, tmp_path) -> None:
@@ -137,9 +205,22 @@ def wait_for(path: Path, seconds: float = 120) -> None:
 
 def kernels_below(pid: int) -> list[int]:
     """The notebook kernels among the descendants of a process."""
-    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout
-    rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
     family = {pid}
     for _ in range(4):
-        family |= {int(child) for child, parent, *_ in rows if int(parent) in family}
-    return [int(p) for p, _, *args in rows if int(p) in family and "ipykernel" in "".join(args)]
+        family |= {child for child, parent, _ in processes() if parent in family}
+    return [
+        child for child, _, command in processes() if child in family and "ipykernel" in command
+    ]
+
+
+def children_of(pid: int) -> list[int]:
+    return [
+        child for child, parent, command in processes() if parent == pid and "worker" in command
+    ]
+
+
+def processes() -> list[tuple[int, int, str]]:
+    """Identifier, parent and command of every process."""
+    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout
+    rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
+    return [(int(pid), int(parent), "".join(command)) for pid, parent, *command in rows]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from convnext_steps.cli.options import Commands
 from convnext_steps.measure.speed import Speed, Work, measure_speeds, ratio
 from convnext_steps.models import convnext
 from convnext_steps.models.design import scaled
@@ -32,7 +33,7 @@ EXAMPLES = """examples:
 """
 
 
-def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_bench(commands: Commands) -> None:
     """The command and its options."""
     parser = commands.add_parser(
         "bench",

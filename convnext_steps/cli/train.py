@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from torch import nn
 
+from convnext_steps.cli.options import Commands
 from convnext_steps.models import convnext
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import roadmap, unknown
@@ -31,7 +32,7 @@ EXAMPLES = """examples:
 """
 
 
-def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_train(commands: Commands) -> None:
     """The command and its options, one for each field of `TrainingConfig`."""
     parser = commands.add_parser(
         "train",

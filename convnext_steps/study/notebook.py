@@ -52,7 +52,9 @@ def start_notebook(
 
     The process has a session of its own: Ctrl-C reaches whoever started it, not the notebook.
     """
-    command = [sys.executable, "-m", "papermill", str(notebook), str(output.resolve())]
+    worker = Path(__file__).with_name("worker.py")
+    command = [sys.executable, str(worker), str(os.getpid())]
+    command += [str(notebook), str(output.resolve())]
     command += ["--parameters_yaml", json.dumps(dict(parameters)), "--cwd", str(notebook.parent)]
     command += ["--no-progress-bar", "--log-level", "ERROR"]
     environment = dict(os.environ)

@@ -72,9 +72,19 @@ class Run:
 
     @property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits that change when the design, the recipe or the data do."""
-        decisive = asdict(self) | {"config": self.config.recipe()}
-        decisive["fingerprint"] = SOURCES[self.data].fingerprint
+        """Sixteen hexadecimal digits that change when the design, the recipe or the data do.
+
+        Fields at their defaults are left out, so that results stay valid when a later version
+        has a new field that is off unless asked for.
+        """
+        recipe, design = self.config.recipe(), asdict(self.design)
+        plain_recipe, plain_design = TrainingConfig().recipe(), asdict(Design())
+        decisive = {
+            **{name: getattr(self, name) for name in ("profile", "regime", "step", "seed")},
+            "design": {k: v for k, v in design.items() if v != plain_design[k]},
+            "recipe": {k: v for k, v in recipe.items() if v != plain_recipe[k]},
+            "data": [self.data, self.train_images, SOURCES[self.data].fingerprint],
+        }
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

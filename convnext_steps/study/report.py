@@ -1,12 +1,15 @@
 """A study's table and figure, as files."""
 
 import io
+import warnings
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from convnext_steps.models.roadmap import roadmap
+from convnext_steps.study.plan import plan
 from convnext_steps.study.plots import plot_trajectory
 from convnext_steps.study.results import load_results, summarize
 from convnext_steps.training.files import write_bytes
@@ -21,7 +24,7 @@ def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
         ValueError: the study has no results.
     """
     folder = Path(results, profile, regime)
-    table = load_results(folder)
+    table = of_the_plan(load_results(folder), profile, regime)
     if table.empty:
         raise ValueError(
             f"no results in {folder}; make them with `convnext-steps study --profile {profile}`"
@@ -32,6 +35,22 @@ def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
     write_bytes(folder / "table.md", markdown.encode())
     save_figure(plot_trajectory(table, regime), folder / "trajectory")
     return markdown
+
+
+def of_the_plan(table: pd.DataFrame, profile: str, regime: str) -> pd.DataFrame:
+    """The results of just this study, as it is planned now; others are named and left out."""
+    steps = [step for step in roadmap(regime) if step in set(table["step"])]
+    if not steps:
+        return table.iloc[:0]
+    runs = plan(profile, regime, steps, sorted(set(table["seed"])))
+    planned = {(run.step, run.seed): run.hash for run in runs}
+    belongs = [planned.get((row.step, row.seed)) == row.hash for row in table.itertuples()]
+    for row in table[[not it for it in belongs]].itertuples():
+        warnings.warn(
+            f"left out: {row.step} seed {row.seed} is of another design, recipe or data",
+            stacklevel=2,
+        )
+    return table[belongs]
 
 
 def save_figure(figure: Figure, path: Path) -> None:

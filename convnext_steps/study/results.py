@@ -1,5 +1,6 @@
 """Result files and the table that they make."""
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -49,7 +50,14 @@ def write_partial_result(
         "environment": environment(),
         "seconds": trainer.seconds,
     }
+    result["checksum"] = checksum(result)
     write_json(Path(output) / PARTIAL_RESULT, result)
+
+
+def checksum(result: Mapping[str, Any]) -> str:
+    """The SHA-256 sum of everything else in a result."""
+    rest = {name: value for name, value in result.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def environment() -> dict[str, Any]:
@@ -91,7 +99,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
     """Read one result file.
 
     Raises:
-        ResultError: the file is missing, truncated, or of another schema.
+        ResultError: the file is missing, truncated, of another schema, or was changed by hand.
     """
     try:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -99,6 +107,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
         raise ResultError(f"{path} is not readable: {error}") from None
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise ResultError(f"{path} is not a result file of schema {SCHEMA}")
+    if result.get("checksum") != checksum(result):
+        raise ResultError(f"{path} was changed after it was written")
     return result
 
 
@@ -140,7 +150,13 @@ def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
     """One row a step in the roadmap's order: ours over the seeds, and the paper's; gaps stay empty.
 
     Accuracies are per cent; `gain` is the difference of our mean to the parent's.
+
+    Raises:
+        ValueError: the results are of several profiles, which must not be averaged.
     """
+    if results["profile"].nunique() > 1:
+        names = ", ".join(sorted(set(results["profile"])))
+        raise ValueError(f"the results are of several profiles ({names}); choose one")
     accuracy = results[results["regime"] == regime].groupby("step")["accuracy"]
     means, deviations, counts = accuracy.mean(), accuracy.std(), accuracy.count()
     macs = results.groupby("step")["macs"].first()

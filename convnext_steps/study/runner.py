@@ -1,7 +1,6 @@
 """Execute a plan: each run in a process of its own, several at once, only what is missing."""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -13,29 +12,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from convnext_steps.study.notebook import (
-    check_parameters,
-    find_notebook,
-    last_line,
-    log_of,
-    start_notebook,
-)
+from convnext_steps.study.lease import HEARTBEAT_SECONDS, claim, keep, release
+from convnext_steps.study.notebook import check_parameters, find_notebook, start_notebook
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import (
-    PARTIAL_RESULT,
-    RESULT,
-    ResultError,
-    done,
-    read_result,
-    write_json,
+from convnext_steps.study.results import ResultError, done
+from convnext_steps.study.runfolder import (
+    PARTIAL_NOTEBOOK,
+    finish,
+    prepare,
+    progress,
+    record_failure,
 )
-from convnext_steps.training.checkpoint import clear
-from convnext_steps.training.trainer import HISTORY
 
-PARTIAL_NOTEBOOK = "run_step.partial.ipynb"
-NOTEBOOK = "run_step.ipynb"
-FAILED_NOTEBOOK = "run_step.failed.ipynb"
-PLAN = "plan.partial"  # the hash of the plan whose checkpoints are here
+ATTEMPTS = 2
 POLL_SECONDS = 0.2
 
 
@@ -45,20 +34,102 @@ class StudyError(RuntimeError):
 
 @dataclass
 class Worker:
-    """One run under way."""
+    """One run under way in this process's care."""
 
     run: Run
     folder: Path
     process: "subprocess.Popen[bytes]" = field(repr=False)
+    renewed: float  # when the lease was, by the monotonic clock
 
-    def progress(self) -> float:
-        """The share of the training that is done, read from the history that the run writes."""
+
+class Runner:
+    """Keeps some runs of a plan going at once until none is missing.
+
+    Args:
+        runs: what is missing.
+        results: the results folder; other runners may work on it at the same time.
+        workers: runs at once.
+    """
+
+    def __init__(self, runs: Sequence[Run], results: Path, workers: int) -> None:
+        self.results, self.workers = results, workers
+        self.notebook = find_notebook("run_step")
+        check_parameters(self.notebook, parameters(runs[0], Path()))
+        self.waiting = list(runs)
+        self.active: list[Worker] = []
+        self.attempts = dict.fromkeys(runs, 0)
+        self.errors: dict[Run, str] = {}
+
+    def execute(self) -> None:
+        """Work until every run is done, here or by another runner, or has failed too often."""
+        total = len(self.waiting)
+        with _bar(total) as bar, self._stopping():
+            while self.waiting or self.active:
+                self._start_some()
+                time.sleep(POLL_SECONDS)
+                for worker in list(self.active):
+                    self._look_after(worker)
+                ended = total - len(self.waiting) - len(self.active)
+                partly = sum(progress(worker.folder) for worker in self.active)
+                names = [worker.run.name for worker in self.active]
+                bar.set_postfix_str(", ".join(names) or "other runners at work", refresh=False)
+                bar.update(ended + partly - bar.n)
+
+    def _start_some(self) -> None:
+        for run in list(self.waiting):
+            if len(self.active) == self.workers:
+                return
+            folder = run.folder(self.results)
+            if done(run, self.results):  # by another runner
+                self.waiting.remove(run)
+            elif claim(folder, self.results):
+                self.waiting.remove(run)
+                self.active.append(self._start(run, folder))
+
+    def _start(self, run: Run, folder: Path) -> Worker:
+        self.attempts[run] += 1
+        prepare(run, folder)
+        partial = folder / PARTIAL_NOTEBOOK
+        process = start_notebook(self.notebook, partial, parameters(run, folder), threads=1)
+        return Worker(run, folder, process, time.monotonic())
+
+    def _look_after(self, worker: Worker) -> None:
+        """Renew a run's lease; where the run has ended, check and keep what it left."""
+        ended = worker.process.poll() is not None
+        if not ended and time.monotonic() - worker.renewed < HEARTBEAT_SECONDS:
+            return
+        worker.renewed = time.monotonic()
+        kept = keep(worker.folder)
+        if kept and not ended:
+            return
+        self.active.remove(worker)
+        if not kept:  # this process slept for long, and another runner has taken over
+            self.waiting.append(worker.run)
+            _stop([worker])
+            return
         try:
-            last = (self.folder / HISTORY).read_text(encoding="utf-8").splitlines()[-1]
-            entry = json.loads(last)
-            return float(entry["step"] / entry["total_steps"])
-        except (OSError, ValueError, IndexError):
-            return 0.0
+            finish(worker.run, worker.folder)
+        except ResultError as error:
+            self._failed(worker, str(error))
+        release(worker.folder)
+
+    def _failed(self, worker: Worker, error: str) -> None:
+        record_failure(worker.folder, error, self.attempts[worker.run])
+        if self.attempts[worker.run] < ATTEMPTS:
+            self.waiting.append(worker.run)
+            tqdm.write(f"{worker.run.name} is tried again: {error}", file=sys.stderr)
+        else:
+            self.errors[worker.run] = error
+
+    @contextlib.contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Stop the runs under way when the study is left early."""
+        try:
+            yield
+        finally:
+            _stop(self.active)
+            for worker in self.active:
+                release(worker.folder)
 
 
 def run_study(runs: Sequence[Run], results: str | Path, workers: int | None = None) -> int:
@@ -78,14 +149,14 @@ def run_study(runs: Sequence[Run], results: str | Path, workers: int | None = No
     missing = [run for run in runs if not done(run, results)]
     if not missing:
         return 0
-    notebook = find_notebook("run_step")
-    check_parameters(notebook, parameters(missing[0], Path()))
-    for data in {(run.data, run.train_images): run for run in missing}.values():
-        data.load_data()  # damaged data stop the study before it begins
-    errors = _execute(missing, Path(results), notebook, workers or cores())
-    if errors:
-        details = "\n".join(f"  {name}: {error}" for name, error in errors.items())
-        raise StudyError(f"{len(errors)} of {len(missing)} runs failed:\n{details}")
+    for run in {(run.data, run.train_images): run for run in missing}.values():
+        run.load_data()  # damaged data stop the study before it begins
+    Path(results).mkdir(parents=True, exist_ok=True)
+    runner = Runner(missing, Path(results), workers or cores())
+    runner.execute()
+    if runner.errors:
+        details = "\n".join(f"  {run.name}: {error}" for run, error in runner.errors.items())
+        raise StudyError(f"{len(runner.errors)} of {len(missing)} runs failed:\n{details}")
     return len(missing)
 
 
@@ -109,9 +180,7 @@ def check_writable(results: Path) -> None:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise ValueError(
-            f"cannot write to the results folder {results}: {error.strerror}"
-        ) from None
+        raise ValueError(f"cannot write to the results folder {results}: {error}") from None
 
 
 def parameters(run: Run, folder: Path) -> dict[str, str | int]:
@@ -125,29 +194,6 @@ def parameters(run: Run, folder: Path) -> dict[str, str | int]:
     }
 
 
-def _execute(missing: Sequence[Run], results: Path, notebook: Path, workers: int) -> dict[str, str]:
-    """Keep `workers` runs going until none is missing; returns the errors by run."""
-    waiting = list(missing)
-    active: list[Worker] = []
-    errors: dict[str, str] = {}
-    with _bar(len(missing)) as bar, _stopping(active):
-        while waiting or active:
-            while waiting and len(active) < workers:
-                active.append(_start(waiting.pop(0), results, notebook))
-            time.sleep(POLL_SECONDS)
-            for worker in [worker for worker in active if worker.process.poll() is not None]:
-                active.remove(worker)
-                try:
-                    finish(worker.run, worker.folder)
-                except ResultError as error:
-                    errors[worker.run.name] = str(error)
-                    bar.write(f"{worker.run.name} failed: {error}")
-            finished = len(missing) - len(waiting) - len(active)
-            bar.set_postfix_str(", ".join(worker.run.name for worker in active), refresh=False)
-            bar.update(finished + sum(worker.progress() for worker in active) - bar.n)
-    return errors
-
-
 def _bar(total: int) -> "tqdm[None]":
     layout = "{percentage:3.0f} % of {total} runs |{bar}| {elapsed}, {remaining} left{postfix}"
     seconds = 0.5 if sys.stderr.isatty() else 60  # between two pictures of the bar
@@ -156,52 +202,8 @@ def _bar(total: int) -> "tqdm[None]":
     )
 
 
-@contextlib.contextmanager
-def _stopping(active: Iterable[Worker]) -> Iterator[None]:
-    """Stop the runs under way when the study is left early."""
-    try:
-        yield
-    finally:
-        for worker in active:
-            worker.process.terminate()
-        for worker in active:
-            worker.process.wait()
-
-
-def _start(run: Run, results: Path, notebook: Path) -> Worker:
-    folder = run.folder(results)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (RESULT, PARTIAL_RESULT, NOTEBOOK, PARTIAL_NOTEBOOK, FAILED_NOTEBOOK):
-        (folder / name).unlink(missing_ok=True)
-    plan_file = folder / PLAN
-    if not plan_file.exists() or plan_file.read_text() != run.hash:
-        clear(folder)  # checkpoints of another plan
-        (folder / HISTORY).unlink(missing_ok=True)
-        plan_file.write_text(run.hash)
-    partial = folder / PARTIAL_NOTEBOOK
-    process = start_notebook(notebook, partial, parameters(run, folder), threads=1)
-    return Worker(run, folder, process)
-
-
-def finish(run: Run, folder: Path) -> None:
-    """Check what a run left behind and put it in place, the result last.
-
-    Raises:
-        ResultError: the run did not end with a result of this plan; its notebook is kept.
-    """
-    partial = folder / PARTIAL_NOTEBOOK
-    try:
-        result = read_result(folder / PARTIAL_RESULT)
-        if result["hash"] != run.hash:
-            raise ResultError(f"{folder} holds the result of another plan")
-    except ResultError as error:
-        reason = last_line(partial) if not (folder / PARTIAL_RESULT).exists() else str(error)
-        if partial.exists():
-            partial.replace(folder / FAILED_NOTEBOOK)
-        raise ResultError(f"{reason} (see {folder / FAILED_NOTEBOOK})") from None
-    partial.replace(folder / NOTEBOOK)
-    write_json(folder / RESULT, result)
-    (folder / PARTIAL_RESULT).unlink()
-    (folder / PLAN).unlink(missing_ok=True)
-    clear(folder)
-    log_of(partial).unlink(missing_ok=True)
+def _stop(workers: Iterable[Worker]) -> None:
+    for worker in workers:
+        worker.process.terminate()
+    for worker in workers:
+        worker.process.wait()

@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+import argparse
+from pathlib import Path
+from typing import TypeAlias
+
+from convnext_steps.study.plan import PROFILES
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_regime(parser: argparse.ArgumentParser) -> None:
+    """--regime."""
+    parser.add_argument(
+        "--regime",
+        default="tiny",
+        help="tiny: ResNet-50 to ConvNeXt-T (the default); base: ResNet-200 to ConvNeXt-B",
+    )
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """What names the runs of a study."""
+    add_results(parser)
+    parser.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0-9; default 0")
+    parser.add_argument("--steps", nargs="+", metavar="STEP", help="default: the profile's own")
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """What names a study and its folder."""
+    profiles = "; ".join(f"{profile.name}: {profile.description}" for profile in PROFILES.values())
+    parser.add_argument("--profile", default="quick", help=f"{profiles}; default quick")
+    add_regime(parser)
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="the results folder, default results"
+    )

@@ -1,0 +1,135 @@
+"""convnext-steps study, status, report and notebook: trainings, and what has come of them."""
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from convnext_steps.cli.options import Commands, add_plan, add_results
+from convnext_steps.models.roadmap import roadmap
+from convnext_steps.study.notebook import execute_notebook
+from convnext_steps.study.plan import Run, find_profile, plan
+from convnext_steps.study.report import report
+from convnext_steps.study.runfolder import status
+from convnext_steps.study.runner import run_study
+
+
+def add_study(commands: Commands) -> None:
+    """The commands study, status and report."""
+    study = commands.add_parser(
+        "study",
+        help="train the steps that have no result yet, then report",
+        description="Train every step that has no result yet, each in a notebook of its own, "
+        "then write the table and the figure. Stopped at any time, it goes on where it was.",
+    )
+    add_plan(study)
+    study.add_argument(
+        "--index",
+        type=int,
+        metavar="K",
+        help="do the K-th run of the plan only, from 0, unreported",
+    )
+    study.add_argument("--workers", type=int, help="runs at once; default: one a core")
+    study.set_defaults(command=study_command)
+    status_parser = commands.add_parser(
+        "status", help="which runs are done, running, failed, missing"
+    )
+    add_plan(status_parser)
+    status_parser.set_defaults(command=status_command)
+    report_parser = commands.add_parser("report", help="table and figure of the results so far")
+    add_results(report_parser)
+    report_parser.set_defaults(command=report_command)
+
+
+def add_notebook(commands: Commands) -> None:
+    """The command notebook."""
+    notebook = commands.add_parser(
+        "notebook",
+        help="execute a notebook with papermill, its parameters checked",
+        description="Execute a notebook with papermill. Unknown parameters are refused.",
+    )
+    notebook.add_argument("name", metavar="NAME", help="a notebook of notebooks/, or a path")
+    notebook.add_argument("output", type=Path, metavar="OUTPUT", help="the executed notebook")
+    notebook.add_argument(
+        "-p",
+        dest="parameters",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a value for the parameters cell; may be given again",
+    )
+    notebook.set_defaults(command=notebook_command)
+
+
+def study_command(options: argparse.Namespace) -> None:
+    """Run what is missing of a study, then report."""
+    if options.workers is not None and options.workers < 1:
+        raise ValueError(f"--workers is {options.workers}; it needs to be at least 1")
+    runs = planned(options)
+    if options.index is not None:
+        if not 0 <= options.index < len(runs):
+            raise ValueError(
+                f"--index is {options.index}; the plan's runs are 0 to {len(runs) - 1}"
+            )
+        run_study([runs[options.index]], options.results, workers=1)
+        return
+    if run_study(runs, options.results, options.workers):
+        folder = options.results / options.profile / options.regime
+        parameters = {"PROFILE": options.profile, "REGIME": options.regime}
+        parameters["RESULTS"] = str(options.results.resolve())
+        execute_notebook("trajectory", folder / "trajectory.ipynb", parameters)
+    else:
+        print(f"all {len(runs)} runs are done already")
+    report_command(options)
+
+
+def planned(options: argparse.Namespace) -> list[Run]:
+    """The runs that the options ask for."""
+    return plan(options.profile, options.regime, options.steps, parse_seeds(options.seeds))
+
+
+def status_command(options: argparse.Namespace) -> None:
+    """Print a line for each run that is not done, and how many there are of each state."""
+    states = Counter[str]()
+    for index, run in enumerate(planned(options)):
+        found = status(run, options.results)
+        states[found.state] += 1
+        if found.state != "done":
+            print(f"{index:4} {run.name:32} {found.state:8} {found.reason}")
+    print(", ".join(f"{count} {state}" for state, count in states.items()))
+
+
+def report_command(options: argparse.Namespace) -> None:
+    """Write and print the table, and say where the figure is."""
+    find_profile(options.profile)
+    roadmap(options.regime)
+    print(report(options.results, options.profile, options.regime))
+    print(f"figure: {options.results / options.profile / options.regime / 'trajectory.png'}")
+
+
+def notebook_command(options: argparse.Namespace) -> None:
+    """Execute one notebook with checked parameters."""
+    parameters = {}
+    for text in options.parameters:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ValueError(f"-p {text}: a parameter is given as NAME=VALUE")
+        parameters[name] = value
+    execute_notebook(options.name, options.output, parameters)
+    print(f"executed: {options.output}")
+
+
+def parse_seeds(texts: Sequence[str]) -> list[int]:
+    """Seeds from words such as "3" and "0-9".
+
+    Raises:
+        ValueError: a word is neither a whole number nor a range.
+    """
+    seeds: list[int] = []
+    for text in texts:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError(f"{text!r} is no seed; give whole numbers such as 3, or 0-9")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return list(dict.fromkeys(seeds))

@@ -1,0 +1,23 @@
+"""papermill in a process that ends with whoever started it, however that ended.
+
+Run as a file, so that nothing of the package is imported beside the notebook's kernel.
+"""
+
+import os
+import sys
+import threading
+import time
+
+
+def follow(parent: int) -> None:
+    """End this process when its parent is gone; the kernel watches this process likewise."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=follow, args=(int(sys.argv.pop(1)),), daemon=True).start()
+    from papermill.cli import papermill
+
+    papermill()
