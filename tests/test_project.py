@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from convnext_steps import roadmap
+from convnext_steps.models.paper import published_family
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CONDA_NAMES = {"torch": "pytorch"}
@@ -88,3 +91,29 @@ def test_the_package_holds_its_data() -> None:
     for name in tracked:
         path = Path(name).relative_to("convnext_steps")
         assert path.suffix == ".py" or any(path.match(pattern) for pattern in patterns), name
+
+
+def table_rows(text: str, width: int) -> list[list[str]]:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return [row for row in rows if len(row) == width and row[0].startswith("`")]
+
+
+def test_the_readmes_tables_are_the_papers_data() -> None:
+    text = (ROOT / "README.md").read_text()
+    steps = {row[0].split("`")[1]: row for row in table_rows(text, 6)}
+    assert list(steps) == list(roadmap("tiny"))
+    for name, step in roadmap("tiny").items():
+        _, section, changes, macs, params, top1 = steps[name]
+        assert section == step.section
+        assert all(f"`{field} = {value}`" in changes for field, value in step.changes.items())
+        assert float(macs.rstrip("\\*")) == round(step.paper.macs / 1e9, 2)
+        assert macs.endswith("*") == (step.paper.erratum is not None)
+        assert float(params) == round(step.paper.params / 1e6, 2)
+        assert float(top1) == step.paper.top1_mean
+    family = {row[0].strip("`"): row for row in table_rows(text, 4)}
+    assert list(family) == list(published_family())
+    for name, model in published_family().items():
+        _, params, macs, top1 = family[name]
+        assert float(params) == round(model.params / 1e6, 2)
+        assert float(macs) == round(model.macs_224 / 1e9, 2)
+        assert top1 == ("-" if model.top1_1k_224 is None else str(model.top1_1k_224))

@@ -1,0 +1,58 @@
+"""The job templates for clusters."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from convnext_steps import load_results, study
+from convnext_steps.study.plan import plan
+
+JOBS = Path(study.__file__).parent / "jobs"
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This environment's programs first, as after `conda activate`."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return dict(os.environ) | {"PATH": path} | variables
+
+
+def container() -> tuple[dict, dict]:
+    job = yaml.safe_load((JOBS / "kubernetes.yml").read_text())["spec"]
+    return job, job["template"]["spec"]["containers"][0]
+
+
+def test_the_indexed_job_has_an_index_for_every_run_of_the_plan() -> None:
+    job, _ = container()
+    assert job["completionMode"] == "Indexed"
+    assert job["completions"] == len(plan("quick"))
+
+
+def commands(results: Path, index: int) -> list[tuple[list[str], dict[str, str]]]:
+    options = ["--profile", "smoke", "--results", str(results)]
+    _, pod = container()
+    script = pod["args"][0].replace("/results", str(results)).replace("quick", "smoke")
+    return [
+        (["bash", str(JOBS / "slurm.sh"), *options], {"SLURM_ARRAY_TASK_ID": str(index)}),
+        ([*pod["command"], script], {"JOB_COMPLETION_INDEX": str(index)}),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [0, 1], ids=["slurm", "kubernetes"])
+def test_each_task_does_its_own_run(tmp_path, kind) -> None:
+    for index, run in enumerate(plan("smoke")):
+        command, variables = commands(tmp_path, index)[kind]
+        subprocess.run(command, env=environment(**variables), check=True, timeout=200)
+        assert list(load_results(tmp_path)["step"])[-1:] == [run.step]
+    assert len(load_results(tmp_path)) == 2
+
+
+def test_an_index_that_the_plan_does_not_have_is_one_line(tmp_path) -> None:
+    command, variables = commands(tmp_path, 9)[0]
+    done = subprocess.run(command, env=environment(**variables), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("convnext-steps: --index is 9")
