@@ -220,7 +220,7 @@ def test_report_writes_table_and_figure_with_gaps(tmp_path) -> None:
         put(run, tmp_path, 80 + run.seed)
     markdown = report(tmp_path, "quick")
     folder = tmp_path / "quick" / "tiny"
-    assert {"table.csv", "table.md", "trajectory.png", "trajectory.svg"} <= {
+    assert {"table.csv", "table.md", "differences.md", "trajectory.png", "trajectory.svg"} <= {
         file.name for file in folder.iterdir()
     }
     assert (folder / "table.md").read_text() == markdown

@@ -51,7 +51,8 @@ def finished(tmp_path_factory) -> Path:
 
 def test_a_study_leaves_results_notebooks_table_and_figure(finished) -> None:
     files = {str(path.relative_to(finished / "smoke" / "tiny")) for path in finished.rglob("*.*")}
-    expected = {"table.csv", "table.md", "trajectory.png", "trajectory.svg", "trajectory.ipynb"}
+    expected = {"table.csv", "table.md", "differences.md"}
+    expected |= {"trajectory.png", "trajectory.svg", "trajectory.ipynb"}
     for step in ("resnet", "separate_downsampling"):
         names = ("result.json", "history.jsonl", "run_step.ipynb")
         expected |= {f"{step}/seed-0/{name}" for name in names}

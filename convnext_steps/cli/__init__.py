@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from convnext_steps.cli.bench import add_bench
+from convnext_steps.cli.doctor import add_doctor
 from convnext_steps.cli.roadmap import add_roadmap
 from convnext_steps.cli.study import add_notebook, add_study
 from convnext_steps.cli.train import add_train
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   convnext-steps train gelu --output out         one training, on any data, with any recipe
   convnext-steps status                          which runs are done, running, failed, missing
   convnext-steps report                          table and figure of the results so far
+  convnext-steps doctor                          whether this machine has all that is needed
   convnext-steps notebook run_step out.ipynb -p STEP=gelu    one notebook with its parameters
 """
 
@@ -54,4 +56,5 @@ def _parser() -> argparse.ArgumentParser:
     add_notebook(commands)
     add_train(commands)
     add_bench(commands)
+    add_doctor(commands)
     return parser

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from convnext_steps.models.roadmap import roadmap
+from convnext_steps.study import statistics
 from convnext_steps.study.plan import plan
 from convnext_steps.study.plots import plot_trajectory
 from convnext_steps.study.results import load_results, summarize
@@ -16,7 +17,7 @@ from convnext_steps.training.files import write_bytes
 
 
 def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
-    """Write the table (CSV, Markdown) and the figure (PNG, SVG) beside a study's results.
+    """Write a study's table, differences to the parents and figure beside its results.
 
     Returns the table as Markdown.
 
@@ -33,6 +34,8 @@ def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
     markdown = to_markdown(summary)
     write_bytes(folder / "table.csv", summary.to_csv(index=False).encode())
     write_bytes(folder / "table.md", markdown.encode())
+    differences = statistics.to_markdown(statistics.compare(table, regime))
+    write_bytes(folder / "differences.md", differences.encode())
     save_figure(plot_trajectory(table, regime), folder / "trajectory")
     return markdown
 

@@ -1,0 +1,196 @@
+"""What is signal and what is noise: every step against its parent, paired by seed.
+
+The verdict is of the exact two-sided sign-flip test, with Holm's correction over all comparisons of
+the regime: it assumes no more than that a step without effect gains any amount as often as it loses
+it. The paired t-test stands beside it; the t-intervals are of 95 % and not corrected.
+"""
+
+import math
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from convnext_steps.models.roadmap import Step, roadmap
+from convnext_steps.study.significance import (
+    ALPHA,
+    Floats,
+    holm,
+    paired_t_p,
+    seeds_needed,
+    sign_flip_p,
+)
+
+PAPER_SEEDS = 3  # behind each mean and standard deviation of Table 10
+
+COLUMNS = [
+    *("step", "parent", "title", "against"),  # two names, two titles
+    "n",  # seeds that both have
+    *("difference", "std", "margin"),  # in points; the margin is half of the mean's t-interval
+    *("p_t", "p_sign_flip", "p_t_holm", "p_sign_flip_holm"),
+    "verdict",
+    *("paper_difference", "paper_margin", "paper_verdict"),
+]
+
+
+def describe(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
+    """One row a step: n, mean, std, and the margin of the mean's t-interval; gaps stay empty."""
+    columns = accuracies(results, regime)
+    rows = []
+    for name, step in roadmap(regime).items():
+        ours = columns[name].dropna().to_numpy()
+        row = {"step": name, "title": step.title, "n": ours.size, **_spread(ours, "mean")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def compare(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
+    """One row a comparison: the gain over the parent, tested, and in words; the paper's beside it.
+
+    Args:
+        results: a table of `load_results`, of one profile.
+        regime: "tiny" or "base".
+
+    Raises:
+        ValueError: the table mixes profiles, or has a run twice.
+    """
+    columns = accuracies(results, regime)
+    steps = roadmap(regime)
+    pairs = comparisons(regime)
+    rows = [_compare_pair(steps[step], steps[parent], columns) for step, parent in pairs.items()]
+    table = pd.DataFrame(rows)
+    table["p_t_holm"] = holm(table["p_t"])
+    table["p_sign_flip_holm"] = holm(table["p_sign_flip"])
+    needed = seeds_needed(len(pairs))
+    table["verdict"] = [
+        _verdict(row, columns[row.step].count(), needed) for row in table.itertuples()
+    ]
+    return table[COLUMNS]
+
+
+def comparisons(regime: str = "tiny") -> dict[str, str]:
+    """What each step is compared with: its parent, and `resnet` with the older recipe's.
+
+    Probes count: sixteen comparisons in all.
+    """
+    parents = {name: step.parent for name, step in roadmap(regime).items()}
+    parents["resnet"] = "resnet_original"  # the first gain of Figure 2: the recipe's
+    return {name: parent for name, parent in parents.items() if parent}
+
+
+def accuracies(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
+    """The accuracies of one regime, a row a seed and a column a step; NaN where a run is missing.
+
+    Raises:
+        ValueError: the table mixes profiles, or has a run twice.
+    """
+    ours = results[results["regime"] == regime]
+    profiles = sorted(ours["profile"].unique())
+    if len(profiles) > 1:
+        raise ValueError(f"the results mix the profiles {', '.join(profiles)}; compare one")
+    twice = ours[ours.duplicated(["step", "seed"])]
+    if not twice.empty:
+        first = twice.iloc[0]
+        raise ValueError(f"{first['step']} seed {first['seed']} is twice in the results")
+    table = ours.pivot(index="seed", columns="step", values="accuracy")
+    return table.reindex(columns=list(roadmap(regime))).astype(float)
+
+
+def _compare_pair(step: Step, parent: Step, columns: pd.DataFrame) -> dict[str, Any]:
+    """One comparison before Holm's correction: ours paired by seed, and the paper's."""
+    gains = (columns[step.name] - columns[parent.name]).dropna().to_numpy()
+    difference, margin = paper_gain(step, parent)
+    return {
+        "step": step.name,
+        "parent": parent.name,
+        "title": step.title,
+        "against": parent.title,
+        "n": gains.size,
+        **_spread(gains, "difference"),
+        "p_t": paired_t_p(gains),
+        "p_sign_flip": sign_flip_p(gains),
+        "paper_difference": difference,
+        "paper_margin": margin,
+        "paper_verdict": _paper_verdict(difference, margin),
+    }
+
+
+def paper_gain(step: Step, parent: Step) -> tuple[float, float]:
+    """The paper's difference of means and the margin of Welch's t-interval, three seeds each.
+
+    The margin is NaN where a standard deviation is not printed: all of Table 11, and the original
+    recipe. Beyond it the paper's step counts as up or down, without correction.
+    """
+    ours, theirs = step.paper, parent.paper
+    if ours.top1_mean is None or theirs.top1_mean is None:
+        return math.nan, math.nan
+    difference = ours.top1_mean - theirs.top1_mean
+    if ours.top1_std is None or theirs.top1_std is None:
+        return difference, math.nan
+    a, b = (deviation**2 / PAPER_SEEDS for deviation in (ours.top1_std, theirs.top1_std))
+    freedom = (a + b) ** 2 * (PAPER_SEEDS - 1) / (a**2 + b**2)
+    return difference, float(stats.t.ppf(1 - ALPHA / 2, freedom) * math.sqrt(a + b))
+
+
+def _spread(values: Floats, name: str) -> dict[str, float]:
+    """Mean (under this name), standard deviation, and the margin of the mean's t-interval."""
+    n = values.size
+    mean = float(values.mean()) if n else math.nan
+    std = float(values.std(ddof=1)) if n > 1 else math.nan
+    margin = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
+    return {name: mean, "std": std, "margin": margin}
+
+
+def _verdict(row: Any, results: int, needed: int) -> str:
+    if results == 0:
+        return "no results"
+    if row.n < needed:
+        return f"too few seeds ({row.n} of {needed})"
+    return _word(row.difference, row.p_sign_flip_holm <= ALPHA)
+
+
+def _paper_verdict(difference: float, margin: float) -> str:
+    if math.isnan(difference):
+        return "not in the paper"
+    if math.isnan(margin):
+        return f"{_word(difference, True)} (no std printed)"
+    return _word(difference, abs(difference) > margin)
+
+
+def _word(difference: float, significant: bool) -> str:
+    if not significant or difference == 0:
+        return "within noise"
+    return "up" if difference > 0 else "down"
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table of `compare` for people; a missing result is a dash."""
+    lines = [
+        "| step | against | n | difference | p | verdict | paper | paper's verdict |",
+        "|---|---|--:|--:|--:|---|--:|---|",
+    ]
+    for row in table.itertuples():
+        ours = _points(row.difference, row.margin)
+        paper = _points(row.paper_difference, row.paper_margin)
+        cells = [row.title, row.against, str(row.n), ours, _probability(row.p_sign_flip_holm)]
+        cells += [row.verdict, paper, row.paper_verdict]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "Differences in points, paired by n seeds, ± half of their 95 % t-interval (uncorrected); "
+        f"p of the sign-flip test, Holm's correction over {len(table)} comparisons. "
+        f"The paper's on ImageNet-1K, ± Welch's interval over {PAPER_SEEDS} seeds.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _points(difference: float, margin: float) -> str:
+    if math.isnan(difference):
+        return "-"
+    return f"{difference:+z.2f}" + ("" if math.isnan(margin) else f" ± {margin:.2f}")
+
+
+def _probability(p: float) -> str:
+    if math.isnan(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

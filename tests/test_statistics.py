@@ -1,0 +1,293 @@
+"""Intervals, tests and verdicts, against scipy, textbook numbers and the paper's table."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from convnext_steps import roadmap
+from convnext_steps.study.significance import (
+    EXACT_SEEDS,
+    holm,
+    paired_t_p,
+    seeds_needed,
+    sign_flip_p,
+    smallest_p,
+)
+from convnext_steps.study.statistics import compare, comparisons, describe, to_markdown
+
+
+def results_of(accuracies: dict[str, list[float]], regime: str = "tiny") -> pd.DataFrame:
+    """A table like that of `load_results`: a step's accuracies by seed, None where a run lacks."""
+    rows = [
+        {"profile": "quick", "regime": regime, "step": step, "seed": seed, "accuracy": accuracy}
+        for step, values in accuracies.items()
+        for seed, accuracy in enumerate(values)
+        if accuracy is not None
+    ]
+    return pd.DataFrame(rows, columns=["profile", "regime", "step", "seed", "accuracy"])
+
+
+def compared(accuracies: dict[str, list[float]], regime: str = "tiny") -> pd.DataFrame:
+    return compare(results_of(accuracies, regime), regime).set_index("step")
+
+
+def whole_study(seeds: int, gains: dict[str, float] | None = None) -> pd.DataFrame:
+    """Every step around 80 % with a spread of half a point, some with a gain over all others."""
+    random = np.random.default_rng(3)
+    gains = gains or {}
+    return results_of(
+        {
+            step: list(80 + gains.get(step, 0) + random.normal(0, 0.5, seeds))
+            for step in roadmap("tiny")
+        }
+    )
+
+
+# --- The tests ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 12])
+@pytest.mark.parametrize("shift", [0.0, 0.6, -2.0])
+def test_sign_flip_is_scipys_permutation_test(n, shift) -> None:
+    differences = np.random.default_rng(n).normal(shift, 1, n)
+    theirs = stats.permutation_test(
+        (differences, np.zeros(n)),
+        lambda a, b: np.mean(a - b),
+        permutation_type="samples",
+        n_resamples=np.inf,
+    )
+    assert sign_flip_p(differences) == pytest.approx(theirs.pvalue, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "differences", [[1, 1, -1, 0], [0, 0, 0], [2, 1, 1, -1, 0, 3], [0.1, 0.2, 0.3, -0.3, 0.1]]
+)
+def test_ties_and_zeros_count_as_every_pattern_counted_by_hand_does(differences) -> None:
+    tenths = [round(10 * difference) for difference in differences]  # whole: no rounding
+    patterns = list(itertools.product((1, -1), repeat=len(tenths)))
+    sums = [abs(sum(s * d for s, d in zip(signs, tenths, strict=True))) for signs in patterns]
+    extreme = sum(value >= abs(sum(tenths)) for value in sums)
+    assert sign_flip_p(differences) == extreme / len(patterns)
+
+
+def test_sign_flip_by_hand() -> None:
+    assert sign_flip_p([0.3, 0.1, 0.2]) == 2 / 8  # only all plus and all minus are as extreme
+    assert sign_flip_p([3, 2, -1]) == 4 / 8  # |sum| 4: +++ 6, ++- 4, and their mirrors
+    assert sign_flip_p([0, 0, 0, 0]) == 1
+    assert sign_flip_p([0.5]) == 1
+    assert math.isnan(sign_flip_p([]))
+
+
+def test_drawn_patterns_agree_with_all_and_repeat() -> None:
+    differences = np.random.default_rng(0).normal(0.4, 1, EXACT_SEEDS + 2)
+    drawn = sign_flip_p(differences)
+    assert drawn == sign_flip_p(differences)
+    sums = np.zeros(1)
+    for difference in differences:
+        sums = np.concatenate([sums + difference, sums - difference])
+    exact = np.mean(np.abs(sums) >= abs(differences.sum()) - 1e-9)
+    assert 0.01 < exact < 0.5
+    assert drawn == pytest.approx(exact, abs=5 * (exact * (1 - exact) / 10_000) ** 0.5)
+    assert sign_flip_p(np.ones(100)) == 1 / 10_001  # never zero
+
+
+def test_the_t_test_is_scipys() -> None:
+    random = np.random.default_rng(1)
+    ours, parents = random.normal(80, 1, (2, 7))
+    assert paired_t_p(ours - parents) == pytest.approx(stats.ttest_rel(ours, parents).pvalue)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_t_test_where_it_degenerates() -> None:
+    assert math.isnan(paired_t_p([]))
+    assert math.isnan(paired_t_p([0.5]))
+    assert paired_t_p([0, 0, 0]) == 1
+    assert paired_t_p([0.5, 0.5, 0.5]) == 0
+
+
+def test_holms_correction_by_the_textbook() -> None:
+    """Four hypotheses: 0.005 x 4, 0.01 x 3, 0.03 x 2, and 0.04 x 1 raised to what went before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == pytest.approx([1, 1])
+    assert holm([0.02]) == pytest.approx([0.02])
+
+
+def test_a_test_still_to_come_counts_in_holms_correction() -> None:
+    assert holm([0.01, math.nan, 0.04]) == pytest.approx([0.03, math.nan, 0.08], nan_ok=True)
+
+
+def test_sixteen_comparisons_need_ten_seeds() -> None:
+    assert len(comparisons("tiny")) == len(comparisons("base")) == 16
+    assert smallest_p(9) == sign_flip_p(np.arange(1, 10)) == 2 / 512 > 0.05 / 16
+    assert smallest_p(10) == sign_flip_p(np.arange(1, 11)) == 2 / 1024 < 0.05 / 16
+    assert [seeds_needed(m) for m in (1, 2, 16, 17)] == [6, 7, 10, 10]
+
+
+# --- A study --------------------------------------------------------------------------------
+
+
+def test_each_step_is_compared_with_its_parent() -> None:
+    parents = {name: step.parent for name, step in roadmap("tiny").items() if step.parent}
+    assert comparisons("tiny") == {"resnet": "resnet_original"} | parents
+    assert parents["gelu"] == "kernel_7"
+    assert parents["kernel_9"] == "move_up"
+
+
+def test_mean_spread_and_interval_by_hand() -> None:
+    """1 to 5: mean 3, std sqrt(2.5), and t(4 degrees, 97.5 %) = 2.776 in every table."""
+    row = describe(results_of({"gelu": [81, 82, 83, 84, 85]})).set_index("step").loc["gelu"]
+    assert (row["n"], row["mean"]) == (5, 83)
+    assert row["std"] == pytest.approx(2.5**0.5)
+    assert row["margin"] == pytest.approx(2.776 * 0.5**0.5, abs=5e-4)
+
+
+def test_the_interval_of_a_difference_is_of_the_pairs() -> None:
+    row = compared({"kernel_7": [80, 70, 60], "gelu": [81, 72, 63]}).loc["gelu"]
+    assert (row["n"], row["difference"], row["std"]) == (3, 2, 1)
+    assert row["margin"] == pytest.approx(4.303 / 3**0.5, abs=5e-4)  # t(2 degrees, 97.5 %)
+    theirs = stats.ttest_rel([81, 72, 63], [80, 70, 60])
+    assert row["p_t"] == pytest.approx(theirs.pvalue)
+    interval = theirs.confidence_interval(0.95)
+    assert row["margin"] == pytest.approx((interval.high - interval.low) / 2)
+    assert row["p_sign_flip"] == 0.25
+
+
+def test_only_seeds_that_both_have_are_compared() -> None:
+    """A parent's extra seed, far below, moves its own mean and no difference."""
+    accuracies = {"kernel_7": [80, 81, None, 10], "gelu": [81, 83, 99, None]}
+    row = compared(accuracies).loc["gelu"]
+    assert (row["n"], row["difference"]) == (2, 1.5)
+    means = describe(results_of(accuracies)).set_index("step")
+    assert means.loc["kernel_7", "mean"] == 57
+    assert list(means.loc[["kernel_7", "gelu", "width"], "n"]) == [3, 3, 0]
+    assert math.isnan(means.loc["width", "mean"])
+
+
+def test_an_accuracy_that_is_not_a_number_is_a_gap() -> None:
+    row = compared({"kernel_7": [80, math.nan], "gelu": [81, 83]}).loc["gelu"]
+    assert (row["n"], row["difference"]) == (1, 1)
+    assert math.isnan(row["margin"])
+
+
+def test_verdicts_with_enough_seeds() -> None:
+    table = compare(whole_study(12, {"kernel_7": 5, "gelu": 5}))
+    verdicts = table.set_index("step")["verdict"]
+    assert verdicts["kernel_7"] == "up"
+    assert verdicts["fewer_activations"] == "down"
+    assert verdicts.drop(["kernel_7", "fewer_activations"]).unique().tolist() == ["within noise"]
+
+
+@pytest.mark.parametrize(("seeds", "verdict"), [(9, "too few seeds (9 of 10)"), (10, "up")])
+def test_the_tenth_seed_makes_a_verdict_possible(seeds, verdict) -> None:
+    """A gain that every seed shows, in a study whose other steps have no results."""
+    row = compared({"kernel_7": [80] * seeds, "gelu": list(range(81, 81 + seeds))}).loc["gelu"]
+    assert row["verdict"] == verdict
+    assert row["p_sign_flip_holm"] == min(1, 16 * 2 / 2**seeds)
+
+
+def test_verdicts_without_seeds() -> None:
+    verdicts = compared({"kernel_7": [80], "gelu": [None, 81], "layer_norm": [82]})["verdict"]
+    assert verdicts["gelu"] == "too few seeds (0 of 10)"  # none in common
+    assert verdicts["layer_norm"] == "too few seeds (0 of 10)"  # its parent has none
+    assert verdicts["width"] == "no results"
+    assert set(compared({})["verdict"]) == {"no results"}
+
+
+def test_no_difference_is_within_noise() -> None:
+    row = compared({"kernel_7": [80.5] * 11, "gelu": [80.5] * 11}).loc["gelu"]
+    assert (row["verdict"], row["p_sign_flip"], row["p_t"]) == ("within noise", 1, 1)
+
+
+def test_the_sign_flip_test_gives_the_verdict() -> None:
+    """Nine gains and a loss of next to nothing: beyond doubt for a t-test, 4 / 1024 x 16 here."""
+    row = compared({"kernel_7": [80] * 10, "gelu": [81.0] * 9 + [79.99]}).loc["gelu"]
+    assert row["p_t_holm"] < 0.001
+    assert row["p_sign_flip_holm"] == 0.0625
+    assert row["verdict"] == "within noise"
+
+
+def test_both_families_are_corrected_each_by_itself() -> None:
+    table = compare(whole_study(10, {"kernel_7": 1}))
+    for test in ("p_t", "p_sign_flip"):
+        order = table[test].sort_values().index
+        factors = pd.Series(range(16, 0, -1), index=order)
+        by_hand = (table.loc[order, test] * factors).cummax().clip(upper=1)
+        assert table[f"{test}_holm"].to_numpy() == pytest.approx(by_hand.sort_index().to_numpy())
+
+
+def test_regimes_stay_apart_and_profiles_do_not_mix() -> None:
+    tiny, base = results_of({"gelu": [80]}), results_of({"gelu": [90]}, "base")
+    means = describe(pd.concat([tiny, base]), "base").set_index("step")["mean"]
+    assert means["gelu"] == 90
+    with pytest.raises(ValueError, match="mix the profiles other, quick"):
+        compare(pd.concat([tiny, tiny.assign(profile="other", seed=1)]))
+    with pytest.raises(ValueError, match="gelu seed 0 is twice"):
+        compare(pd.concat([tiny, tiny]))
+
+
+def test_ten_thousand_results_are_compared() -> None:
+    table = compare(whole_study(588, {"gelu": 0.5})).set_index("step")
+    assert set(table["n"]) == {588}
+    assert table.loc[["gelu", "fewer_activations"], "verdict"].tolist() == ["up", "down"]
+
+
+# --- The paper ------------------------------------------------------------------------------
+
+
+def test_the_papers_verdict_is_welchs_test_on_its_printed_numbers() -> None:
+    table = compared({})
+    for name, parent in comparisons("tiny").items():
+        step, before = (roadmap("tiny")[key].paper for key in (name, parent))
+        row = table.loc[name]
+        assert row["paper_difference"] == pytest.approx(step.top1_mean - before.top1_mean)
+        if before.top1_std is None:
+            continue
+        printed = (step.top1_mean, step.top1_std, 3, before.top1_mean, before.top1_std, 3)
+        p = stats.ttest_ind_from_stats(*printed, equal_var=False).pvalue
+        assert (row["paper_verdict"] == "within noise") == (p >= 0.05)
+    assert table["paper_verdict"].to_dict() == {
+        "resnet": "up (no std printed)",
+        "stage_ratio": "up",
+        "patchify": "within noise",
+        "depthwise": "down",
+        "width": "up",
+        "inverted": "up",
+        "move_up": "down",
+        **dict.fromkeys(["kernel_5", "kernel_7", "kernel_9", "kernel_11"], "up"),
+        "gelu": "within noise",
+        "fewer_activations": "up",
+        "fewer_norms": "within noise",
+        "layer_norm": "within noise",
+        "separate_downsampling": "up",
+    }
+
+
+def test_the_base_regime_prints_no_spread() -> None:
+    verdicts = compared({}, "base")["paper_verdict"]
+    assert verdicts["stage_ratio"] == "up (no std printed)"
+    assert verdicts["gelu"] == "down (no std printed)"
+    assert verdicts.str.endswith(" (no std printed)").all()
+
+
+def test_the_table_for_people() -> None:
+    accuracies = {"kernel_7": [80.0] * 10, "gelu": [81.0, 82.0] * 5, "fewer_activations": [81.0]}
+    lines = to_markdown(compare(results_of(accuracies))).splitlines()
+    assert lines[0].startswith("| step | against | n | difference | p | verdict |")
+    assert (
+        "| ReLU -> GELU | kernel size -> 7 | 10 | +1.50 ± 0.38 | 0.031 | up "
+        "| +0.05 ± 0.32 | within noise |"
+    ) in lines
+    assert (
+        "| fewer activations | ReLU -> GELU | 1 | +0.00 | 1.000 | too few seeds (1 of 10) "
+        "| +0.65 ± 0.30 | up |"
+    ) in lines
+    assert (
+        "| ResNet-50 (modern recipe) | ResNet-50 (original recipe) | 0 | - | - | no results "
+        "| +2.69 | up (no std printed) |"
+    ) in lines
+    assert len(lines) == 2 + 16 + 2
+    assert "over 16 comparisons" in lines[-1]
