@@ -11,7 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
-from convnext_steps.training.checkpoint import checkpoints, read_metadata
+from convnext_steps.training.checkpoint import (
+    DamagedCheckpointError,
+    ForeignCheckpointError,
+    checkpoints,
+    read_checkpoint,
+    read_metadata,
+)
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.errors import TrainingError
 from convnext_steps.training.trainer import seed_everything
@@ -57,7 +63,8 @@ def test_interrupted_and_resumed_ends_with_the_same_bits(whole, tmp_path, at) ->
     stopped(tmp_path, at)
     resumed = trainer(tmp_path)
     resumed.train(resume=True)
-    for name in ("final.safetensors", "best.safetensors", "history.jsonl"):
+    names = ("final.safetensors", "final_ema.safetensors", "best.safetensors", "history.jsonl")
+    for name in names:
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
     newest, reference = (
         torch.load(checkpoints(folder)[0], weights_only=True) for folder in (tmp_path, whole)
@@ -91,7 +98,8 @@ def test_every_x_epochs_and_the_newest_n(tmp_path, every, keep, left) -> None:
 
 def test_no_checkpoints_where_none_are_wanted(tmp_path) -> None:
     trainer(tmp_path, replace(CONFIG, checkpoint_every=0)).train()
-    assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
+    assert not list(tmp_path.glob("checkpoint-*"))
+    assert (tmp_path / "final.safetensors").exists()
 
 
 def test_weights_hold_design_and_recipe(whole) -> None:
@@ -143,13 +151,71 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_kept(tmp_path) -> None:
     assert {path: path.read_bytes() for path in checkpoints(tmp_path)} == content
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path) -> None:
+@pytest.mark.parametrize("step", ["resnet", "kernel_7"])
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, step) -> None:
+    """Of kernel_7 too, whose weights have the names and shapes of gelu's."""
     stopped(tmp_path, 9)
     with (
         pytest.warns(UserWarning, match="another model"),
         pytest.raises(TrainingError, match="another model"),
     ):
-        trainer(tmp_path, step="resnet").train(resume=True)
+        trainer(tmp_path, step=step).train(resume=True)
+
+
+def test_a_checkpoint_of_another_data_set_is_refused(tmp_path) -> None:
+    stopped(tmp_path, 9)
+    other = trainer(tmp_path)
+    other.train_dataset = synthetic(True, 256)
+    with (
+        pytest.warns(UserWarning, match="another data set"),
+        pytest.raises(TrainingError, match="another data set"),
+    ):
+        other.train(resume=True)
+
+
+def test_where_every_checkpoint_is_damaged_a_run_begins_anew(whole, tmp_path) -> None:
+    stopped(tmp_path, 9)
+    for path in checkpoints(tmp_path):
+        damage(path, "truncated")
+    with pytest.warns(UserWarning, match="beginning anew"):
+        trainer(tmp_path).train(resume=True)
+    name = "final.safetensors"
+    assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_any_flipped_byte_is_noticed_or_harmless(tmp_path) -> None:
+    """Names, checksums and headers included: never an unexpected error, never other values."""
+    path, expected = tmp_path / "checkpoint-0001.pt", {"model": "m"}
+    state = {"format": 1, "identity": {"model": "m"}, "weights": torch.arange(8.0)}
+    torch.save(state, path)
+    whole_file = path.read_bytes()
+    for position in range(0, len(whole_file), 7):
+        content = bytearray(whole_file)
+        content[position] ^= 0xFF
+        path.write_bytes(content)
+        try:
+            read = read_checkpoint(path, expected)
+        except (DamagedCheckpointError, ForeignCheckpointError):
+            continue
+        assert torch.equal(read["weights"], state["weights"])
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path) -> None:
+    stopped(tmp_path, 9)
+    (tmp_path / ".checkpoint-0003.pt.abc.partial").write_bytes(b"half")
+    trainer(tmp_path).train(resume=True)
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_resuming_is_exact_in_every_precision(tmp_path, precision) -> None:
+    config = replace(CONFIG, precision=precision, max_epochs=2.5)
+    trainer(tmp_path / "whole", config).train()
+    stopped(tmp_path / "stopped", 7, config)
+    trainer(tmp_path / "stopped", config).train(resume=True)
+    for name in ("final.safetensors", "final_ema.safetensors"):
+        one, other = (tmp_path / folder / name for folder in ("whole", "stopped"))
+        assert one.read_bytes() == other.read_bytes()
 
 
 class Bomb:

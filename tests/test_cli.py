@@ -52,6 +52,7 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
         (["notebook", "run_stp", "out.ipynb"], "no notebook 'run_stp'"),
         (["notebook", "run_step", "out.ipynb", "-p", "STPE=gelu"], "did you mean 'STEP'?"),
         (["notebook", "run_step", "out.ipynb", "-p", "STEP"], "NAME=VALUE"),
+        (["notebook", "run_step", "out.ipynb", "-p", "STEP=["], "not readable as YAML"),
         (["notebook", "run_step", "nowhere/out.ipynb"], "there is no folder nowhere"),
     ],
 )
@@ -77,7 +78,7 @@ def test_a_results_folder_that_cannot_be_written(capsys, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     code, _, error = run(capsys, "study", "--results", str(tmp_path / "file" / "results"))
     assert code == 2
-    assert "cannot write to the results folder" in error
+    assert "cannot write to the folder" in error
     assert error.count("\n") == 1
 
 

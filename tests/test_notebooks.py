@@ -63,6 +63,21 @@ def test_a_cell_that_fails_is_one_line(tmp_path) -> None:
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "parameters", "figures"),
+    [
+        ("flops_are_not_seconds", {"ROUNDS": "1"}, 2),
+        ("learning_rate", {"STEPS": "[resnet]", "LEARNING_RATES": "[0.001, 0.004]"}, 1),
+    ],
+)
+def test_the_other_notebooks_run_at_the_smoke_size(tmp_path, name, parameters, figures) -> None:
+    executed = tmp_path / "executed.ipynb"
+    execute_notebook(name, executed, {"PROFILE": "smoke", **parameters})
+    assert_clean(executed)
+    assert pictures(executed) == figures
+
+
 def test_trajectory_opens_on_a_fresh_clone(tmp_path) -> None:
     executed = tmp_path / "executed.ipynb"
     execute_notebook("trajectory", executed, {"RESULTS": str(tmp_path)})

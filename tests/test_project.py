@@ -32,7 +32,11 @@ def test_environment_yml_and_pyproject_agree() -> None:
     assert conda.pop("pip") == ""
     pip = dict(split(requirement) for requirement in project["dependencies"])
     extras = project["optional-dependencies"]
-    chosen = [r for r in extras["dev"] + extras["fast"] if split(r)[0] in ("pytest", "numba")]
+    chosen = [
+        r
+        for r in extras["dev"] + extras["fast"] + extras["tensorboard"]
+        if split(r)[0] in ("pytest", "numba", "tensorboard")
+    ]
     pip |= dict(split(requirement) for requirement in chosen)
     assert conda == {CONDA_NAMES.get(name, name): version for name, version in pip.items()}
 

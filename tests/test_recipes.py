@@ -112,6 +112,15 @@ def test_layer_wise_rates_are_the_official_codes() -> None:
         assert rates[id(parameter)] == pytest.approx(expected)
 
 
+def test_layer_decay_groups_blocks_alike_in_both_files_of_one_network() -> None:
+    with torch.device("meta"):
+        ours, published = roadmap()["separate_downsampling"].build(), convnext_tiny()
+    block = "stages.2.{}.{}.weight"
+    for index in range(9):
+        one = layer_positions(ours)[block.format(index + 2, "branch.spatial")]
+        assert one == layer_positions(published)[block.format(index, "dwconv")]
+
+
 def test_layer_decay_reaches_every_kind_of_model() -> None:
     with torch.device("meta"):
         models = [convnext_tiny(), small("separate_downsampling"), small("resnet")]

@@ -1,14 +1,15 @@
 """Plan, results, report and figure, without training."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pandas as pd
 import pytest
 
-from convnext_steps import load_results, plot_trajectory, roadmap
+from convnext_steps import Design, TrainingConfig, load_results, plot_trajectory, roadmap
 from convnext_steps.models.paper import published_roadmap
-from convnext_steps.study.plan import PROFILES, Run, plan
+from convnext_steps.study.notebook import log_of
+from convnext_steps.study.plan import PLAIN, PROFILES, Run, plan
 from convnext_steps.study.report import report
 from convnext_steps.study.results import (
     RESULT,
@@ -20,6 +21,8 @@ from convnext_steps.study.results import (
     write_json,
 )
 from convnext_steps.study.runfolder import PARTIAL_NOTEBOOK, PARTIAL_RESULT, finish
+
+PINNED = "b79ae3db3d6ce67c"  # of quick, tiny, separate_downsampling, seed 0
 
 
 def result_of(run: Run, accuracy: float = 80.0, **changes) -> dict:
@@ -165,6 +168,25 @@ def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path) ->
     assert "| ReLU -> GELU | 1 | 80.00 |" in markdown
 
 
+def test_the_hash_is_pinned() -> None:
+    """A change of any default, or of how the hash is taken, would make results worthless."""
+    (run,) = plan("quick", steps=["separate_downsampling"])
+    assert run.hash == PINNED
+    plain_design, plain_recipe = PLAIN
+    assert asdict(Design()) == plain_design
+    assert TrainingConfig().recipe() == plain_recipe
+
+
+def test_regimes_are_kept_apart_and_a_run_counts_once(tmp_path) -> None:
+    for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
+        put(plan("quick", regime, steps=["gelu"])[0], tmp_path, macs=macs)
+    table = load_results(tmp_path)
+    for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
+        assert summarize(table, regime).set_index("step").loc["gelu", "macs"] == macs
+    with pytest.raises(ValueError, match="there twice"):
+        summarize(pd.concat([table, table]))
+
+
 def test_profiles_are_not_mixed(tmp_path) -> None:
     for profile in ("quick", "smoke"):
         put(plan(profile, steps=["gelu"])[0], tmp_path)
@@ -185,7 +207,7 @@ def leave(run: Run, folder, result: dict | None) -> None:
     """What a notebook leaves behind."""
     folder.mkdir(parents=True)
     (folder / PARTIAL_NOTEBOOK).write_text("{}")
-    (folder / PARTIAL_NOTEBOOK).with_suffix(".log").write_text("Traceback\nValueError: why\n")
+    log_of(folder / PARTIAL_NOTEBOOK).write_text("Traceback\nValueError: why\n")
     if result:
         write_json(folder / PARTIAL_RESULT, result)
 

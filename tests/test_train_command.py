@@ -75,17 +75,18 @@ def test_a_published_model_trains(tmp_path, monkeypatch, model) -> None:
     assert cli.main(["train", model, *SMALL, *recipe, "--output", output]) == 0
     last = json.loads((tmp_path / "history.jsonl").read_text().splitlines()[-1])
     assert {"accuracy", "ema_accuracy"} <= set(last)
+    assert (tmp_path / "final_ema.safetensors").exists()
 
 
-def test_finetuning_begins_with_given_weights_and_a_small_head(tmp_path) -> None:
+def test_finetuning_begins_with_given_weights_and_a_small_head(tmp_path, capsys) -> None:
     torch.manual_seed(0)
     model = convnext_tiny(num_classes=7, in_channels=1)
     torch.save({"model": model.state_dict()}, tmp_path / "official.pth")
     arguments = ["train", "convnext_tiny", *SMALL, "--recipe", "finetune", "--resolution", "32"]
     arguments += ["--micro-batch-size", "0", "--learning-rate", "1e-12"]
     arguments += ["--pretrained", str(tmp_path / "official.pth"), "--output", str(tmp_path / "out")]
-    with pytest.warns(UserWarning, match="no head for 4 classes"):
-        assert cli.main(arguments) == 0
+    assert cli.main(arguments) == 0
+    assert "no head for 4 classes: it starts afresh\n" in capsys.readouterr().err
     weights = load_file(tmp_path / "out" / "final.safetensors")
     name = "stages.2.4.pwconv1.weight"
     assert torch.allclose(weights[name], model.state_dict()[name], atol=1e-6)
@@ -106,6 +107,8 @@ def test_finetuning_begins_with_given_weights_and_a_small_head(tmp_path) -> None
         (["gelu", "--output", "out", "--pretrained", "x.pth"], "published family"),
         (["convnext_tiny", "--output", "out", "--pretrained", "x.pth"], "x.pth"),
         (["gelu", "--output", "out", *SMALL, "--batch-size", "100"], "do not fill a batch"),
+        (["gelu", "--output", "out", "--max-epochs", "inf"], "max_epochs is inf"),
+        (["gelu", "--output", "/dev/null/out", *SMALL], "cannot write to the folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(

@@ -93,7 +93,14 @@ def test_an_update_has_the_same_images_however_many_processes(count, micro) -> N
     assert [sorted(update) for update in shared] == [sorted(update) for update in alone]
 
 
+def test_evaluation_takes_no_more_images_at_once_than_training_can() -> None:
+    assert max(map(len, evaluation_batches(1000, Processes()))) == 500
+    assert max(map(len, evaluation_batches(1000, Processes(), micro_batch_size=8))) == 32
+
+
 def test_a_batch_that_does_not_divide() -> None:
+    with pytest.raises(TrainingError, match="times 8 processes"):
+        TrainingBatches(100, CONFIG, Processes(0, 8))
     with pytest.raises(TrainingError, match="batch_size 16 is not a multiple"):
         TrainingBatches(100, replace(CONFIG, batch_size=16, micro_batch_size=5), Processes())
     with pytest.raises(TrainingError, match="times 3 processes"):

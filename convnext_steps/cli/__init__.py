@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 
 from convnext_steps.cli.bench import add_bench
@@ -30,17 +31,23 @@ EXAMPLES = """examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 2 for a user's mistake, 1 for failed runs."""
     options = _parser().parse_args(arguments)
+    warnings.showwarning = _one_line
     try:
         return int(options.command(options) or 0)
     except (NotebookError, StudyError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 1
-    except (TrainingError, ValueError) as error:
+    except (TrainingError, OSError, ValueError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on with what is missing", file=sys.stderr)
         return 130
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as people read it, without the line of code that it comes from."""
+    print(f"convnext-steps: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,8 +11,9 @@ from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.notebook import execute_notebook
 from convnext_steps.study.plan import Run, find_profile, plan
 from convnext_steps.study.report import report
+from convnext_steps.study.results import RESULT
 from convnext_steps.study.runfolder import status
-from convnext_steps.study.runner import run_study
+from convnext_steps.study.runner import StudyError, run_study
 
 
 def add_study(commands: Commands) -> None:
@@ -57,7 +58,7 @@ def add_notebook(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a value for the parameters cell; may be given again",
+        help="a value for the parameters cell, paths from notebooks/ on; may be given again",
     )
     notebook.set_defaults(command=notebook_command)
 
@@ -74,14 +75,23 @@ def study_command(options: argparse.Namespace) -> None:
             )
         run_study([runs[options.index]], options.results, workers=1)
         return
-    if run_study(runs, options.results, options.workers):
-        folder = options.results / options.profile / options.regime
+    failures = None
+    try:
+        if run_study(runs, options.results, options.workers) == 0:
+            print(f"all {len(runs)} runs are done already")
+    except StudyError as error:  # the runs that were completed are reported all the same
+        failures = error
+    folder = options.results / options.profile / options.regime
+    executed = folder / "trajectory.ipynb"
+    newest = max((path.stat().st_mtime for path in folder.rglob(RESULT)), default=0.0)
+    if newest and not (executed.exists() and executed.stat().st_mtime > newest):
         parameters = {"PROFILE": options.profile, "REGIME": options.regime}
         parameters["RESULTS"] = str(options.results.resolve())
-        execute_notebook("trajectory", folder / "trajectory.ipynb", parameters)
-    else:
-        print(f"all {len(runs)} runs are done already")
-    report_command(options)
+        execute_notebook("trajectory", executed, parameters)
+    if newest:
+        report_command(options)
+    if failures:
+        raise failures
 
 
 def planned(options: argparse.Namespace) -> list[Run]:

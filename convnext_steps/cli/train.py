@@ -13,6 +13,7 @@ from convnext_steps.cli.options import Commands
 from convnext_steps.models import convnext
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import roadmap, unknown
+from convnext_steps.study.runner import check_writable
 from convnext_steps.training.config import RECIPES, TrainingConfig
 from convnext_steps.training.data import SOURCES, ImageData, load_data
 from convnext_steps.training.distributed import join
@@ -76,6 +77,7 @@ def train_command(options: argparse.Namespace) -> None:
         train, test = load_data(
             options.data, options.train_images, config=config, root=options.data_root
         )
+    check_writable(options.output)
     seed_everything(config.seed)
     model = build(options, train, config)
     with _tensorboard(options) as log:
@@ -107,6 +109,8 @@ def config_from(options: argparse.Namespace) -> TrainingConfig:
     family = published_family()
     if options.model in family and options.recipe != "resnet_original":
         given = {"drop_path_rate": family[options.model].drop_path_rate} | given
+        if "isotropic" in options.model and options.recipe == "paper":
+            given = {"warmup_fraction": 50 / 300} | given  # Table 5
     return replace(RECIPES[options.recipe], **given)
 
 
@@ -126,8 +130,10 @@ def build(options: argparse.Namespace, data: ImageData, config: TrainingConfig) 
     if options.model not in family:
         raise ValueError(unknown("model", options.model, (*steps, *family)))
     builder = getattr(convnext, options.model)
-    head = {"head_init_scale": 0.001} if options.recipe == "finetune" else {}
-    return builder(options.pretrained, **shape, **head, drop_path_rate=config.drop_path_rate)
+    published = {"layer_scale_init_value": family[options.model].layer_scale}
+    if options.recipe == "finetune":
+        published["head_init_scale"] = 0.001
+    return builder(options.pretrained, **shape, **published, drop_path_rate=config.drop_path_rate)
 
 
 @contextlib.contextmanager

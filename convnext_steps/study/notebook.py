@@ -25,10 +25,10 @@ def find_notebook(name: str) -> Path:
     """
     file = name if name.endswith(".ipynb") else f"{name}.ipynb"
     project = Path(__file__).parents[2]
-    for folder in (Path(), Path("notebooks"), project / "notebooks"):
+    for folder in (project / "notebooks", Path("notebooks"), Path()):
         if (folder / file).is_file():
             return (folder / file).resolve()
-    raise ValueError(f"no notebook {name!r} here, in notebooks/, or in {project / 'notebooks'}")
+    raise ValueError(f"no notebook {name!r} in {project / 'notebooks'}, in notebooks/, or here")
 
 
 def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
@@ -73,13 +73,20 @@ def start_notebook(
 
 def log_of(output: Path) -> Path:
     """The file with papermill's messages beside an executed notebook."""
-    return output.with_suffix(".log")
+    return output.with_name(f".{output.name}.log.partial")
 
 
 def last_line(output: Path) -> str:
     """The last line that papermill said: the error, where there was one."""
     lines = log_of(output).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "papermill said nothing"
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"-p {name}={text}: the value is not readable as YAML") from None
 
 
 def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> None:
@@ -93,7 +100,7 @@ def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> 
     check_parameters(notebook, parameters)
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {output.parent} for the executed notebook")
-    values = {key: yaml.safe_load(value) for key, value in parameters.items()}
+    values = {key: _value(key, text) for key, text in parameters.items()}
     process = start_notebook(notebook, output, values)
     try:
         failed = process.wait() != 0

@@ -57,6 +57,54 @@ PROFILES = {
 }
 
 
+# The values of fields that a run's hash leaves out, of a design and of a recipe. Never change one,
+# or results of different recipes would share a hash; a new field may be added.
+PLAIN: tuple[dict[str, Any], dict[str, Any]] = (
+    {
+        "depths": (3, 4, 6, 3),
+        "width": 64,
+        "stem": "resnet",
+        "stem_stride": 4,
+        "depthwise": False,
+        "layout": "bottleneck",
+        "kernel_size": 3,
+        "activation": "relu",
+        "activations_per_block": 3,
+        "norm": "batch",
+        "norms_per_block": 3,
+        "downsampling": "in_block",
+    },
+    {
+        "max_epochs": 300,
+        "batch_size": 128,
+        "micro_batch_size": 0,
+        "optimizer": "adamw",
+        "learning_rate": 4e-3,
+        "final_learning_rate": 1e-6,
+        "warmup_fraction": 20 / 300,
+        "schedule": "cosine",
+        "weight_decay": 0.05,
+        "decay_norms_and_biases": False,
+        "momentum": 0.9,
+        "layer_decay": 1.0,
+        "label_smoothing": 0.1,
+        "drop_path_rate": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "ema_decay": 0.0,
+        "resolution": 0,
+        "random_resized_crop": False,
+        "rand_augment": 0,
+        "random_shift": 0,
+        "horizontal_flip": 0.0,
+        "random_erasing": 0.0,
+        "precision": "fp32",
+        "evaluate_every": 1,
+        "seed": 0,
+    },
+)
+
+
 @dataclass(frozen=True)
 class Run:
     """One training of one step with one seed: everything that decides its result."""
@@ -74,15 +122,16 @@ class Run:
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change when the design, the recipe or the data do.
 
-        Fields at their defaults are left out, so that results stay valid when a later version
-        has a new field that is off unless asked for.
+        Fields that are as in `PLAIN` are left out, so that results stay valid when a later version
+        has a new field that is off unless asked for: it joins `PLAIN` with the value for off.
         """
-        recipe, design = self.config.recipe(), asdict(self.design)
-        plain_recipe, plain_design = TrainingConfig().recipe(), asdict(Design())
+        fields = {"design": asdict(self.design), "recipe": self.config.recipe()}
         decisive = {
             **{name: getattr(self, name) for name in ("profile", "regime", "step", "seed")},
-            "design": {k: v for k, v in design.items() if v != plain_design[k]},
-            "recipe": {k: v for k, v in recipe.items() if v != plain_recipe[k]},
+            **{
+                kind: {k: v for k, v in values.items() if k not in plain or v != plain[k]}
+                for (kind, values), plain in zip(fields.items(), PLAIN, strict=True)
+            },
             "data": [self.data, self.train_images, SOURCES[self.data].fingerprint],
         }
         text = json.dumps(decisive, sort_keys=True)

@@ -44,6 +44,7 @@ def plot_trajectory(results: pd.DataFrame, regime: str = "tiny") -> Figure:
         regime: "tiny" or "base".
     """
     steps = list(roadmap(regime).values())
+    results = results[results["regime"] == regime]
     figure = Figure(figsize=(13, 0.42 * len(steps) + 1.6), layout="constrained")
     ours, paper = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     _draw_ours(ours, steps, results, regime)
@@ -75,14 +76,14 @@ def plot_history(history: Sequence[Mapping[str, float]]) -> Figure:
 def _draw_ours(axes: Axes, steps: list[Step], results: pd.DataFrame, regime: str) -> None:
     summary = summarize(results, regime).set_index("step")
     means = summary["accuracy"].to_numpy(dtype=float)
-    left, right = _limits(results.loc[results["regime"] == regime, "accuracy"])
+    left, right = _limits(results["accuracy"])
     for row, step in enumerate(steps):
         mean, macs = means[row], summary["macs"].iloc[row]
         if np.isnan(mean):
             axes.text(left, row, "  no result", va="center", color="gray", style="italic")
             continue
         axes.barh(row, mean - left, left=left, **_style(step))
-        seeds = results[(results["regime"] == regime) & (results["step"] == step.name)]["accuracy"]
+        seeds = results[results["step"] == step.name]["accuracy"]
         axes.plot(seeds, np.full(len(seeds), row), "o", color="black", markersize=3.5, zorder=3)
         _column(axes, row, f"{mean:.1f} %   {macs / 1e6:.2f} M")
     axes.set_xlim(left, right + 0.35 * (right - left))

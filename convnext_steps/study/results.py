@@ -152,12 +152,15 @@ def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
     Accuracies are per cent; `gain` is the difference of our mean to the parent's.
 
     Raises:
-        ValueError: the results are of several profiles, which must not be averaged.
+        ValueError: the results are of several profiles, or have a run twice.
     """
+    results = results[results["regime"] == regime]
     if results["profile"].nunique() > 1:
         names = ", ".join(sorted(set(results["profile"])))
         raise ValueError(f"the results are of several profiles ({names}); choose one")
-    accuracy = results[results["regime"] == regime].groupby("step")["accuracy"]
+    if results.duplicated(["step", "seed"]).any():
+        raise ValueError("a step and seed is there twice; load one study's folder, not several")
+    accuracy = results.groupby("step")["accuracy"]
     means, deviations, counts = accuracy.mean(), accuracy.std(), accuracy.count()
     macs = results.groupby("step")["macs"].first()
     rows = []

@@ -180,7 +180,7 @@ def check_writable(results: Path) -> None:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise ValueError(f"cannot write to the results folder {results}: {error}") from None
+        raise ValueError(f"cannot write to the folder {results}: {error}") from None
 
 
 def parameters(run: Run, folder: Path) -> dict[str, str | int]:

@@ -36,7 +36,7 @@ class TrainingBatches(Sampler[list[int]]):
             raise TrainingError(
                 f"{size} images do not fill a batch of {config.batch_size}; lower batch_size"
             )
-        share = config.batch_size // processes.count
+        share = max(1, config.batch_size // processes.count)
         self.micro_batch_size = config.micro_batch_size or share
         if self.micro_batch_size * processes.count > config.batch_size:
             self.micro_batch_size = share
@@ -63,8 +63,13 @@ class TrainingBatches(Sampler[list[int]]):
                 yield share[first : first + self.micro_batch_size]
 
 
-def evaluation_batches(size: int, processes: Processes) -> list[list[int]]:
+def evaluation_batches(
+    size: int, processes: Processes, micro_batch_size: int = 0
+) -> list[list[int]]:
     """The indices of this process's share of a test set, each image in just one share.
+
+    A recipe whose training fits in memory by micro-batches is evaluated by batches of four of
+    them: a forward pass alone keeps less.
 
     Raises:
         TrainingError: there are no images.
@@ -72,7 +77,7 @@ def evaluation_batches(size: int, processes: Processes) -> list[list[int]]:
     if size == 0:
         raise TrainingError("the test set has no images")
     share = list(range(processes.rank, size, processes.count))
-    step = EVALUATION_BATCH_SIZE
+    step = min(EVALUATION_BATCH_SIZE, 4 * micro_batch_size or EVALUATION_BATCH_SIZE)
     return [share[first : first + step] for first in range(0, len(share), step)]
 
 

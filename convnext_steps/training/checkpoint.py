@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pickle
 import re
 import warnings
 import zipfile
@@ -15,6 +14,7 @@ import safetensors
 import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
+from torch.utils.data import Dataset
 
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.errors import TrainingError
@@ -24,11 +24,20 @@ FORMAT = 1
 METADATA = "convnext_steps"
 
 
-def identity(model: nn.Module, config: TrainingConfig) -> dict[str, str]:
+def identity(
+    model: nn.Module, config: TrainingConfig, train: Dataset[Any], test: Dataset[Any]
+) -> dict[str, str]:
     """What a checkpoint must have in common with the run that resumes from it."""
     shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
+    design = getattr(model, "design", None)
+    network = [type(model).__name__, asdict(design) if design else None, shapes]
+    data = [
+        (type(half).__name__, len(half), getattr(half, "num_classes", None))  # type: ignore[arg-type]
+        for half in (train, test)
+    ]
     return {
-        "model": hashlib.sha256(json.dumps(shapes).encode()).hexdigest(),
+        "model": hashlib.sha256(json.dumps(network).encode()).hexdigest(),
+        "data set": json.dumps(data),
         "recipe": json.dumps(config.recipe(), sort_keys=True),
     }
 
@@ -58,28 +67,36 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove the checkpoints and weights of an earlier run."""
-    for path in (*checkpoints(folder), folder / "best.safetensors", folder / "final.safetensors"):
+    """Remove the checkpoints and weights of an earlier run, and what a kill left of them."""
+    for path in (*checkpoints(folder), *folder.glob("*.safetensors")):
+        path.unlink(missing_ok=True)
+    clear_partial(folder)
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove the files that a kill left half-written."""
+    for path in folder.glob(".*.partial"):
         path.unlink(missing_ok=True)
 
 
 def load_newest(folder: Path, expected: Mapping[str, str]) -> dict[str, Any] | None:
     """The newest checkpoint that is whole and of this run; None where there are none at all.
 
-    A checkpoint that is not is named in a warning, and the one before it is tried.
+    A checkpoint that is not is named in a warning, and the one before it is tried, if any.
 
     Raises:
         TrainingError: there are checkpoints of other runs only, which must not be overwritten.
     """
     foreign = []
-    for path in checkpoints(folder):
+    found = checkpoints(folder)
+    for path in found:
         try:
             return read_checkpoint(path, expected)
-        except DamagedCheckpointError as error:
-            warnings.warn(f"{error}; trying the one before", stacklevel=3)
-        except ForeignCheckpointError as error:
-            warnings.warn(f"{error}; trying the one before", stacklevel=3)
-            foreign.append(str(error))
+        except (DamagedCheckpointError, ForeignCheckpointError) as error:
+            if isinstance(error, ForeignCheckpointError):
+                foreign.append(str(error))
+            following = "beginning anew" if path == found[-1] else "trying the one before"
+            warnings.warn(f"{error}; {following}", stacklevel=3)
     if foreign:
         raise TrainingError(f"{foreign[0]}; choose another output folder, or do not resume")
     return None
@@ -105,13 +122,18 @@ def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any]:
             if archive.testzip() is not None:  # the checksum of some part is wrong
                 raise DamagedCheckpointError(f"{path} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError, EOFError):
+    except DamagedCheckpointError:
+        raise
+    except Exception:  # a damaged file can fail in many ways while it is read
         raise DamagedCheckpointError(f"{path} is damaged or no checkpoint") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise DamagedCheckpointError(f"{path} is no checkpoint of this version")
+    theirs = state.get("identity")
+    if not isinstance(theirs, dict) or set(theirs) != set(expected):
+        raise DamagedCheckpointError(f"{path} is no checkpoint of this version")
     for part, digest in expected.items():
-        if state["identity"][part] != digest:
-            difference = _difference(state["identity"][part], digest) if part == "recipe" else ""
+        if theirs[part] != digest:
+            difference = _difference(theirs[part], digest) if part == "recipe" else ""
             raise ForeignCheckpointError(f"{path} is of another {part}{difference}")
     return state
 

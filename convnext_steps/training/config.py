@@ -1,5 +1,6 @@
 """The training recipe as one value, and the named recipes of the paper."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin
 
@@ -81,7 +82,8 @@ class TrainingConfig:
                 allowed = get_args(option.type)
                 self._require(option.name, value in allowed, f"may be one of {allowed}")
             else:
-                self._require(option.name, value >= 0, "needs to be at least 0")
+                finite = 0 <= value < math.inf
+                self._require(option.name, finite, "needs to be at least 0, and finite")
 
     def recipe(self) -> dict[str, Any]:
         """The fields that decide what is computed, without those of how the work is done."""

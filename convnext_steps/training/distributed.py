@@ -2,14 +2,17 @@
 
 import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from convnext_steps.training.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,24 @@ class Processes:
         yield
         if self.count > 1 and self.local_rank == 0:
             dist.barrier()
+
+    def from_main(self, function: Callable[[], Any]) -> Any:
+        """What a function returns in the first process, in all of them.
+
+        Only the first reads files, so that the others need not see its disk.
+        """
+        if self.count == 1:
+            return function()
+        results: list[Any] = [None, None]  # the value, or the error
+        if self.main:
+            try:
+                results[0] = function()
+            except TrainingError as error:
+                results[1] = error
+        dist.broadcast_object_list(results, src=0)
+        if results[1] is not None:
+            raise results[1]
+        return results[0]
 
     def mean(self, value: float) -> float:
         """The mean of a number over all processes."""

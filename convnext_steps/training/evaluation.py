@@ -35,7 +35,8 @@ def evaluate(
     model.eval()
     processes.same_buffers(model)
     sums = torch.zeros(3, dtype=torch.float64, device=preparation.device)  # correct, loss, count
-    shares = evaluation_batches(len(dataset), processes)  # type: ignore[arg-type]
+    size = len(dataset)  # type: ignore[arg-type]
+    shares = evaluation_batches(size, processes, preparation.config.micro_batch_size)
     for batch in loader(dataset, shares, preparation.config.data_workers):
         images, labels = preparation.for_evaluation(*batch)
         with preparation.autocast():

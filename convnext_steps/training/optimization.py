@@ -37,19 +37,21 @@ def layer_positions(model: nn.Module) -> dict[str, int]:
     As in the official code: a stage is one layer, but of the third stage, and of an isotropic
     network, every three blocks are.
     """
-    keys = {name: _layer(name.split(".")) for name, _ in model.named_parameters()}
+    design = getattr(model, "design", None)
+    offset = 2 if design is not None and design.downsampling == "separate" else 0
+    keys = {name: _layer(name.split("."), offset) for name, _ in model.named_parameters()}
     order = sorted(set(keys.values()))
     return {name: order.index(key) for name, key in keys.items()}
 
 
-def _layer(name: list[str]) -> tuple[int, int]:
-    """Stage and part of the stage, by a parameter's name."""
+def _layer(name: list[str], offset: int) -> tuple[int, int]:
+    """Stage and part of it, by a parameter's name; `offset` layers come before the blocks."""
     if name[0] == "stem" or name[:2] == ["downsample_layers", "0"]:
         return (-1, 0)
     if name[0] == "downsample_layers":
         return (int(name[1]), 0)
     if name[0] == "stages":
-        return (int(name[1]), int(name[2]) // 3 if name[1] == "2" else 0)
+        return (int(name[1]), max(0, int(name[2]) - offset) // 3 if name[1] == "2" else 0)
     if name[0] == "blocks":
         return (0, int(name[1]) // 3)
     return (4, 0)

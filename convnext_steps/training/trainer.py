@@ -23,6 +23,7 @@ from convnext_steps.models.fast_layers import use_fast_layers
 from convnext_steps.training.batches import TrainingBatches, loader, mixed_seed
 from convnext_steps.training.checkpoint import (
     clear,
+    clear_partial,
     identity,
     load_newest,
     save_checkpoint,
@@ -126,6 +127,9 @@ class Trainer:
                     self._save()
         assert evaluation is not None
         self._save_weights("final", evaluation.accuracy)
+        if self.ema is not None:
+            accuracy = self.history[-1]["ema_accuracy"]
+            self._save_weights("final_ema", accuracy, self.ema.module)
         return evaluation
 
     def _begin(self, resume: bool) -> None:
@@ -133,15 +137,23 @@ class Trainer:
         if self.output_dir is None:
             return
         if resume:
-            state = load_newest(self.output_dir, identity(self.model, self.config))
+            state = self.processes.from_main(self._newest)
             if state is not None:
                 self._restore(state)
         if self.processes.main:
             self.output_dir.mkdir(parents=True, exist_ok=True)
+            clear_partial(self.output_dir)
             if self.epoch == 0:
                 clear(self.output_dir)
             lines = "".join(json.dumps(entry) + "\n" for entry in self.history)
             write_bytes(self.output_dir / HISTORY, lines.encode())
+
+    def _newest(self) -> dict[str, Any] | None:
+        assert self.output_dir is not None
+        return load_newest(self.output_dir, self._identity())
+
+    def _identity(self) -> dict[str, str]:
+        return identity(self.model, self.config, self.train_dataset, self.test_dataset)
 
     def _bar(self) -> "tqdm[Any]":
         """A progress bar on standard output, since notebooks paint standard error as an error."""
@@ -250,7 +262,7 @@ class Trainer:
             return
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         state = {name: getattr(self, name) for name in PROGRESS}
-        state |= {"identity": identity(self.model, self.config), **parts}
+        state |= {"identity": self._identity(), **parts}
         save_checkpoint(self.output_dir, self.epoch, state, self.config.keep_checkpoints)
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -270,7 +282,7 @@ class Trainer:
         return parts if self.ema is None else parts | {"ema": self.ema}
 
     def _save_weights(self, name: str, accuracy: float, model: nn.Module | None = None) -> None:
-        if self.output_dir and self.processes.main and self.config.checkpoint_every:
+        if self.output_dir and self.processes.main:
             path = self.output_dir / f"{name}.safetensors"
             save_weights(path, model or self.model, self.config, accuracy)
 

@@ -64,6 +64,7 @@ class PublishedModel:
     macs_224: int  # multiply-adds of convolutions and linear layers
     top1_1k_224: float | None  # per cent
     drop_path_rate: float  # of the training on ImageNet-1K (Table 5)
+    layer_scale: float  # its initial value; 0: none
 
 
 def published_family() -> dict[str, PublishedModel]:
@@ -76,6 +77,7 @@ def published_family() -> dict[str, PublishedModel]:
             macs_224=int(row["conv_linear_macs_224"]),
             top1_1k_224=_number(row["top1_1k_224"]),
             drop_path_rate=_number(row["drop_path_1k"]) or 0.0,
+            layer_scale=_number(row["layer_scale"]) or 0.0,
         )
         for row in csv.DictReader(text.splitlines())
     }

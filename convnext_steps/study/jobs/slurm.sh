@@ -5,7 +5,7 @@
 #   sbatch --array=0-169 slurm.sh --profile quick --seeds 0-9    ten seeds
 #
 # Tasks may be repeated, stopped and requeued: a run that is done is not done again, one that was
-# stopped goes on from its checkpoint. Afterwards, with the same options: convnext-steps report.
+# stopped goes on from its checkpoint. Afterwards: convnext-steps report --profile quick.
 #SBATCH --job-name=convnext-steps
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=1
