@@ -14,7 +14,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convnext_steps.models import depthwise
+from convnext_steps.models import depthwise, fast_run
 from convnext_steps.models.depthwise import DepthwiseConv2d, Job, use_fast_depthwise
 from convnext_steps.models.fast_layers import FastLinear, use_fast_layers
 
@@ -86,7 +86,7 @@ def compare(layer: DepthwiseConv2d, x: Tensor, slope: Tensor, limit: float) -> N
 def test_float32_agrees_with_float64(seed):
     layer, x, slope = random_case(seed)
     torch.set_num_threads(1 + seed % 2)
-    assert is_fast(layer(x))
+    assert is_fast(layer(x)) == (layer.kernel_size[0] > 3)  # there PyTorch's own is as fast
     compare(layer, x, slope, 1e-5)
 
 
@@ -173,14 +173,15 @@ def test_without_openmp_other_threads_do_the_same(monkeypatch):
     layer, x, slope = make(), torch.randn(8, 24, 8, 8), torch.randn(8, 24, 8, 8)
     torch.set_num_threads(2)
     expected = gradients(layer, x, slope)
-    monkeypatch.setattr(depthwise, "_openmp", lambda: None)
+    monkeypatch.setattr(fast_run, "_openmp", lambda: None)
     for value, right in zip(gradients(layer, x, slope), expected, strict=True):
         assert torch.equal(value, right)
 
 
 @needs_numba
 def test_several_python_threads_may_train_at_once():
-    cases = [random_case(seed) for seed in range(4)]
+    cases = [random_case(seed) for seed in range(20)]
+    cases = [case for case in cases if is_fast(case[0](case[1]))][:4]
     expected = [gradients(*case) for case in cases]
     barrier = threading.Barrier(4)
 
@@ -355,7 +356,7 @@ def test_linear_layers_agree_with_float64(shape, out, bias):
     layer, plain = FastLinear(24, out, bias), nn.Linear(24, out, bias, dtype=torch.float64)
     plain.load_state_dict(layer.state_dict())
     x, slope = torch.randn(shape), torch.randn(*shape[:-1], out)
-    assert "_Linear" in type(layer(x).grad_fn).__name__
+    assert "Linear" in type(layer(x).grad_fn).__name__
     expected = gradients(plain, x.double(), slope.double())
     for value, right in zip(gradients(layer, x, slope), expected, strict=True):
         assert error(value, right) < 1e-5
@@ -363,7 +364,7 @@ def test_linear_layers_agree_with_float64(shape, out, bias):
 
 def test_linear_layers_step_aside():
     layer, x = FastLinear(24, 96), torch.randn(5, 24)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.float16):
         assert "_Linear" not in type(layer(x).grad_fn).__name__
     assert "_Linear" not in type(layer.double()(x.double()).grad_fn).__name__
     assert "_Linear" not in type(layer.float().eval()(x).grad_fn).__name__

@@ -32,7 +32,7 @@ def _fields(names: str) -> np.dtype:
 
 
 # What a kernel is told: the convolution's shapes, this call's plan, addresses.
-_JOB = "images channels rows columns out_rows out_columns kernel stride padding half "
+_JOB = "images channels rows columns out_rows out_columns kernel stride padding half wide "
 _CALL = "scratch counter tasks slab_bytes scratch_bytes slab_columns "
 INPUT_GRADIENT = _fields(_JOB + _CALL + "source target taps phases together left")
 WEIGHT_GRADIENT = _fields(_JOB + _CALL + "source gradient total slope_bytes chunk tile")
@@ -326,6 +326,9 @@ def input_gradient(calls):
     clear(slab, call.slab_bytes // VECTOR)
     size = 2 if call.half else 4
     pixel = call.channels * size
+    half_out = 0 if call.wide else call.half
+    size_out = 2 if half_out else 4
+    pixel_out = call.channels * size_out
     blocks = (call.channels + LANES - 1) // LANES
     column = call.together * VECTOR
     row = column * call.slab_columns
@@ -341,8 +344,8 @@ def input_gradient(calls):
         lanes = call.channels - block * LANES
         source = call.source + first_image * call.out_rows * call.out_columns * pixel
         source += block * LANES * size
-        image_bytes = call.rows * call.columns * pixel
-        target = call.target + first_image * image_bytes + block * LANES * size
+        image_bytes = call.rows * call.columns * pixel_out
+        target = call.target + first_image * image_bytes + block * LANES * size_out
         taps = call.taps + block * VECTOR
         for image in range(images):
             for y in range(call.out_rows):
@@ -360,14 +363,14 @@ def input_gradient(calls):
                 for horizontal in range(stride):
                     h = axes[1, horizontal]
                     tap = tap_line + h.last_tap * tap_column
-                    out = target + (y * call.columns + h.first_out) * pixel
+                    out = target + (y * call.columns + h.first_out) * pixel_out
                     if call.together == 1:
                         for n in range(0, h.outs, PIXELS):
                             here = line + (h.start + n + call.left) * VECTOR
                             correlate_pixels(tap, -stride * tap_row, -stride * tap_column, here,
                                              row, VECTOR, rows, h.taps, result)  # fmt: skip
-                            pack_row(result, out + n * stride * pixel, stride * pixel,
-                                     min(PIXELS, h.outs - n), lanes, call.half)  # fmt: skip
+                            pack_row(result, out + n * stride * pixel_out, stride * pixel_out,
+                                     min(PIXELS, h.outs - n), lanes, half_out)  # fmt: skip
                     else:
                         for n in range(h.outs):
                             left = max(0, -h.start - n)  # the columns of taps left of the map
@@ -376,8 +379,8 @@ def input_gradient(calls):
                                 tap - left * stride * tap_column, -stride * tap_row,
                                 -stride * tap_column, line + (h.start + n + left) * column,
                                 row, column, rows, columns, result)  # fmt: skip
-                            pack_row(result, out + n * stride * pixel, image_bytes, images, lanes,
-                                     call.half)  # fmt: skip
+                            pack_row(result, out + n * stride * pixel_out, image_bytes, images,
+                                     lanes, half_out)  # fmt: skip
 
 
 @njit(inline="always")

@@ -1,82 +1,127 @@
-"""Linear layers that train in float32 through oneDNN, where PyTorch takes MKL.
+"""Layers that train faster on processors than PyTorch's, with the same parameters and names.
 
-On AMD processors with AVX-512 oneDNN, which is part of PyTorch as well, multiplies float32 matrices
-twice as fast (measured on Zen 5). The products are the same up to rounding.
+Everywhere else (evaluation, GPU, other types, tracing, export, compilation, counting) they are the
+layers that they stand for.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from convnext_steps.models.convnext import Block
 from convnext_steps.models.depthwise import is_plain_training, use_fast_depthwise
+from convnext_steps.models.fast_functions import gelu, linear, residual
+from convnext_steps.models.fast_run import kernels
 
-
-class FastLinear(nn.Linear):
-    """`nn.Linear` that trains faster in float32 on processors; everywhere else `nn.Linear`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x times the weight plus the bias, (..., in) -> (..., out)."""
-        if not torch.compiler.is_compiling() and self.training and _is_served(x, self.weight):
-            result: Tensor = _Linear.apply(x, self.weight, self.bias)
-            return result
-        return super().forward(x)
+TYPES = (torch.float32, torch.bfloat16)
+LARGE = 8192  # weights of a 1x1 convolution from which on it is faster as a linear layer
 
 
 def use_fast_layers(model: nn.Module) -> nn.Module:
-    """Turn a model's depthwise and linear layers into the fast ones, in place; return the model.
+    """Turn a model's layers into the fast ones, in place; return the model.
 
     Parameters, their names and hooks stay. The model should be channels-last.
     """
     for layer in use_fast_depthwise(model).modules():
-        if type(layer) is nn.Linear:
-            layer.__class__ = FastLinear
+        if type(layer) in FAST and _is_known(layer):
+            layer.__class__ = FAST[type(layer)]
     return model
 
 
-def _is_served(x: Tensor, weight: Tensor) -> bool:
-    """Return whether this call trains plainly in float32 on a processor with oneDNN."""
-    return (
-        x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+class FastLinear(nn.Linear):
+    """`nn.Linear`, by the faster of PyTorch's two libraries."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x times the weight plus the bias, (..., in) -> (..., out)."""
+        if not torch.compiler.is_compiling() and self.training and x.ndim >= 2:
+            kind = _product_type(x, self.weight)
+            if kind is not None and x.shape[-1] == self.in_features:
+                return linear(x, self.weight, self.bias, kind)
+        return super().forward(x)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """`nn.Conv2d` with a kernel of one position, as a linear layer over the channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the channels of each position, (N, in, H, W) -> (N, out, H, W)."""
+        if not torch.compiler.is_compiling() and self.training and x.ndim == 4:
+            kind = _product_type(x, self.weight)
+            if kind is not None and x.shape[1] == self.in_channels:
+                return linear(x, self.weight, self.bias, kind)
+        return super().forward(x)
+
+
+class FastGELU(nn.GELU):
+    """`nn.GELU`, exact, with a faster backward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x times the normal distribution up to x."""
+        if not torch.compiler.is_compiling() and self.training and _has_kernel(x):
+            return gelu(x)
+        return super().forward(x)
+
+
+class FastBlock(Block):
+    """ConvNeXt's `Block`, that scales its branch and adds it in one pass over memory."""
+
+    def add(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Return x + drop_path(gamma * branch), (N, C, H, W) and (N, H, W, C) -> (N, C, H, W)."""
+        gamma = self.gamma
+        if torch.compiler.is_compiling() or not self.training or gamma is None:
+            return super().add(x, branch)
+        plain = is_plain_training(x, gamma) and is_plain_training(branch, gamma)
+        known = x.dtype in TYPES and gamma.dtype == torch.float32 and (
+            branch.dtype == torch.bfloat16 or x.dtype == branch.dtype == torch.float32
+        )  # fmt: skip
+        if not plain or not known or kernels() is None:
+            return super().add(x, branch)
+        factors = self.drop_path(torch.ones(len(x), 1, 1, 1))  # what it would multiply with
+        return residual(x, branch, gamma, factors)
+
+
+FAST: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: FastLinear,
+    nn.Conv2d: PointwiseConv2d,
+    nn.GELU: FastGELU,
+    Block: FastBlock,
+}
+
+
+def _is_known(layer: nn.Module) -> bool:
+    """Return whether the fast class computes what this layer does."""
+    if isinstance(layer, nn.Conv2d):
+        return (
+            layer.kernel_size == layer.stride == (1, 1)
+            and layer.groups == 1
+            and layer.padding == (0, 0)
+            and layer.in_channels * layer.out_channels >= LARGE
+        )
+    return not isinstance(layer, nn.GELU) or layer.approximate == "none"
+
+
+def _product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """Return the type in which a product trains plainly through oneDNN; None if it does not."""
+    kind = x.dtype
+    if torch.is_autocast_enabled("cpu"):
+        kind = torch.get_autocast_dtype("cpu")
+    elif weight.dtype != kind:
+        return None
+    served = (
+        {kind, x.dtype, weight.dtype} <= {*TYPES}
+        and is_plain_training(x, weight)
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and x.ndim >= 2
-        and is_plain_training(x, weight)
+        and (kind == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
+    return kind if served else None
 
 
-def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return left times the transpose of right, by oneDNN."""
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
-    return result
-
-
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        rows = gradient.reshape(-1, len(weight))
-        to_x = to_weight = to_bias = None
-        if ctx.needs_input_grad[0]:
-            to_x = _product(rows, weight.t()).view(x.shape)
-        if ctx.needs_input_grad[1]:
-            to_weight = _weight_gradient(x.view(-1, x.shape[-1]), rows)
-        if ctx.needs_input_grad[2]:
-            to_bias = rows.sum(0)
-        return to_x, to_weight, to_bias
-
-
-def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
-    """Return gradient.t() @ x; oneDNN is fast with the wider of the two as the second factor."""
-    if gradient.shape[1] >= x.shape[1]:
-        return _product(x.t(), gradient.t()).t()
-    return _product(gradient.t(), x.t())
+def _has_kernel(x: Tensor) -> bool:
+    """Return whether the compiled kernels take this tensor, element by element."""
+    return (
+        x.dtype in TYPES
+        and x.requires_grad
+        and is_plain_training(x, x)
+        and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
+        and kernels() is not None
+    )

@@ -1,0 +1,180 @@
+"""What the fast layers compute: the same as PyTorch up to rounding, in less time on processors."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from convnext_steps.models.fast_run import run_with
+
+WIDE = 128  # from so many channels on, oneDNN's float32 weight gradient is faster than MKL's
+LONG = 4096  # rows from which on turning a bfloat16 weight gradient round costs less than it saves
+CHUNK = 16384  # numbers in a task
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, kind: torch.dtype) -> Tensor:
+    """Apply a linear layer or, with a 4-d weight, a 1x1 convolution, in float32 or bfloat16."""
+    result: Tensor = _Linear.apply(x, weight, bias, kind)
+    return result
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Apply GELU to a tensor without gaps."""
+    result: Tensor = _Gelu.apply(x)
+    return result
+
+
+def residual(x: Tensor, branch: Tensor, gamma: Tensor, factors: Tensor) -> Tensor:
+    """Return x + gamma * branch * factors, of a shortcut (N, C, H, W) and a branch (N, H, W, C).
+
+    gamma (C) is a LayerScale, factors (N, ...) are 1 or what stochastic depth drew. The result is
+    float32 and channels-last.
+    """
+    result: Tensor = _Residual.apply(x, branch, gamma, factors)
+    return result
+
+
+class _Linear(torch.autograd.Function):
+    """The products by the faster of PyTorch's libraries.
+
+    oneDNN, a part of PyTorch, multiplies float32 matrices twice as fast as MKL, which PyTorch
+    prefers, on AMD's AVX-512 (Zen 5), and needs less preparation as a linear layer than as a
+    convolution. In both types the weight's gradient is faster with the wider factor at the right.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None,
+                kind: torch.dtype) -> Tensor:  # fmt: skip
+        ctx.shape, ctx.weight_type = weight.shape, weight.dtype
+        ctx.bias_type = None if bias is None else bias.dtype
+        if weight.ndim == 4:
+            x = x.permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view when channels are last
+        x = x.to(kind).contiguous()
+        weight = weight.reshape(weight.shape[:2]).to(kind)
+        ctx.save_for_backward(x, weight)
+        result = _product(x, weight, None if bias is None else bias.to(kind))
+        return result.permute(0, 3, 1, 2) if len(ctx.shape) == 4 else result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        image = len(ctx.shape) == 4
+        rows = (gradient.permute(0, 2, 3, 1) if image else gradient).reshape(-1, len(weight))
+        rows = rows.contiguous()
+        to_x = to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            single = x.dtype == torch.float32
+            to_x = (_product(rows, weight.t()) if single else rows @ weight).view(x.shape)
+            to_x = to_x.permute(0, 3, 1, 2) if image else to_x
+        if ctx.needs_input_grad[1]:
+            to_weight = torch.empty(ctx.shape, dtype=ctx.weight_type)
+            to_weight.view(weight.shape).copy_(_weight_gradient(x.view(-1, x.shape[-1]), rows))
+        if ctx.needs_input_grad[2]:
+            to_bias = rows.sum(0).to(ctx.bias_type)
+        return to_x, to_weight, to_bias, None
+
+
+def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return left times the transpose of right, by oneDNN."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+    return result
+
+
+def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
+    """Return gradient.t() @ x, either way round."""
+    short = x.dtype == torch.bfloat16 and len(x) < LONG
+    if gradient.shape[1] < x.shape[1] or short:
+        return _tall_product(gradient, x)
+    return _tall_product(x, gradient).t()
+
+
+def _tall_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return left.t() @ right."""
+    if left.dtype == torch.float32 and right.shape[1] >= WIDE:
+        return _product(left.t(), right.t())
+    return left.t() @ right
+
+
+class _Gelu(torch.autograd.Function):
+    """GELU with a compiled backward pass; PyTorch's forward pass is as fast as memory already."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return F.gelu(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        if gradient.stride() != x.stride():  # the kernel takes both in the order of memory
+            gradient = torch.empty_like(x).copy_(gradient)
+        target = torch.empty_like(x)
+        run_with(
+            "gelu_gradient",
+            "GELU",
+            x=x.data_ptr(),
+            gradient=gradient.data_ptr(),
+            target=target.data_ptr(),
+            count=x.numel(),
+            chunk=CHUNK,
+            tasks=-(-x.numel() // CHUNK),
+            half=x.dtype == torch.bfloat16,
+        )
+        return target
+
+
+class _Residual(torch.autograd.Function):
+    """Both directions in one pass over memory each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, branch: Tensor, gamma: Tensor, factors: Tensor) -> Tensor:
+        x, branch = x.permute(0, 2, 3, 1).contiguous(), branch.contiguous()
+        ctx.save_for_backward(branch, gamma, factors)
+        target = torch.empty(x.shape)
+        run_with(
+            "residual",
+            "RESIDUAL",
+            x=x.data_ptr(),
+            target=target.data_ptr(),
+            half_x=x.dtype == torch.bfloat16,
+            **_scaling(branch, gamma, factors),
+        )
+        return target.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        branch, gamma, factors = ctx.saved_tensors
+        rows = gradient.permute(0, 2, 3, 1).contiguous()
+        to_branch = torch.empty_like(branch)
+        call = _scaling(branch, gamma, factors)
+        total = torch.empty(call["tasks"], len(gamma))
+        run_with(
+            "residual_gradient",
+            "RESIDUAL_GRADIENT",
+            gradient=rows.data_ptr(),
+            to_branch=to_branch.data_ptr(),
+            total=total.data_ptr(),
+            **call,
+        )
+        return gradient, to_branch, total.sum(0), None
+
+
+def _scaling(branch: Tensor, gamma: Tensor, factors: Tensor) -> dict[str, int]:
+    """Return what both kernels of the residual are told; a task is one of an image's chunks."""
+    images, rows, channels = len(branch), branch.shape[1] * branch.shape[2], len(gamma)
+    chunks = max(1, min(rows, rows * channels // CHUNK))
+    return {
+        "branch": branch.data_ptr(),
+        "gamma": gamma.data_ptr(),
+        "factors": factors.data_ptr(),
+        "rows": rows,
+        "channels": channels,
+        "chunks": chunks,
+        "tasks": images * chunks,
+        "half": branch.dtype == torch.bfloat16,
+    }

@@ -1,0 +1,202 @@
+# mypy: ignore-errors
+"""Compiled loops for what a ConvNeXt does between its matrix products, float32 or bfloat16.
+
+As in depthwise_kernels.py addresses are integers, tasks are drawn from a shared counter, and each
+result is one task's. The inner loops are plain: LLVM turns them into vectors.
+"""
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, cfunc, from_dtype, njit, types
+from numba.extending import intrinsic
+
+from convnext_steps.models.depthwise_kernels import _fields, draw
+
+_CALL = "scratch counter tasks scratch_bytes "
+GELU = _fields(_CALL + "x gradient target count chunk half")
+RESIDUAL = _fields(_CALL + "x branch gamma factors target rows channels chunks half_x half")
+RESIDUAL_GRADIENT = _fields(
+    _CALL + "gradient branch gamma factors to_branch total rows channels chunks half"
+)
+
+# Without these a division could raise, and products would not be fused: no vectors.
+_FAST = {"error_model": "numpy", "fastmath": {"contract"}}
+
+F = np.float32
+ONE, HALF, ZERO, WIDEST = F(1), F(0.5), F(0), F(13)  # beyond 13 the tail is below 1e-38
+LOG2_E, LN_2_HIGH, LN_2_LOW = F(1 / math.log(2)), F(0.693359375), F(-2.12194440e-4)
+ROUND = F(1.5 * 2**23)  # adding it rounds to an integer, kept in the lowest bits
+E2, E3, E4, E5, E6 = (F(1 / math.factorial(n)) for n in range(2, 7))
+DENSITY = F(1 / math.sqrt(2 * math.pi))
+# 1 - erf as in Abramowitz and Stegun 7.1.26, the formula of PyTorch's own float32 GELU; halved.
+P = F(0.3275911 / math.sqrt(2))
+A1, A2, A3, A4, A5 = (
+    F(a / 2) for a in (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+)
+SIXTEEN, TWENTY_THREE = np.uint32(16), np.uint32(23)
+BELOW_HALF, LAST_BIT = np.uint32(0x7FFF), np.uint32(1)
+
+
+def _compile(record):
+    signature = types.void(types.CPointer(from_dtype(record)))
+    return lambda function: cfunc(signature, cache=True, **_FAST)(function)
+
+
+@intrinsic
+def _float(typing, bits):
+    return types.float32(types.uint32), lambda c, b, s, a: b.bitcast(a[0], ir.FloatType())
+
+
+@intrinsic
+def _bits(typing, value):
+    return types.uint32(types.float32), lambda c, b, s, a: b.bitcast(a[0], ir.IntType(32))
+
+
+def _array(kind):
+    """Make a function that takes an address for an array of a type."""
+    result = types.CPointer(kind)
+
+    @intrinsic
+    def pointer(typing, address):
+        def code(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(result))
+
+        return result(types.int64), code
+
+    return pointer
+
+
+floats, halves = _array(types.float32), _array(types.uint16)
+
+
+@njit(**_FAST)
+def widen(half):
+    """Return a bfloat16, the upper half of a float32, as float32."""
+    return _float(np.uint32(half) << SIXTEEN)
+
+
+@njit(**_FAST)
+def narrow(value):
+    """Return the nearest even bfloat16."""
+    bits = _bits(value)
+    rounded = (bits + BELOW_HALF + ((bits >> SIXTEEN) & LAST_BIT)) >> SIXTEEN
+    return np.uint16(rounded if value == value else np.uint32(0x7FC0))
+
+
+@njit(**_FAST)
+def _normal(x):
+    """Return the normal distribution up to x, and exp(-x * x / 2); NaN for NaN."""
+    y = -HALF * x * x
+    shifted = y * LOG2_E + ROUND
+    power = shifted - ROUND
+    r = (y - power * LN_2_HIGH) - power * LN_2_LOW
+    e = ONE + r * (ONE + r * (E2 + r * (E3 + r * (E4 + r * (E5 + r * E6)))))
+    e = _float(_bits(e) + (_bits(shifted) << TWENTY_THREE))
+    t = ONE / (ONE + P * abs(x))
+    tail = t * (A1 + t * (A2 + t * (A3 + t * (A4 + t * A5)))) * e
+    return (tail if x < ZERO else ONE - tail), e
+
+
+@njit(**_FAST)
+def _slope(x):
+    x = -WIDEST if x < -WIDEST else x
+    x = WIDEST if x > WIDEST else x
+    share, e = _normal(x)
+    return share + x * DENSITY * e
+
+
+@_compile(GELU)
+def gelu_gradient(calls):
+    """Multiply the result's gradient by the slope of GELU; a task is `chunk` numbers."""
+    call = carray(calls, 1)[0]
+    while True:
+        task = draw(call.counter)
+        if task >= call.tasks:
+            break
+        first = task * call.chunk
+        count = min(call.chunk, call.count - first)
+        if call.half:
+            x, g = halves(call.x + 2 * first), halves(call.gradient + 2 * first)
+            target = halves(call.target + 2 * first)
+            for i in range(count):
+                target[i] = narrow(widen(g[i]) * _slope(widen(x[i])))
+        else:
+            x32, g32 = floats(call.x + 4 * first), floats(call.gradient + 4 * first)
+            target32 = floats(call.target + 4 * first)
+            for i in range(count):
+                target32[i] = g32[i] * _slope(x32[i])
+
+
+@njit(**_FAST)
+def _rows(task, chunks, rows):
+    """Return the first row of a task and the one after its last."""
+    image, chunk = task // chunks, task % chunks
+    return image * rows + chunk * rows // chunks, image * rows + (chunk + 1) * rows // chunks
+
+
+@_compile(RESIDUAL)
+def residual(calls):
+    """Add the scaled branch to the shortcut; a task is one of an image's `chunks`."""
+    call = carray(calls, 1)[0]
+    channels = call.channels
+    gamma, factors = floats(call.gamma), floats(call.factors)
+    while True:
+        task = draw(call.counter)
+        if task >= call.tasks:
+            break
+        factor = factors[task // call.chunks]
+        first, last = _rows(task, call.chunks, call.rows)
+        for row in range(first, last):
+            start = row * channels
+            target = floats(call.target + 4 * start)
+            if call.half_x:
+                x = halves(call.x + 2 * start)
+                branch = halves(call.branch + 2 * start)
+                for c in range(channels):
+                    target[c] = widen(x[c]) + gamma[c] * widen(branch[c]) * factor
+            elif call.half:
+                x32 = floats(call.x + 4 * start)
+                branch = halves(call.branch + 2 * start)
+                for c in range(channels):
+                    target[c] = x32[c] + gamma[c] * widen(branch[c]) * factor
+            else:
+                x32 = floats(call.x + 4 * start)
+                branch32 = floats(call.branch + 4 * start)
+                for c in range(channels):
+                    target[c] = x32[c] + gamma[c] * branch32[c] * factor
+
+
+@_compile(RESIDUAL_GRADIENT)
+def residual_gradient(calls):
+    """Scale the result's gradient to the branch's, and sum gamma's over a task's rows."""
+    call = carray(calls, 1)[0]
+    channels = call.channels
+    gamma, factors = floats(call.gamma), floats(call.factors)
+    while True:
+        task = draw(call.counter)
+        if task >= call.tasks:
+            break
+        factor = factors[task // call.chunks]
+        first, last = _rows(task, call.chunks, call.rows)
+        total = floats(call.total + 4 * task * channels)
+        for c in range(channels):
+            total[c] = ZERO
+        for row in range(first, last):
+            start = row * channels
+            gradient = floats(call.gradient + 4 * start)
+            if call.half:
+                branch = halves(call.branch + 2 * start)
+                to_branch = halves(call.to_branch + 2 * start)
+                for c in range(channels):
+                    slope = gradient[c] * factor
+                    to_branch[c] = narrow(slope * gamma[c])
+                    total[c] += slope * widen(branch[c])
+            else:
+                branch32 = floats(call.branch + 4 * start)
+                to_branch32 = floats(call.to_branch + 4 * start)
+                for c in range(channels):
+                    slope = gradient[c] * factor
+                    to_branch32[c] = slope * gamma[c]
+                    total[c] += slope * branch32[c]

@@ -1,0 +1,94 @@
+"""Finding the kernels that numba compiles, and running them on PyTorch's own threads."""
+
+import ctypes
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+VECTOR = 64  # bytes of a vector, as in depthwise_kernels.py
+
+Record = np.ndarray[Any, np.dtype[Any]]  # what a kernel is told, one row of named integers
+
+
+@cache
+def kernels() -> tuple[ModuleType, ...] | None:
+    """Import the compiled kernels, when first needed; None where numba is missing or fails."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    try:
+        from convnext_steps.models import depthwise_kernels, fast_kernels
+    except Exception as error:  # numba is an option: whatever ails it, training must go on
+        warnings.warn(f"networks train slowly, numba fails: {error}", stacklevel=2)
+        return None
+    return depthwise_kernels, fast_kernels
+
+
+@cache
+def attribute(name: str) -> Any:
+    """Return a kernel, or the type of its record, from whichever module has it."""
+    for module in kernels() or ():
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise LookupError(name)
+
+
+def run(name: str, call: Record) -> None:
+    """Run a kernel on as many threads as PyTorch's operators use."""
+    function, address = _function(name)
+    threads, size = int(call["tasks"][0]), int(call["scratch_bytes"][0])
+    if threads > 1:
+        threads = min(threads, torch.get_num_threads())
+    counter = np.zeros(2, np.int64)  # the next task, the next thread
+    call["counter"] = counter.ctypes.data
+    if size:
+        scratch = torch.empty(threads * size + VECTOR, dtype=torch.uint8)
+        call["scratch"] = -(-scratch.data_ptr() // VECTOR) * VECTOR
+    here = call.ctypes.data
+    if threads == 1:
+        function(here)
+    elif (openmp := _openmp()) is not None:
+        openmp(address, here, threads, 0)
+    else:
+        pool = _pool(os.getpid())
+        for helper in [pool.submit(function, here) for _ in range(threads)]:
+            helper.result()
+
+
+def run_with(name: str, kind: str, **values: int) -> None:
+    """Run a kernel that needs no plan, on a record of these values, others being zero."""
+    fields = attribute(kind)
+    numbers = tuple(values.get(field, 0) for field in fields.names)
+    run(name, np.array([numbers], fields))
+
+
+@cache
+def _function(name: str) -> tuple[Callable[[int], None], int]:
+    """Return a kernel as a C function, which runs without Python's lock, and its address."""
+    kernel = attribute(name)
+    return kernel.ctypes, kernel.address
+
+
+@cache
+def _openmp() -> Callable[[int, int, int, int], None] | None:
+    """Return the entry to PyTorch's own threads; others would compete with them for the cores."""
+    try:
+        entry = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, OSError, TypeError):  # another OpenMP, or Windows
+        return None
+    entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    entry.restype = None
+    return entry
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Return threads of this very process: a fork's child inherits none."""
+    return ThreadPoolExecutor(os.cpu_count(), f"kernels-{process}")

@@ -1,0 +1,207 @@
+"""The fast layers against float64 and PyTorch's own, and wherever they must step aside."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from convnext_steps.models import fast_layers
+from convnext_steps.models.convnext import Block, ConvNeXt
+from convnext_steps.models.design import scaled
+from convnext_steps.models.fast_layers import (
+    FastBlock,
+    FastGELU,
+    PointwiseConv2d,
+    use_fast_layers,
+)
+from convnext_steps.models.fast_run import kernels
+from convnext_steps.models.network import Network
+from convnext_steps.models.roadmap import roadmap
+
+needs_numba = pytest.mark.skipif(kernels() is None, reason="numba is not installed")
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+
+
+@pytest.fixture(autouse=True, params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def error(value: Tensor, expected: Tensor) -> float:
+    return float((value.double() - expected).norm() / expected.norm())
+
+
+def values_and_gradients(function, inputs, slope: Tensor) -> list[Tensor]:
+    inputs = [x.detach().clone(memory_format=torch.preserve_format) for x in inputs]
+    result = function(*(x.requires_grad_() for x in inputs))
+    result.backward(slope.to(result.dtype))
+    return [result.detach(), *(x.grad for x in inputs)]
+
+
+def name_of(result: Tensor) -> str:
+    return type(result.grad_fn).__name__
+
+
+@needs_numba
+@pytest.mark.parametrize("kind", LIMITS)
+@pytest.mark.parametrize("shape", [(3, 5, 7, 24), (1, 1), (2, 40000), (4, 12, 6, 6)])
+def test_gelu_agrees_with_float64(kind, shape):
+    torch.manual_seed(0)
+    x, slope = (3 * torch.randn(shape)).to(kind), torch.randn(shape).to(kind)
+    if len(shape) == 4:
+        x = x.to(memory_format=torch.channels_last)
+    expected = values_and_gradients(F.gelu, [x.double()], slope.double())
+    assert "Gelu" in name_of(FastGELU()(x.requires_grad_()))
+    for value, right in zip(values_and_gradients(FastGELU(), [x], slope), expected, strict=True):
+        assert value.dtype == kind
+        assert error(value, right) < LIMITS[kind]
+
+
+@needs_numba
+@pytest.mark.parametrize("kind", LIMITS)
+def test_gelu_at_the_ends(kind):
+    x = torch.tensor([-300.0, -13, -5, -0.0, 0, 5, 13, 300], dtype=kind, requires_grad=True)
+    FastGELU()(x).backward(torch.ones(8, dtype=kind))
+    expected = torch.tensor([0, 0, -7.146e-6, 0.5, 0.5, 1, 1, 1])
+    torch.testing.assert_close(x.grad.float(), expected, rtol=1e-2, atol=2e-7)
+    x = torch.tensor([torch.nan, 1.0], dtype=kind, requires_grad=True)
+    FastGELU()(x).backward(torch.tensor([1.0, torch.nan], dtype=kind))
+    assert x.grad.isnan().all()
+
+
+@needs_onednn
+@pytest.mark.parametrize("kind", LIMITS)
+@pytest.mark.parametrize("sizes", [(32, 256, 5), (256, 32, 5), (64, 128, 40), (130, 64, 1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_pointwise_convolutions_agree_with_float64(kind, sizes, bias):
+    torch.manual_seed(0)
+    inside, outside, side = sizes
+    plain = nn.Conv2d(inside, outside, 1, bias=bias)
+    reference = copy.deepcopy(plain).double()
+    (layer,) = use_fast_layers(nn.Sequential(plain))
+    assert type(layer) is PointwiseConv2d
+    x, slope = torch.randn(3, inside, side, side), torch.randn(3, outside, side, side)
+    half = kind == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        found = values_and_gradients(layer, [x], slope)
+        assert "Linear" in name_of(layer(x)) or not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    expected = values_and_gradients(reference, [x.double()], slope.double())
+    for value, right in zip(found, expected, strict=True):
+        assert error(value, right) < LIMITS[kind]
+    for value, right in zip(layer.parameters(), reference.parameters(), strict=True):
+        assert value.grad.dtype == torch.float32
+        assert error(value.grad, right.grad) < LIMITS[kind]
+
+
+def make_block(drop_path: float = 0.0) -> Block:
+    return Block(24, drop_path, 0.3).train()
+
+
+@needs_numba
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+@pytest.mark.parametrize("kinds", [(torch.float32, torch.float32), (torch.float32, torch.bfloat16),
+                                   (torch.bfloat16, torch.bfloat16)])  # fmt: skip
+def test_scaled_sums_agree_with_float64(kinds, drop_path):
+    plain = make_block(drop_path)
+    (block,) = use_fast_layers(nn.Sequential(copy.deepcopy(plain)))
+    assert type(block) is FastBlock
+    reference = copy.deepcopy(plain).double()
+    torch.manual_seed(0)
+    x, branch = torch.randn(6, 24, 9, 7).to(kinds[0]), torch.randn(6, 9, 7, 24).to(kinds[1])
+    slope = torch.randn(6, 24, 9, 7)
+    assert "Residual" in name_of(block.add(x, branch))
+    torch.manual_seed(1)  # both draw the same branches
+    found = values_and_gradients(block.add, [x, branch], slope)
+    torch.manual_seed(1)
+    expected = values_and_gradients(reference.add, [x.double(), branch.double()], slope.double())
+    for value, right in zip(found[:2], expected[:2], strict=True):
+        assert error(value, right) < (1e-5 if value.dtype == torch.float32 else 1e-2)
+    assert error(found[2], expected[2]) < LIMITS[kinds[1]]
+    assert error(block.gamma.grad, reference.gamma.grad) < 1e-5
+
+
+def test_the_state_dict_stays():
+    model = ConvNeXt((1, 1), (96, 192), num_classes=5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    after = use_fast_layers(model).state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("model", ["convnext", "separate_downsampling", "layer_norm"])
+def test_training_losses_agree(model, precision):
+    torch.manual_seed(0)
+    if model == "convnext":
+        plain: nn.Module = ConvNeXt((1, 2), (48, 96), num_classes=5, drop_path_rate=0.2)
+    else:
+        design = scaled(roadmap("tiny")[model].design, width=1 / 8, stem_stride=2)
+        plain = Network(design, num_classes=5)
+    plain.to(memory_format=torch.channels_last)
+    fast = use_fast_layers(copy.deepcopy(plain))
+    losses = [train(each, precision) for each in (plain, fast)]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-4 if precision == "fp32" else 3e-2)
+
+
+def train(model: nn.Module, precision: str) -> list[float]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(8, 3, 32, 32, generator=generator)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.arange(8) % 5
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-3, fused=True)
+    torch.manual_seed(2)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def small() -> ConvNeXt:
+    return ConvNeXt((1, 1), (48, 96), num_classes=5)
+
+
+def test_evaluation_and_counting_are_pytorchs():
+    plain, x = small(), torch.randn(2, 3, 32, 32)
+    fast = use_fast_layers(copy.deepcopy(plain))
+    assert torch.equal(plain.eval()(x), fast.eval()(x))
+    counts = []
+    for model in (plain.train(), fast.train()):
+        with FlopCounterMode(display=False) as counter:
+            model(x).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
+def test_compilation_and_tracing_are_pytorchs():
+    fast, x = use_fast_layers(small()), torch.randn(2, 3, 32, 32)
+    compiled = torch.compile(fast, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), fast(x), rtol=1e-4, atol=1e-5)
+    graph = str(torch.jit.trace(fast, x, check_trace=False).inlined_graph)
+    assert "aten::gelu" in graph
+    assert "PythonOp" not in graph
+
+
+def test_without_numba_they_are_pytorchs(monkeypatch):
+    monkeypatch.setattr(fast_layers, "kernels", lambda: None)
+    x = torch.randn(2, 24, 4, 4, requires_grad=True)
+    assert "Gelu" not in name_of(FastGELU()(x)).replace("GeluBackward0", "")
+    (block,) = use_fast_layers(nn.Sequential(make_block()))
+    assert "Residual" not in name_of(block.add(x, torch.randn(2, 4, 4, 24)))
+
+
+def test_tanh_gelu_and_small_convolutions_stay():
+    model = nn.Sequential(nn.GELU("tanh"), nn.Conv2d(8, 8, 1), nn.Conv2d(128, 128, 1, stride=2))
+    kinds = [type(layer) for layer in model]
+    assert [type(layer) for layer in use_fast_layers(model)] == kinds
