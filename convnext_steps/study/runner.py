@@ -84,7 +84,11 @@ class Runner:
                 self.waiting.remove(run)
             elif claim(folder, self.results):
                 self.waiting.remove(run)
-                self.active.append(self._start(run, folder))
+                try:
+                    self.active.append(self._start(run, folder))
+                except OSError as error:
+                    self._failed(run, folder, str(error))
+                    release(folder)
 
     def _start(self, run: Run, folder: Path) -> Worker:
         self.attempts[run] += 1
@@ -110,16 +114,16 @@ class Runner:
         try:
             finish(worker.run, worker.folder)
         except ResultError as error:
-            self._failed(worker, str(error))
+            self._failed(worker.run, worker.folder, str(error))
         release(worker.folder)
 
-    def _failed(self, worker: Worker, error: str) -> None:
-        record_failure(worker.folder, error, self.attempts[worker.run])
-        if self.attempts[worker.run] < ATTEMPTS:
-            self.waiting.append(worker.run)
-            tqdm.write(f"{worker.run.name} is tried again: {error}", file=sys.stderr)
+    def _failed(self, run: Run, folder: Path, error: str) -> None:
+        record_failure(folder, error, self.attempts[run])
+        if self.attempts[run] < ATTEMPTS:
+            self.waiting.append(run)
+            tqdm.write(f"{run.name} is tried again: {error}", file=sys.stderr)
         else:
-            self.errors[worker.run] = error
+            self.errors[run] = error
 
     @contextlib.contextmanager
     def _stopping(self) -> Iterator[None]:
