@@ -73,7 +73,7 @@ def start_notebook(
 
 def log_of(output: Path) -> Path:
     """The file with papermill's messages beside an executed notebook."""
-    return output.with_name(f".{output.name}.log.partial")
+    return output.with_name(f".{output.name}.log")
 
 
 def last_line(output: Path) -> str:
