@@ -102,7 +102,7 @@ def test_killed_at_ten_random_moments_and_resumed_ends_with_the_same_bits(tmp_pa
     while kills < 10:
         process = run([*alone, str(killed)])
         try:
-            process.communicate(timeout=generator.uniform(0.3, 1.0) * duration)
+            process.communicate(timeout=generator.uniform(0.2, 0.75) * duration)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()

@@ -2,8 +2,6 @@
 
 import json
 import os
-import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -150,34 +148,6 @@ def test_two_runners_share_a_study(finished, tmp_path) -> None:
     assert no_leftovers(tmp_path)
 
 
-def test_killed_at_random_moments_a_study_ends_like_an_undisturbed_one(finished, tmp_path) -> None:
-    """SIGKILL of a kernel, of a worker and of the runner, in turn, at random moments."""
-    generator, kills = random.Random(0), 0
-    while kills < 9:
-        process = study(tmp_path, start_new_session=True)
-        deadline = time.monotonic() + generator.uniform(3, 14)
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.05)
-        if process.poll() is not None:
-            assert results_without_times(tmp_path) == results_without_times(finished)
-            shutil.rmtree(tmp_path / "smoke")
-            continue
-        kernels = kernels_below(process.pid)
-        workers = children_of(process.pid)
-        target = [kernels, workers, [process.pid]][kills % 3] or [process.pid]
-        os.kill(target[0], signal.SIGKILL)
-        kills += 1
-        if target != [process.pid]:  # the runner goes on, until it is killed too
-            time.sleep(1)
-            process.kill()
-        process.communicate()
-    process = study(tmp_path)
-    _, err = process.communicate(timeout=400)
-    assert process.returncode == 0, err
-    assert results_without_times(tmp_path) == results_without_times(finished)
-    assert no_leftovers(tmp_path)
-
-
 def no_leftovers(results: Path) -> bool:
     partial = [path for path in results.rglob("*") if "partial" in path.name]
     return partial == [] and not list(results.rglob("checkpoint-*"))
@@ -209,12 +179,6 @@ def kernels_below(pid: int) -> list[int]:
         family |= {child for child, parent, _ in processes() if parent in family}
     return [
         child for child, _, command in processes() if child in family and "ipykernel" in command
-    ]
-
-
-def children_of(pid: int) -> list[int]:
-    return [
-        child for child, parent, command in processes() if parent == pid and "worker" in command
     ]
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from convnext_steps.study.report import report
 from convnext_steps.study.results import RESULT
 from convnext_steps.study.runfolder import status
 from convnext_steps.study.runner import StudyError, run_study
+from convnext_steps.training.files import write_bytes
 
 
 def add_study(commands: Commands) -> None:
@@ -87,7 +89,9 @@ def study_command(options: argparse.Namespace) -> None:
     if newest and not (executed.exists() and executed.stat().st_mtime > newest):
         parameters = {"PROFILE": options.profile, "REGIME": options.regime}
         parameters["RESULTS"] = str(options.results.resolve())
-        execute_notebook("trajectory", executed, parameters)
+        with tempfile.TemporaryDirectory() as scratch:  # another runner may be doing the same
+            execute_notebook("trajectory", Path(scratch, executed.name), parameters)
+            write_bytes(executed, Path(scratch, executed.name).read_bytes())
     if newest:
         report_command(options)
     if failures:

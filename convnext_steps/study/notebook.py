@@ -110,4 +110,4 @@ def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> 
         raise
     if failed:
         raise NotebookError(f"{notebook.name} failed: {last_line(output)} (see {output})")
-    log_of(output).unlink()
+    log_of(output).unlink(missing_ok=True)
