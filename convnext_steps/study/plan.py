@@ -53,6 +53,14 @@ PROFILES = {
                 evaluate_every=4,
             ),
         ),
+        Profile(
+            name="standard",
+            description="every step on the whole of Fashion-MNIST, in hours",
+            data="fashion_mnist",
+            train_images=None,
+            scale={"width": 1 / 8, "stem_stride": 2},
+            recipe=TrainingConfig(max_epochs=2, batch_size=64, random_shift=2, horizontal_flip=0.5),
+        ),
     )
 }
 
