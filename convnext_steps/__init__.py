@@ -1,26 +1,34 @@
-"""How a ResNet becomes a ConvNeXt: every step of the roadmap, built, counted and trained."""
+"""How a ResNet becomes a ConvNeXt: every step of the roadmap, built, counted and trained.
 
-from convnext_steps.measure.diff import step_diff
-from convnext_steps.measure.flops import count_flops
-from convnext_steps.models.convnext import (
-    ConvNeXt,
-    ConvNeXtIsotropic,
-    convnext_base,
-    convnext_isotropic_base,
-    convnext_isotropic_large,
-    convnext_isotropic_small,
-    convnext_large,
-    convnext_small,
-    convnext_tiny,
-    convnext_xlarge,
-)
-from convnext_steps.models.design import Design, scaled
-from convnext_steps.models.network import Network
-from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.plots import plot_trajectory
-from convnext_steps.study.results import load_results
-from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.trainer import Trainer
+The names below are imported when they are asked for: `convnext-steps doctor` has to speak where
+PyTorch or torchvision cannot be imported.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convnext_steps.measure.diff import step_diff
+    from convnext_steps.measure.flops import count_flops
+    from convnext_steps.models.convnext import (
+        ConvNeXt,
+        ConvNeXtIsotropic,
+        convnext_base,
+        convnext_isotropic_base,
+        convnext_isotropic_large,
+        convnext_isotropic_small,
+        convnext_large,
+        convnext_small,
+        convnext_tiny,
+        convnext_xlarge,
+    )
+    from convnext_steps.models.design import Design, scaled
+    from convnext_steps.models.network import Network
+    from convnext_steps.models.roadmap import roadmap
+    from convnext_steps.study.plots import plot_trajectory
+    from convnext_steps.study.results import load_results
+    from convnext_steps.training.config import TrainingConfig
+    from convnext_steps.training.trainer import Trainer
 
 __all__ = [
     "ConvNeXt",
@@ -44,3 +52,29 @@ __all__ = [
     "scaled",
     "step_diff",
 ]
+
+_MODULES = {
+    "Design": "models.design",
+    "Network": "models.network",
+    "Trainer": "training.trainer",
+    "TrainingConfig": "training.config",
+    "count_flops": "measure.flops",
+    "load_results": "study.results",
+    "plot_trajectory": "study.plots",
+    "roadmap": "models.roadmap",
+    "scaled": "models.design",
+    "step_diff": "measure.diff",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _MODULES.get(name, "models.convnext")  # the published family
+    value = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

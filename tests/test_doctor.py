@@ -1,18 +1,21 @@
 """convnext-steps doctor: every check failing gives its remedy, in one line."""
 
-import argparse
 import importlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections import namedtuple
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 
+import convnext_steps
+from convnext_steps import cli
 from convnext_steps.cli import doctor
 from convnext_steps.study import installation, machine, runner
 from convnext_steps.study.installation import Finding
@@ -22,9 +25,7 @@ GIB = 2**30
 
 
 def run(capsys, *arguments: str) -> tuple[int, list[str]]:
-    parser = argparse.ArgumentParser()
-    doctor.add_doctor(parser.add_subparsers())
-    options = parser.parse_args(["doctor", *arguments])
+    options = cli.parse(["doctor", *arguments])
     code = options.command(options)
     return code, capsys.readouterr().out.splitlines()
 
@@ -327,3 +328,35 @@ def test_a_driver_whose_gpu_pytorch_does_not_see(monkeypatch, driver, level) -> 
     finding = machine.gpus()
     assert finding.level == level
     assert ("https://pytorch.org" in finding.remedy) == (level == "warn")
+
+
+# --- An installation so broken that the library cannot be imported --------------------------
+
+
+@pytest.fixture
+def broken_torchvision(tmp_path) -> dict[str, str]:
+    """An environment whose torchvision fails as one does that was built for another torch."""
+    (tmp_path / "torchvision").mkdir()
+    error = 'raise RuntimeError("operator torchvision::nms does not exist")\n'
+    (tmp_path / "torchvision" / "__init__.py").write_text(error)
+    project = str(Path(convnext_steps.__file__).parents[1])
+    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(tmp_path), project])}
+
+
+def test_a_torchvision_that_cannot_be_imported(broken_torchvision, tmp_path) -> None:
+    command = [sys.executable, "-m", "convnext_steps"]
+    keywords = {"capture_output": True, "text": True, "cwd": tmp_path, "env": broken_torchvision}
+    told = subprocess.run([*command, "doctor"], **keywords)
+    assert told.returncode == 1
+    assert told.stderr == ""
+    (line,) = [line for line in told.stdout.splitlines() if line[6:].startswith("torch, ")]
+    assert line.startswith("fail  torch, torchvision")
+    assert "operator torchvision::nms does not exist; pip install 'torch==2." in line
+    assert len(told.stdout.splitlines()) == len(doctor.checks(tmp_path))
+
+    stopped = subprocess.run([*command, "steps"], **keywords)
+    assert stopped.returncode == 1
+    assert stopped.stderr == (
+        "convnext-steps: RuntimeError: operator torchvision::nms does not exist; "
+        "`convnext-steps doctor` says what to do\n"
+    )

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from convnext_steps import cli
-from convnext_steps.study.notebook import NotebookError, execute_notebook
+from convnext_steps.study.errors import NotebookError
+from convnext_steps.study.notebook import execute_notebook
 from convnext_steps.study.plan import plan
 from convnext_steps.study.results import PARTIAL_RESULT, read_result
 

@@ -3,18 +3,31 @@
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+import convnext_steps
 from convnext_steps import roadmap
 from convnext_steps.models.paper import published_family
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CONDA_NAMES = {"torch": "pytorch"}
+
+
+def test_every_public_name_is_there_and_nothing_heavy_is_imported_for_it_before() -> None:
+    for name in convnext_steps.__all__:
+        assert getattr(convnext_steps, name).__name__ == name
+    assert set(convnext_steps.__all__) <= set(dir(convnext_steps))
+    with pytest.raises(AttributeError, match="has no attribute 'convnext_tinny'"):
+        _ = convnext_steps.convnext_tinny
+    program = "import sys, convnext_steps.cli; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n"
 
 
 def split(requirement: str) -> tuple[str, str]:

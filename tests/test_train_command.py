@@ -16,7 +16,7 @@ SMALL = ["--data", "synthetic", "--train-images", "64", "--batch-size", "32", "-
 
 
 def parse(*arguments: str):
-    return cli._parser().parse_args(["train", "gelu", "--output", "out", *arguments])
+    return cli.parse(["train", "gelu", "--output", "out", *arguments])
 
 
 def test_every_field_of_the_recipe_is_an_option() -> None:
@@ -44,7 +44,7 @@ def test_a_recipe_by_name_with_some_fields_changed() -> None:
     ("model", "rate"), [("convnext_small", 0.4), ("convnext_isotropic_base", 0.2), ("gelu", 0.1)]
 )
 def test_the_family_has_its_own_stochastic_depth(model, rate) -> None:
-    parsed = cli._parser().parse_args(["train", model, "--output", "o", "--recipe", "paper"])
+    parsed = cli.parse(["train", model, "--output", "o", "--recipe", "paper"])
     assert config_from(parsed).drop_path_rate == rate
 
 

@@ -1,19 +1,26 @@
-"""The command line: one module for each group of commands."""
+"""The command line: one module for each group of commands, imported when one of them is called."""
 
 import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 
-from convnext_steps.cli.bench import add_bench
-from convnext_steps.cli.doctor import add_doctor
-from convnext_steps.cli.roadmap import add_roadmap
-from convnext_steps.cli.study import add_notebook, add_study
-from convnext_steps.cli.train import add_train
-from convnext_steps.study.notebook import NotebookError
-from convnext_steps.study.runner import StudyError
+from convnext_steps.study.errors import NotebookError, StudyError
+from convnext_steps.study.installation import first_line
 from convnext_steps.training.errors import TrainingError
 
+COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --help
+    "steps": ("roadmap", "the roadmap, counted, beside the paper's numbers"),
+    "show": ("roadmap", "one step: the paper's claim, the change, the counts"),
+    "study": ("study", "train the steps that have no result yet, then report"),
+    "status": ("study", "which runs are done, running, failed, missing"),
+    "report": ("study", "table and figure of the results so far"),
+    "notebook": ("study", "execute a notebook with papermill, its parameters checked"),
+    "train": ("train", "train one step or one published model on any data set"),
+    "bench": ("bench", "time a model against a public peer, or find where a study's time goes"),
+    "doctor": ("doctor", "whether a study can run here, and what to do where it can't"),
+}
 EXAMPLES = """examples:
   convnext-steps steps                           the roadmap, counted, beside the paper's numbers
   convnext-steps show gelu                       one step: the paper's claim, the change, the counts
@@ -30,9 +37,9 @@ EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 2 for a user's mistake, 1 for failed runs."""
-    options = _parser().parse_args(arguments)
     warnings.showwarning = _one_line
     try:
+        options = parse(sys.argv[1:] if arguments is None else arguments)
         return int(options.command(options) or 0)
     except (NotebookError, StudyError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
@@ -50,7 +57,8 @@ def _one_line(message: Warning | str, *_: object, **__: object) -> None:
     print(f"convnext-steps: {message}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of the command that is called; only its own module is imported."""
     parser = argparse.ArgumentParser(
         prog="convnext-steps",
         description="How a ResNet becomes a ConvNeXt, step by step.",
@@ -58,10 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add_roadmap(commands)
-    add_study(commands)
-    add_notebook(commands)
-    add_train(commands)
-    add_bench(commands)
-    add_doctor(commands)
-    return parser
+    for name, (module, line) in COMMANDS.items():
+        command = commands.add_parser(name, help=line)
+        if [name] == list(arguments[:1]):
+            try:
+                add = getattr(import_module(f"{__name__}.{module}"), f"add_{name}")
+            except Exception as error:  # a broken installation can raise anything
+                remedy = "`convnext-steps doctor` says what to do"
+                command.exit(1, f"convnext-steps: {first_line(error)}; {remedy}\n")
+            add(command)
+    return parser.parse_args(arguments)

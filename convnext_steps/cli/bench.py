@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from convnext_steps.cli.options import Commands
 from convnext_steps.measure.speed import Speed, Work, measure_speeds, ratio
 from convnext_steps.models import convnext
 from convnext_steps.models.design import scaled
@@ -25,6 +24,8 @@ from convnext_steps.study.results import PARTIAL_RESULT, environment, read_resul
 from convnext_steps.study.runner import parameters
 from convnext_steps.training.files import write_bytes
 
+DESCRIPTION = """Time one model, alone or in turn with a peer in the same process, and print the
+ratio with its spread; or time one run of a study from start to result."""
 EXAMPLES = """examples:
   convnext-steps bench convnext_tiny --precision bf16 --against timm
   convnext-steps bench separate_downsampling --profile quick --threads 1 --against pytorch
@@ -33,16 +34,10 @@ EXAMPLES = """examples:
 """
 
 
-def add_bench(commands: Commands) -> None:
-    """The command and its options."""
-    parser = commands.add_parser(
-        "bench",
-        help="time a model against a public peer, or find where a study's time goes",
-        description="Time one model, alone or in turn with a peer in the same process, and print "
-        "the ratio with its spread; or time one run of a study from start to result.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a step, or convnext_tiny, ...")
     parser.add_argument("--against", choices=("pytorch", "torchvision", "timm"), help="the peer")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")

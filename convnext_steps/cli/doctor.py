@@ -11,13 +11,11 @@ from convnext_steps.study.installation import Finding, first_line
 REMEDY = "mend what failed above first; else set up anew, with make setup or pip install -e ."
 
 
-def add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The command and its option."""
-    parser = commands.add_parser(
-        "doctor",
-        help="whether a study can run here, and what to do where it can't",
-        description="Check the installation and the machine; each finding is one line, with its "
-        "remedy. The exit code is 1 where something failed.",
+def add_doctor(parser: argparse.ArgumentParser) -> None:
+    """Its option."""
+    parser.description = (
+        "Check the installation and the machine; each finding is one line, with its remedy. "
+        "The exit code is 1 where something failed."
     )
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="the results folder, default results"

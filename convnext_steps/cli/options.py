@@ -2,11 +2,8 @@
 
 import argparse
 from pathlib import Path
-from typing import TypeAlias
 
 from convnext_steps.study.plan import PROFILES
-
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_regime(parser: argparse.ArgumentParser) -> None:

@@ -2,25 +2,27 @@
 
 import argparse
 
-from convnext_steps.cli.options import Commands, add_regime
+from convnext_steps.cli.options import add_regime
 from convnext_steps.measure.compare import compare_counts, errata
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.models.roadmap import find_step, roadmap
 
 
-def add_roadmap(commands: Commands) -> None:
-    """The two commands."""
-    steps = commands.add_parser("steps", help="the roadmap, counted, beside the paper's numbers")
-    add_regime(steps)
-    steps.set_defaults(command=print_steps)
-    show = commands.add_parser("show", help="one step: the paper's claim, the change, the counts")
-    show.add_argument("step", metavar="STEP", help="a name from `convnext-steps steps`")
-    add_regime(show)
-    show.add_argument(
+def add_steps(parser: argparse.ArgumentParser) -> None:
+    """The options of the command steps."""
+    add_regime(parser)
+    parser.set_defaults(command=print_steps)
+
+
+def add_show(parser: argparse.ArgumentParser) -> None:
+    """The options of the command show."""
+    parser.add_argument("step", metavar="STEP", help="a name from `convnext-steps steps`")
+    add_regime(parser)
+    parser.add_argument(
         "--resolution", type=int, default=224, help="side of the image to count at, default 224"
     )
-    show.set_defaults(command=show_step)
+    parser.set_defaults(command=show_step)
 
 
 def print_steps(options: argparse.Namespace) -> None:

@@ -7,54 +7,53 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from convnext_steps.cli.options import Commands, add_plan, add_results
+from convnext_steps.cli.options import add_plan, add_results
 from convnext_steps.models.roadmap import roadmap
+from convnext_steps.study.errors import StudyError
 from convnext_steps.study.notebook import execute_notebook
 from convnext_steps.study.plan import Run, find_profile, plan
 from convnext_steps.study.report import report
 from convnext_steps.study.results import RESULT
 from convnext_steps.study.runfolder import status
-from convnext_steps.study.runner import StudyError, run_study
+from convnext_steps.study.runner import run_study
 from convnext_steps.training.files import write_bytes
 
 
-def add_study(commands: Commands) -> None:
-    """The commands study, status and report."""
-    study = commands.add_parser(
-        "study",
-        help="train the steps that have no result yet, then report",
-        description="Train every step that has no result yet, each in a notebook of its own, "
-        "then write the table and the figure. Stopped at any time, it goes on where it was.",
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """The options of the command study."""
+    parser.description = (
+        "Train every step that has no result yet, each in a notebook of its own, then write the "
+        "table and the figure. Stopped at any time, it goes on where it was."
     )
-    add_plan(study)
-    study.add_argument(
+    add_plan(parser)
+    parser.add_argument(
         "--index",
         type=int,
         metavar="K",
         help="do the K-th run of the plan only, from 0, unreported",
     )
-    study.add_argument("--workers", type=int, help="runs at once; default: one a core")
-    study.set_defaults(command=study_command)
-    status_parser = commands.add_parser(
-        "status", help="which runs are done, running, failed, missing"
-    )
-    add_plan(status_parser)
-    status_parser.set_defaults(command=status_command)
-    report_parser = commands.add_parser("report", help="table and figure of the results so far")
-    add_results(report_parser)
-    report_parser.set_defaults(command=report_command)
+    parser.add_argument("--workers", type=int, help="runs at once; default: one a core")
+    parser.set_defaults(command=study_command)
 
 
-def add_notebook(commands: Commands) -> None:
-    """The command notebook."""
-    notebook = commands.add_parser(
-        "notebook",
-        help="execute a notebook with papermill, its parameters checked",
-        description="Execute a notebook with papermill. Unknown parameters are refused.",
-    )
-    notebook.add_argument("name", metavar="NAME", help="a notebook of notebooks/, or a path")
-    notebook.add_argument("output", type=Path, metavar="OUTPUT", help="the executed notebook")
-    notebook.add_argument(
+def add_status(parser: argparse.ArgumentParser) -> None:
+    """The options of the command status."""
+    add_plan(parser)
+    parser.set_defaults(command=status_command)
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """The options of the command report."""
+    add_results(parser)
+    parser.set_defaults(command=report_command)
+
+
+def add_notebook(parser: argparse.ArgumentParser) -> None:
+    """The options of the command notebook."""
+    parser.description = "Execute a notebook with papermill. Unknown parameters are refused."
+    parser.add_argument("name", metavar="NAME", help="a notebook of notebooks/, or a path")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the executed notebook")
+    parser.add_argument(
         "-p",
         dest="parameters",
         action="append",
@@ -62,7 +61,7 @@ def add_notebook(commands: Commands) -> None:
         metavar="NAME=VALUE",
         help="a value for the parameters cell, paths from notebooks/ on; may be given again",
     )
-    notebook.set_defaults(command=notebook_command)
+    parser.set_defaults(command=notebook_command)
 
 
 def study_command(options: argparse.Namespace) -> None:

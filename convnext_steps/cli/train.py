@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args, get_origin
 
 from torch import nn
 
-from convnext_steps.cli.options import Commands
 from convnext_steps.models import convnext
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import roadmap, unknown
@@ -33,15 +32,10 @@ EXAMPLES = """examples:
 """
 
 
-def add_train(commands: Commands) -> None:
-    """The command and its options, one for each field of `TrainingConfig`."""
-    parser = commands.add_parser(
-        "train",
-        help="train one step or one published model on any data set",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """Its options, one for each field of `TrainingConfig`."""
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step such as gelu, or convnext_tiny, ...")
     parser.add_argument("--output", type=Path, required=True, help="folder for all that is written")
     parser.add_argument("--regime", default="tiny", help="of a step: tiny (the default) or base")

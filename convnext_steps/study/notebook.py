@@ -11,10 +11,7 @@ from typing import Any
 import yaml
 
 from convnext_steps.models.roadmap import unknown
-
-
-class NotebookError(RuntimeError):
-    """A notebook's cell failed; the message says how and where to look."""
+from convnext_steps.study.errors import NotebookError
 
 
 def find_notebook(name: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from convnext_steps.study.errors import StudyError
 from convnext_steps.study.lease import HEARTBEAT_SECONDS, claim, keep, release
 from convnext_steps.study.notebook import check_parameters, find_notebook, start_notebook
 from convnext_steps.study.plan import Run
@@ -26,10 +27,6 @@ from convnext_steps.study.runfolder import (
 
 ATTEMPTS = 2
 POLL_SECONDS = 0.2
-
-
-class StudyError(RuntimeError):
-    """Runs of a study failed; the message says which and why."""
 
 
 @dataclass
