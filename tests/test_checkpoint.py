@@ -164,8 +164,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, step) -> None:
 
 def test_a_checkpoint_of_another_data_set_is_refused(tmp_path) -> None:
     stopped(tmp_path, 9)
-    other = trainer(tmp_path)
-    other.train_dataset = synthetic(True, 256)
+    model, test = trainer(tmp_path).model, synthetic(False, 40)
+    other = Trainer(model, synthetic(True, 256), test, CONFIG, tmp_path, progress=False)
     with (
         pytest.warns(UserWarning, match="another data set"),
         pytest.raises(TrainingError, match="another data set"),

@@ -15,7 +15,7 @@ from convnext_steps.study import lease
 from convnext_steps.study.lease import LEASE, Owner, claim, claims, holder, keep, release
 from convnext_steps.study.plan import plan
 from convnext_steps.study.runfolder import prepare, record_failure, status
-from convnext_steps.training.trainer import HISTORY
+from convnext_steps.training.output import HISTORY
 
 
 @pytest.fixture

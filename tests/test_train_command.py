@@ -109,6 +109,8 @@ def test_finetuning_begins_with_given_weights_and_a_small_head(tmp_path, capsys)
         (["gelu", "--output", "out", *SMALL, "--batch-size", "100"], "do not fill a batch"),
         (["gelu", "--output", "out", "--max-epochs", "inf"], "max_epochs is inf"),
         (["gelu", "--output", "/dev/null/out", *SMALL], "cannot write to the folder"),
+        (["convnext_tiny", "--output", "out", *SMALL, "--resolution", "16"], "at least 32 pixels"),
+        (["separate_downsampling", "--output", "out", *SMALL, "--resolution", "16"], "16x16 are"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from convnext_steps.cli.options import find_model
 from convnext_steps.measure.speed import Speed, Work, measure_speeds, ratio
-from convnext_steps.models import convnext
 from convnext_steps.models.design import scaled
 from convnext_steps.models.fast_layers import use_fast_layers
 from convnext_steps.models.network import Network
-from convnext_steps.models.paper import published_family
-from convnext_steps.models.roadmap import roadmap, unknown
+from convnext_steps.models.roadmap import Step
 from convnext_steps.study.notebook import find_notebook, start_notebook
 from convnext_steps.study.plan import find_profile, plan
 from convnext_steps.study.results import PARTIAL_RESULT, environment, read_result
@@ -119,15 +118,11 @@ def build(options: argparse.Namespace, work: Work) -> nn.Module:
     Raises:
         ValueError: there is no such model.
     """
-    steps = roadmap(options.regime)
-    if options.model in steps:
+    model = find_model(options.model, options.regime)
+    if isinstance(model, Step):
         scale = find_profile(options.profile).scale if options.profile else {}
-        design = scaled(steps[options.model].design, **scale)
-        return Network(design, work.num_classes, work.in_channels)
-    if options.model not in published_family():
-        raise ValueError(unknown("model", options.model, (*steps, *published_family())))
-    builder = getattr(convnext, options.model)
-    return builder(num_classes=work.num_classes, in_channels=work.in_channels)
+        return Network(scaled(model.design, **scale), work.num_classes, work.in_channels)
+    return model(num_classes=work.num_classes, in_channels=work.in_channels)
 
 
 def peer(options: argparse.Namespace, work: Work) -> nn.Module:

@@ -1,8 +1,14 @@
 """Options that several commands share."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
+from torch import nn
+
+from convnext_steps.models import convnext
+from convnext_steps.models.paper import published_family
+from convnext_steps.models.roadmap import Step, roadmap, unknown
 from convnext_steps.study.plan import PROFILES
 
 
@@ -30,3 +36,18 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="the results folder, default results"
     )
+
+
+def find_model(name: str, regime: str) -> Step | Callable[..., nn.Module]:
+    """A step of the roadmap, or the builder of a model of the published family.
+
+    Raises:
+        ValueError: there is no such model; the message has the nearest name.
+    """
+    steps, family = roadmap(regime), published_family()
+    if name in steps:
+        return steps[name]
+    if name in family:
+        builder: Callable[..., nn.Module] = getattr(convnext, name)
+        return builder
+    raise ValueError(unknown("model", name, (*steps, *family)))

@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from torch import nn
 
-from convnext_steps.models import convnext
+from convnext_steps.cli.options import find_model
 from convnext_steps.models.paper import published_family
-from convnext_steps.models.roadmap import roadmap, unknown
+from convnext_steps.models.roadmap import Step, unknown
 from convnext_steps.study.runner import check_writable
 from convnext_steps.training.config import RECIPES, TrainingConfig
 from convnext_steps.training.data import SOURCES, ImageData, load_data
@@ -74,8 +74,8 @@ def train_command(options: argparse.Namespace) -> None:
     check_writable(options.output)
     seed_everything(config.seed)
     model = build(options, train, config)
-    with _tensorboard(options) as log:
-        trainer = Trainer(model, train, test, config, options.output, log=log)
+    trainer = Trainer(model, train, test, config, options.output)
+    with _tensorboard(options) as trainer.log:
         evaluation = trainer.train(resume=options.resume)
     if trainer.processes.main:
         print(f"{evaluation.accuracy:.2f} % of {evaluation.count:,} test images")
@@ -114,20 +114,16 @@ def build(options: argparse.Namespace, data: ImageData, config: TrainingConfig) 
     Raises:
         ValueError: there is no such model, or the weights do not fit it.
     """
-    steps = roadmap(options.regime)
+    model = find_model(options.model, options.regime)
     shape = {"num_classes": data.num_classes, "in_channels": data.channels}
-    if options.model in steps:
+    if isinstance(model, Step):
         if options.pretrained:
             raise ValueError("--pretrained goes with the published family, not with a step")
-        return steps[options.model].build(**shape, drop_path_rate=config.drop_path_rate)
-    family = published_family()
-    if options.model not in family:
-        raise ValueError(unknown("model", options.model, (*steps, *family)))
-    builder = getattr(convnext, options.model)
-    published = {"layer_scale_init_value": family[options.model].layer_scale}
+        return model.build(**shape, drop_path_rate=config.drop_path_rate)
+    published = {"layer_scale_init_value": published_family()[options.model].layer_scale}
     if options.recipe == "finetune":
         published["head_init_scale"] = 0.001
-    return builder(options.pretrained, **shape, **published, drop_path_rate=config.drop_path_rate)
+    return model(options.pretrained, **shape, **published, drop_path_rate=config.drop_path_rate)
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ class Classifier(nn.Module):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.head_init_scale = head_init_scale
-        self.stride = stride
+        self.smallest_side = stride
 
     def _add_head(self, dim: int) -> None:
         """Close the network and draw its weights, in the authors' order."""
@@ -124,10 +124,10 @@ class Classifier(nn.Module):
             wanted = f"(N, {self.in_channels}, H, W)"
             raise ValueError(f"this model takes images {wanted}, not {tuple(x.shape)}")
         height, width = x.shape[-2:]
-        if min(height, width) < self.stride:
+        if min(height, width) < self.smallest_side:
             raise ValueError(
                 f"images of {height} x {width} are too small for this model: "
-                f"the smallest side that works is {self.stride}"
+                f"the smallest side that works is {self.smallest_side}"
             )
 
 

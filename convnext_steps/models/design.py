@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from convnext_steps.models.choices import check_choices
+
 
 @dataclass(frozen=True)
 class Design:
@@ -27,19 +29,7 @@ class Design:
     downsampling: Literal["in_block", "separate"] = "in_block"
 
     def __post_init__(self) -> None:
-        choices = {
-            "stem": ("resnet", "patchify"),
-            "stem_stride": (2, 4),
-            "layout": ("bottleneck", "inverted", "depthwise_first"),
-            "activation": ("relu", "gelu"),
-            "activations_per_block": (1, 3),
-            "norm": ("batch", "layer"),
-            "norms_per_block": (1, 3),
-            "downsampling": ("in_block", "separate"),
-        }
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field} is {getattr(self, field)!r}; it may be one of {allowed}")
+        check_choices(self)
         if len(self.depths) != 4 or min(self.depths) < 1:
             raise ValueError(f"depths is {self.depths}; it needs four numbers of at least 1")
         if self.width < 1:

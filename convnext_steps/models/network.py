@@ -91,6 +91,7 @@ class Network(nn.Module):
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate is {drop_path_rate}; it needs to be in [0, 1)")
         self.design = design
+        self.smallest_side = design.smallest_side
         rates = torch.linspace(0, drop_path_rate, sum(design.depths), device="cpu").tolist()
         self.stem = stem(design, in_channels)
         self.stages = nn.Sequential()
@@ -104,10 +105,10 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""
-        if min(x.shape[-2:]) < self.design.smallest_side:
+        if min(x.shape[-2:]) < self.smallest_side:
             raise ValueError(
                 f"images of {x.shape[-2]}x{x.shape[-1]} are too small for this network; "
-                f"it needs at least {self.design.smallest_side} pixels a side"
+                f"it needs at least {self.smallest_side} pixels a side"
             )
         x = self.stem(x)
         x = self.stages(x)

@@ -15,7 +15,7 @@ from convnext_steps.study.results import (
     write_json,
 )
 from convnext_steps.training.checkpoint import clear
-from convnext_steps.training.trainer import HISTORY
+from convnext_steps.training.output import HISTORY
 
 PARTIAL_NOTEBOOK = "run_step.partial.ipynb"
 NOTEBOOK = "run_step.ipynb"

@@ -13,7 +13,8 @@ def check_fit(model: nn.Module, dataset: Dataset[Any]) -> None:
     """Look at the first image of a data set.
 
     Raises:
-        TrainingError: there is none, or its channels or the data set's classes are not the model's.
+        TrainingError: there is none, it is too small, or its channels or the data set's classes are
+            not the model's.
     """
     if len(dataset) == 0:  # type: ignore[arg-type]
         raise TrainingError("the training set has no images")
@@ -23,6 +24,12 @@ def check_fit(model: nn.Module, dataset: Dataset[Any]) -> None:
         raise TrainingError(
             f"the images have {image.shape[0]} channels, the network takes {first.in_channels}; "
             f"build it with in_channels={image.shape[0]}"
+        )
+    smallest = getattr(model, "smallest_side", 1)
+    if min(image.shape[-2:]) < smallest:
+        raise TrainingError(
+            f"images of {image.shape[-2]}x{image.shape[-1]} are too small for the network; "
+            f"it needs at least {smallest} pixels a side"
         )
     classes = output_classes(model)
     if isinstance(dataset, ImageData) and 0 < classes < dataset.num_classes:

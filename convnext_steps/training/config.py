@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_origin
+
+from convnext_steps.models.choices import check_choices
 
 
 def _option(default: Any, meaning: str) -> Any:
@@ -76,13 +78,10 @@ class TrainingConfig:
         unit = ("warmup_fraction", "label_smoothing", "momentum", "layer_decay", "drop_path_rate")
         for name in (*unit, "ema_decay", "horizontal_flip", "random_erasing"):
             self._require(name, 0 <= getattr(self, name) <= 1, "needs to be in [0, 1]")
+        check_choices(self)
         for option in fields(self):
-            value = getattr(self, option.name)
-            if get_origin(option.type) is Literal:
-                allowed = get_args(option.type)
-                self._require(option.name, value in allowed, f"may be one of {allowed}")
-            else:
-                finite = 0 <= value < math.inf
+            if get_origin(option.type) is not Literal:
+                finite = 0 <= getattr(self, option.name) < math.inf
                 self._require(option.name, finite, "needs to be at least 0, and finite")
 
     def recipe(self) -> dict[str, Any]:

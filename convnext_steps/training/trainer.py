@@ -1,6 +1,5 @@
 """One training run: a model, two data sets and a recipe, in one process or many."""
 
-import json
 import math
 import random
 import sys
@@ -21,24 +20,16 @@ from tqdm import tqdm
 
 from convnext_steps.models.fast_layers import use_fast_layers
 from convnext_steps.training.batches import TrainingBatches, loader, mixed_seed
-from convnext_steps.training.checkpoint import (
-    clear,
-    clear_partial,
-    identity,
-    load_newest,
-    save_checkpoint,
-    save_weights,
-)
+from convnext_steps.training.checkpoint import identity
 from convnext_steps.training.checks import check_fit
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import join
 from convnext_steps.training.errors import TrainingError
 from convnext_steps.training.evaluation import Evaluation, evaluate
-from convnext_steps.training.files import write_bytes
 from convnext_steps.training.optimization import build_optimizer, build_schedule
+from convnext_steps.training.output import Output
 from convnext_steps.training.preparation import Preparation
 
-HISTORY = "history.jsonl"
 LOGS_PER_RUN = 50
 PROGRESS = ("step", "epoch", "best", "history", "seconds")  # fields that a checkpoint holds
 
@@ -91,7 +82,8 @@ class Trainer:
         self.compiled: nn.Module = torch.compile(self.model) if configs.compile else self.model  # type: ignore[assignment]
         self.network = self.processes.wrap(self.compiled)
         self.train_dataset, self.test_dataset = train_dataset, test_dataset
-        self.output_dir = Path(output_dir) if output_dir else None
+        own = identity(model, configs, train_dataset, test_dataset) if output_dir else {}
+        self.output = Output(output_dir, self.processes, configs, own)
         self.progress = progress and self.processes.main
         self.log = log
         size = len(train_dataset)  # type: ignore[arg-type]
@@ -112,7 +104,9 @@ class Trainer:
         Args:
             resume: go on from the newest checkpoint in `output_dir`, where there is one.
         """
-        self._begin(resume)
+        if resume and (state := self.output.newest()) is not None:
+            self._restore(state)
+        self.output.begin(self.history, anew=self.epoch == 0)
         epochs = math.ceil(self.total_steps / self.batches.steps)
         evaluation = self.evaluate() if self.epoch == epochs else None
         with self._bar() as bar:
@@ -124,36 +118,13 @@ class Trainer:
                     bar.set_postfix(accuracy=f"{evaluation.accuracy:.2f} %")
                 every = self.config.checkpoint_every
                 if every and (self.epoch % every == 0 or self.epoch == epochs):
-                    self._save()
+                    self.output.save(self.epoch, self._state())
         assert evaluation is not None
-        self._save_weights("final", evaluation.accuracy)
+        self.output.save_weights("final", self.model, evaluation.accuracy)
         if self.ema is not None:
             accuracy = self.history[-1]["ema_accuracy"]
-            self._save_weights("final_ema", accuracy, self.ema.module)
+            self.output.save_weights("final_ema", self.ema.module, accuracy)
         return evaluation
-
-    def _begin(self, resume: bool) -> None:
-        """Prepare the output folder: go on from its newest checkpoint, or clear it."""
-        if self.output_dir is None:
-            return
-        if resume:
-            state = self.processes.from_main(self._newest)
-            if state is not None:
-                self._restore(state)
-        if self.processes.main:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            clear_partial(self.output_dir)
-            if self.epoch == 0:
-                clear(self.output_dir)
-            lines = "".join(json.dumps(entry) + "\n" for entry in self.history)
-            write_bytes(self.output_dir / HISTORY, lines.encode())
-
-    def _newest(self) -> dict[str, Any] | None:
-        assert self.output_dir is not None
-        return load_newest(self.output_dir, self._identity())
-
-    def _identity(self) -> dict[str, str]:
-        return identity(self.model, self.config, self.train_dataset, self.test_dataset)
 
     def _bar(self) -> "tqdm[Any]":
         """A progress bar on standard output, since notebooks paint standard error as an error."""
@@ -244,7 +215,7 @@ class Trainer:
         self._log(entry)
         if accuracy > self.best:
             self.best = accuracy
-            self._save_weights("best", accuracy, model)
+            self.output.save_weights("best", model, accuracy)
         return evaluation
 
     def _log(self, entry: dict[str, float]) -> None:
@@ -252,18 +223,12 @@ class Trainer:
         self.history.append(entry)
         if self.log and self.processes.main:
             self.log(entry)
-        if self.output_dir and self.processes.main:
-            with (self.output_dir / HISTORY).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+        self.output.log(entry)
 
-    def _save(self) -> None:
-        """Write a checkpoint of everything that the next epoch depends on."""
-        if self.output_dir is None or not self.processes.main:
-            return
+    def _state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        state = {name: getattr(self, name) for name in PROGRESS}
-        state |= {"identity": self._identity(), **parts}
-        save_checkpoint(self.output_dir, self.epoch, state, self.config.keep_checkpoints)
+        return {name: getattr(self, name) for name in PROGRESS} | parts
 
     def _restore(self, state: dict[str, Any]) -> None:
         for name in PROGRESS:
@@ -280,11 +245,6 @@ class Trainer:
             "scaler": self.scaler,
         }
         return parts if self.ema is None else parts | {"ema": self.ema}
-
-    def _save_weights(self, name: str, accuracy: float, model: nn.Module | None = None) -> None:
-        if self.output_dir and self.processes.main:
-            path = self.output_dir / f"{name}.safetensors"
-            save_weights(path, model or self.model, self.config, accuracy)
 
 
 def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
