@@ -7,7 +7,7 @@ import pytest
 
 from convnext_steps import cli
 from convnext_steps.cli.study import parse_seeds
-from convnext_steps.study import runner
+from convnext_steps.study import local
 from convnext_steps.training import data
 
 
@@ -84,7 +84,7 @@ def test_a_results_folder_that_cannot_be_written(capsys, tmp_path) -> None:
 
 def test_a_damaged_archive_stops_a_study_before_it_begins(capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.setitem(data.SHA256, "t10k-images-idx3-ubyte", "0" * 64)
-    monkeypatch.setattr(runner, "start_notebook", None)
+    monkeypatch.setattr(local, "start_notebook", None)
     code, _, error = run(capsys, "study", "--results", str(tmp_path))
     assert code == 2
     assert "t10k-images-idx3-ubyte.gz is damaged" in error

@@ -17,7 +17,7 @@ import torchvision
 import convnext_steps
 from convnext_steps import cli
 from convnext_steps.cli import doctor
-from convnext_steps.study import installation, machine, runner
+from convnext_steps.study import installation, machine
 from convnext_steps.study.installation import Finding
 from convnext_steps.training import data
 
@@ -274,7 +274,7 @@ def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path) -> None:
     ],
 )
 def test_memory_for_a_run_on_each_core(monkeypatch, memory, level, text) -> None:
-    monkeypatch.setattr(runner, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "cores", lambda: 8)
     monkeypatch.setattr(machine, "memory", lambda: memory)
     finding = machine.cores_and_memory()
     assert (finding.level, str(finding)) == (level, text)

@@ -108,7 +108,7 @@ def test_status_tells_each_state_and_its_reason(tmp_path, capsys) -> None:
     entry = {"step": 30, "total_steps": 40}
     (running.folder(tmp_path) / HISTORY).write_text(json.dumps(entry) + "\n")
     failed.folder(tmp_path).mkdir(parents=True)
-    record_failure(failed.folder(tmp_path), "ValueError: why", 2)
+    record_failure(failed.folder(tmp_path), "ValueError: why")
     interrupted.folder(tmp_path).mkdir(parents=True)
     prepare(interrupted, interrupted.folder(tmp_path))
     assert status(running, tmp_path).state == "running"

@@ -17,10 +17,10 @@ from convnext_steps.models.design import scaled
 from convnext_steps.models.fast_layers import use_fast_layers
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import Step
+from convnext_steps.study.local import parameters
 from convnext_steps.study.notebook import find_notebook, start_notebook
 from convnext_steps.study.plan import find_profile, plan
 from convnext_steps.study.results import PARTIAL_RESULT, environment, read_result
-from convnext_steps.study.runner import parameters
 from convnext_steps.training.files import write_bytes
 
 DESCRIPTION = """Time one model, alone or in turn with a peer in the same process, and print the

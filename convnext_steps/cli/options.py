@@ -38,6 +38,26 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """--backend and --address."""
+    parser.add_argument(
+        "--backend",
+        choices=("local", "ray"),
+        default="local",
+        help="local: processes of this machine (the default); ray: tasks of a Ray cluster, whose "
+        "nodes all have this package and the results folder",
+    )
+    parser.add_argument(
+        "--address",
+        help="of a running Ray cluster, such as auto; without it, Ray runs on this machine alone",
+    )
+
+
+def backend(options: argparse.Namespace) -> tuple[str, str | None]:
+    """Which backend, and its address: who names an address means Ray."""
+    return "ray" if options.address else options.backend, options.address
+
+
 def find_model(name: str, regime: str) -> Step | Callable[..., nn.Module]:
     """A step of the roadmap, or the builder of a model of the published family.
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from convnext_steps.cli.options import add_plan, add_results
+from convnext_steps.cli.options import add_backend, add_plan, add_results, backend
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.errors import StudyError
 from convnext_steps.study.notebook import execute_notebook
@@ -23,7 +23,8 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     """The options of the command study."""
     parser.description = (
         "Train every step that has no result yet, each in a notebook of its own, then write the "
-        "table and the figure. Stopped at any time, it goes on where it was."
+        "table and the figure. Stopped at any time, it goes on where it was. Several runners may "
+        "share a results folder, and with Ray all nodes of the cluster need to."
     )
     add_plan(parser)
     parser.add_argument(
@@ -32,7 +33,10 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="do the K-th run of the plan only, from 0, unreported",
     )
-    parser.add_argument("--workers", type=int, help="runs at once; default: one a core")
+    parser.add_argument(
+        "--workers", type=int, help="runs at once; default: one a core, or as the cluster takes"
+    )
+    add_backend(parser)
     parser.set_defaults(command=study_command)
 
 
@@ -74,11 +78,11 @@ def study_command(options: argparse.Namespace) -> None:
             raise ValueError(
                 f"--index is {options.index}; the plan's runs are 0 to {len(runs) - 1}"
             )
-        run_study([runs[options.index]], options.results, workers=1)
+        run_study([runs[options.index]], options.results, 1, *backend(options))
         return
     failures = None
     try:
-        if run_study(runs, options.results, options.workers) == 0:
+        if run_study(runs, options.results, options.workers, *backend(options)) == 0:
             print(f"all {len(runs)} runs are done already")
     except StudyError as error:  # the runs that were completed are reported all the same
         failures = error

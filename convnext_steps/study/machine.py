@@ -41,8 +41,6 @@ def _disk(folder: Path, remedy: str, worst: Level) -> Finding:
 
 def cores_and_memory() -> Finding:
     """How many cores there are, and whether the memory is enough for a run on each."""
-    from convnext_steps.study.runner import cores
-
     count, size = cores(), memory()
     if size is None:
         return Finding("ok", f"{count} cores, memory not known")
@@ -50,6 +48,13 @@ def cores_and_memory() -> Finding:
     if size < count * WORKER:
         return Finding("warn", message, f"use --workers {max(1, size // WORKER)}")
     return Finding("ok", message)
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def memory() -> int | None:

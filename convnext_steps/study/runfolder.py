@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from convnext_steps.study.lease import claims, holder
+from convnext_steps.study.lease import LEASE, claims, holder
 from convnext_steps.study.notebook import last_line, log_of
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import (
@@ -57,12 +57,18 @@ def finish(run: Run, folder: Path) -> None:
     log_of(partial).unlink(missing_ok=True)
     clear(folder)
     write_json(folder / RESULT, result)
-    (folder / PARTIAL_RESULT).unlink()
+    (folder / PARTIAL_RESULT).unlink(missing_ok=True)
 
 
-def record_failure(folder: Path, error: str, attempts: int) -> None:
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a kill right after the result was written left beside it."""
+    for name in (PARTIAL_RESULT, LEASE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def record_failure(folder: Path, error: str) -> None:
     """Keep why a run failed, for `status`."""
-    write_json(folder / FAILURE, {"error": error, "attempts": attempts})
+    write_json(folder / FAILURE, {"error": error})
 
 
 def progress(folder: Path) -> float:

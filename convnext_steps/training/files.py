@@ -30,3 +30,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file."""
     with atomic_file(path) as file:
         file.write(content)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, before any work.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to the folder {folder}: {error}") from None

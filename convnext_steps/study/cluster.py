@@ -1,0 +1,97 @@
+"""Runs as tasks of Ray Core, on one machine or many that share the results folder."""
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from convnext_steps.study.backends import Outcome
+from convnext_steps.study.installation import first_line
+from convnext_steps.study.local import LocalAttempt
+from convnext_steps.study.machine import cores
+from convnext_steps.study.plan import Run
+
+LOST_NODES = 10  # times that a task is begun again because its node or its worker is gone
+POLL_SECONDS = 0.5
+STOP_SECONDS = 10.0
+
+
+class RayBackend:
+    """Attempts as tasks, begun again elsewhere when their node is lost.
+
+    Each takes a GPU where the cluster has some, else a core. All are queued at once, so that a
+    cluster that grows by demand sees it.
+
+    Args:
+        address: of a running cluster, such as "auto"; without one, a cluster of this machine alone
+            is made and ended.
+
+    Raises:
+        ValueError: Ray is not installed, or there is no cluster at the address.
+    """
+
+    workers = sys.maxsize
+
+    def __init__(self, address: str | None = None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError:
+            raise ValueError("--backend ray needs: pip install 'convnext-steps[ray]'") from None
+        self.ray: Any = ray
+        self.references: list[Any] = []
+        own = {} if address else {"num_cpus": cores(), "include_dashboard": False}
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        try:
+            self.ray.init(address or "local", **own, **quiet)
+        except ConnectionError as error:
+            raise ValueError(f"no Ray cluster at {address}: {first_line(error)}") from None
+        self.gpus = int(max(node["Resources"].get("GPU", 0) for node in self.ray.nodes()))
+        self.task = self.ray.remote(max_retries=LOST_NODES)(attempt)
+
+    def start(self, run: Run, results: Path) -> "RayAttempt":
+        """Queue one attempt."""
+        needs = {"num_gpus": 1} if self.gpus else {"num_cpus": 1}
+        reference = self.task.options(name=run.name, **needs).remote(run, results.resolve())
+        self.references.append(reference)
+        return RayAttempt(self.ray, reference)
+
+    def close(self) -> None:
+        """Give stopped tasks the time to end their processes and leases."""
+        self.ray.wait(self.references, num_returns=len(self.references), timeout=STOP_SECONDS)
+        self.ray.shutdown()
+
+
+class RayAttempt:
+    """One attempt somewhere in the cluster."""
+
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self.ray, self.reference = ray, reference
+        self.future = reference.future()
+
+    def outcome(self) -> Outcome | None:
+        """What came of it; None while it is queued or lasts."""
+        if not self.future.done():
+            return None
+        try:
+            outcome: Outcome = self.future.result()
+        except self.ray.exceptions.RayError as error:
+            return Outcome("failed", first_line(error))
+        return outcome
+
+    def stop(self) -> None:
+        """Interrupt the task, which ends its process and its lease."""
+        self.ray.cancel(self.reference)
+
+
+def attempt(run: Run, results: Path) -> Outcome:
+    """One attempt from its beginning to its end, in a worker of Ray."""
+    local = LocalAttempt(run, results)
+    try:
+        while (outcome := local.outcome()) is None:
+            time.sleep(POLL_SECONDS)
+        return outcome
+    finally:
+        local.stop()

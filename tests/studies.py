@@ -1,0 +1,57 @@
+"""What the tests of whole studies share."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from convnext_steps.study.results import RESULT, read_result
+
+TIMES = ("seconds", "checksum")  # the checksum covers the times
+
+
+def study(results: Path, *options: str, **keywords) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "convnext_steps", "study", "--profile", "smoke"]
+    command += ["--results", str(results), *options]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords
+    )
+
+
+def results_without_times(folder: Path) -> dict[str, dict]:
+    found = {}
+    for path in sorted(folder.rglob(RESULT)):
+        result = read_result(path)
+        for name in TIMES:
+            del result[name]
+        found[str(path.relative_to(folder))] = result
+    return found
+
+
+def no_leftovers(results: Path) -> bool:
+    partial = [path for path in results.rglob("*") if "partial" in path.name]
+    return partial == [] and not list(results.rglob("checkpoint-*"))
+
+
+def wait_for(path: Path, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def kernels_below(pid: int) -> list[int]:
+    """The notebook kernels among the descendants of a process."""
+    family = {pid}
+    for _ in range(4):
+        family |= {child for child, parent, _ in processes() if parent in family}
+    return [
+        child for child, _, command in processes() if child in family and "ipykernel" in command
+    ]
+
+
+def processes() -> list[tuple[int, int, str]]:
+    """Identifier, parent and command of every process."""
+    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout
+    rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
+    return [(int(pid), int(parent), "".join(command)) for pid, parent, *command in rows]

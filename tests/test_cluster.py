@@ -1,0 +1,69 @@
+"""Studies on a Ray cluster: the same results, with or without a node that is lost."""
+
+import json
+import os
+import sys
+
+import pytest
+from studies import no_leftovers, results_without_times, study, wait_for
+
+from convnext_steps import cli
+from convnext_steps.study.lease import LEASE, Owner
+from convnext_steps.study.plan import plan
+
+
+def test_without_ray_it_is_one_line_and_writes_nothing(capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    results = tmp_path / "results"
+    for options in (["--backend", "ray"], ["--address", "auto"]):
+        assert cli.main(["study", "--profile", "smoke", "--results", str(results), *options]) == 2
+        error = capsys.readouterr().err
+        assert error == "convnext-steps: --backend ray needs: pip install 'convnext-steps[ray]'\n"
+    assert not results.exists()
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head and a second node, of one core each."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    utils = pytest.importorskip("ray.cluster_utils")
+    node = {"num_cpus": 1, "include_dashboard": False}
+    cluster = utils.Cluster(initialize_head=True, head_node_args=node)
+    cluster.second = cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+def owners(results) -> set[int]:
+    """The processes that have a lease of some run."""
+    return {Owner(**json.loads(path.read_text())).pid for path in results.rglob(LEASE)}
+
+
+@pytest.mark.slow
+def test_a_lost_node_is_survived_with_the_results_of_one_machine(cluster, tmp_path) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    seeds = ("--seeds", "0", "1")
+    local = study(alone, *seeds)
+    assert local.wait(timeout=400) == 0
+
+    process = study(shared, *seeds, "--address", cluster.address)
+    for run in plan("smoke")[:2]:
+        wait_for(run.folder(shared) / LEASE)
+    assert len(owners(shared)) == 2
+    wait_for(plan("smoke")[0].folder(shared) / "history.jsonl")
+    before = owners(shared)
+    cluster.remove_node(cluster.second, allow_graceful=False)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert "figure: " in out
+    assert any(gone(pid) for pid in before)
+    assert results_without_times(shared) == results_without_times(alone)
+    assert no_leftovers(shared)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
