@@ -13,9 +13,8 @@ TIMES = ("seconds", "checksum")  # the checksum covers the times
 def study(results: Path, *options: str, **keywords) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "convnext_steps", "study", "--profile", "smoke"]
     command += ["--results", str(results), *options]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, **(pipes | keywords))
 
 
 def results_without_times(folder: Path) -> dict[str, dict]:

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,9 @@ from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.errors import StudyError
 from convnext_steps.study.notebook import execute_notebook
 from convnext_steps.study.plan import Run, find_profile, plan
-from convnext_steps.study.report import report
-from convnext_steps.study.results import RESULT
+from convnext_steps.study.report import report, show_trajectory
 from convnext_steps.study.runfolder import status
 from convnext_steps.study.runner import run_study
-from convnext_steps.training.files import write_bytes
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
@@ -86,16 +83,7 @@ def study_command(options: argparse.Namespace) -> None:
             print(f"all {len(runs)} runs are done already")
     except StudyError as error:  # the runs that were completed are reported all the same
         failures = error
-    folder = options.results / options.profile / options.regime
-    executed = folder / "trajectory.ipynb"
-    newest = max((path.stat().st_mtime for path in folder.rglob(RESULT)), default=0.0)
-    if newest and not (executed.exists() and executed.stat().st_mtime > newest):
-        parameters = {"PROFILE": options.profile, "REGIME": options.regime}
-        parameters["RESULTS"] = str(options.results.resolve())
-        with tempfile.TemporaryDirectory() as scratch:  # another runner may be doing the same
-            execute_notebook("trajectory", Path(scratch, executed.name), parameters)
-            write_bytes(executed, Path(scratch, executed.name).read_bytes())
-    if newest:
+    if show_trajectory(options.results, options.profile, options.regime):
         report_command(options)
     if failures:
         raise failures

@@ -6,14 +6,19 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+from filelock import FileLock
 from matplotlib.figure import Figure
 
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study import statistics
+from convnext_steps.study.notebook import execute_notebook
 from convnext_steps.study.plan import plan
 from convnext_steps.study.plots import plot_trajectory
-from convnext_steps.study.results import load_results, summarize
+from convnext_steps.study.results import RESULT, load_results, summarize
+from convnext_steps.training.checkpoint import clear_partial
 from convnext_steps.training.files import write_bytes
+
+GUARD = ".report.lock"  # one report at a time
 
 
 def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
@@ -32,12 +37,35 @@ def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
         )
     summary = summarize(table, regime)
     markdown = to_markdown(summary)
-    write_bytes(folder / "table.csv", summary.to_csv(index=False).encode())
-    write_bytes(folder / "table.md", markdown.encode())
     differences = statistics.to_markdown(statistics.compare(table, regime))
-    write_bytes(folder / "differences.md", differences.encode())
-    save_figure(plot_trajectory(table, regime), folder / "trajectory")
+    with FileLock(Path(results, GUARD)):
+        clear_partial(folder)
+        write_bytes(folder / "table.csv", summary.to_csv(index=False).encode())
+        write_bytes(folder / "table.md", markdown.encode())
+        write_bytes(folder / "differences.md", differences.encode())
+        save_figure(plot_trajectory(table, regime), folder / "trajectory")
     return markdown
+
+
+def show_trajectory(results: Path, profile: str, regime: str) -> bool:
+    """Execute `trajectory.ipynb` beside a study's results, unless it was since the newest of them.
+
+    Returns whether there are any.
+
+    Raises:
+        NotebookError: a cell failed.
+    """
+    folder = results / profile / regime
+    executed, partial = folder / "trajectory.ipynb", folder / "trajectory.partial.ipynb"
+    newest = max((path.stat().st_mtime for path in folder.rglob(RESULT)), default=None)
+    if newest is None:
+        return False
+    parameters = {"PROFILE": profile, "REGIME": regime, "RESULTS": str(results.resolve())}
+    with FileLock(results / GUARD):
+        if not (executed.exists() and executed.stat().st_mtime > newest):
+            execute_notebook("trajectory", partial, parameters)
+            partial.replace(executed)
+    return True
 
 
 def of_the_plan(table: pd.DataFrame, profile: str, regime: str) -> pd.DataFrame:
