@@ -201,7 +201,15 @@ def test_without_numba_they_are_pytorchs(monkeypatch):
     assert "Residual" not in name_of(block.add(x, torch.randn(2, 4, 4, 24)))
 
 
-def test_tanh_gelu_and_small_convolutions_stay():
-    model = nn.Sequential(nn.GELU("tanh"), nn.Conv2d(8, 8, 1), nn.Conv2d(128, 128, 1, stride=2))
+def test_tanh_gelu_and_strided_convolutions_stay():
+    model = nn.Sequential(nn.GELU("tanh"), nn.Conv2d(128, 128, 1, stride=2))
     kinds = [type(layer) for layer in model]
     assert [type(layer) for layer in use_fast_layers(model)] == kinds
+
+
+def test_a_small_convolution_is_a_linear_layer_in_float32_only():
+    (layer,) = use_fast_layers(nn.Sequential(nn.Conv2d(8, 8, 1)))
+    x = torch.randn(2, 8, 4, 4)
+    assert "Linear" in name_of(layer(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "Convolution" in name_of(layer(x))

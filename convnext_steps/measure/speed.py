@@ -69,7 +69,7 @@ def measure_speeds(
     for _ in range(warmup):
         for step in steps.values():
             step()
-    memory = {name: _peak_memory(step) for name, step in steps.items()}
+    memory = {name: _typical_memory(step) for name, step in steps.items()}
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(rounds):
         for name, step in steps.items():
@@ -139,6 +139,11 @@ def _seconds(step: Callable[[], object]) -> float:
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
+
+
+def _typical_memory(step: Callable[[], object], times: int = 5) -> int | None:
+    peaks = [peak for _ in range(times) if (peak := _peak_memory(step)) is not None]
+    return int(statistics.median(peaks)) if peaks else None
 
 
 def _peak_memory(step: Callable[[], object]) -> int | None:
