@@ -330,6 +330,7 @@ def input_gradient(calls):
     size_out = 2 if half_out else 4
     pixel_out = call.channels * size_out
     blocks = (call.channels + LANES - 1) // LANES
+    groups = (call.images + call.together - 1) // call.together
     column = call.together * VECTOR
     row = column * call.slab_columns
     tap_column = blocks * VECTOR
@@ -338,9 +339,9 @@ def input_gradient(calls):
         task = draw(call.counter)
         if task >= call.tasks:
             break
-        first_image = task // blocks * call.together
+        first_image = task % groups * call.together
         images = min(call.together, call.images - first_image)
-        block = task % blocks
+        block = task // groups  # two threads never write to one cache line
         lanes = call.channels - block * LANES
         source = call.source + first_image * call.out_rows * call.out_columns * pixel
         source += block * LANES * size
