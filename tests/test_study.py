@@ -9,7 +9,8 @@ import pytest
 from convnext_steps import Design, TrainingConfig, load_results, plot_trajectory, roadmap
 from convnext_steps.models.paper import published_roadmap
 from convnext_steps.study.notebook import log_of
-from convnext_steps.study.plan import PLAIN, PROFILES, Run, plan
+from convnext_steps.study.plan import PLAIN, Run, plan
+from convnext_steps.study.profiles import PROFILES
 from convnext_steps.study.report import report
 from convnext_steps.study.results import (
     RESULT,

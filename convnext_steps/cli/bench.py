@@ -19,7 +19,8 @@ from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import Step
 from convnext_steps.study.local import parameters
 from convnext_steps.study.notebook import find_notebook, start_notebook
-from convnext_steps.study.plan import find_profile, plan
+from convnext_steps.study.plan import plan
+from convnext_steps.study.profiles import find_profile
 from convnext_steps.study.results import PARTIAL_RESULT, environment, read_result
 from convnext_steps.training.files import write_bytes
 

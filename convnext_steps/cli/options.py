@@ -9,7 +9,7 @@ from torch import nn
 from convnext_steps.models import convnext
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import Step, roadmap, unknown
-from convnext_steps.study.plan import PROFILES
+from convnext_steps.study.profiles import PROFILES
 
 
 def add_regime(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,8 @@ def add_regime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--regime",
         default="tiny",
-        help="tiny: ResNet-50 to ConvNeXt-T (the default); base: ResNet-200 to ConvNeXt-B",
+        help="tiny: ResNet-50 to ConvNeXt-T (the default); base: ResNet-200 to ConvNeXt-B; "
+        "leave_one_out: ConvNeXt-T without each of its decisions in turn",
     )
 
 

@@ -10,7 +10,8 @@ from convnext_steps.cli.options import add_backend, add_plan, add_results, backe
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.errors import StudyError
 from convnext_steps.study.notebook import execute_notebook
-from convnext_steps.study.plan import Run, find_profile, plan
+from convnext_steps.study.plan import Run, plan
+from convnext_steps.study.profiles import find_profile
 from convnext_steps.study.report import report, show_trajectory
 from convnext_steps.study.runfolder import status
 from convnext_steps.study.runner import run_study

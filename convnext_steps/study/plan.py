@@ -2,68 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
-from convnext_steps.models.roadmap import find_step, roadmap, unknown
+from convnext_steps.models.roadmap import find_step, roadmap
+from convnext_steps.study.profiles import find_profile
 from convnext_steps.training.config import TrainingConfig, original_recipe
 from convnext_steps.training.data import SOURCES, ImageData, load_data
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A named study: which data, how the designs are scaled, and one recipe for all steps."""
-
-    name: str
-    description: str
-    data: str
-    train_images: int | None  # the first so many; None for all
-    recipe: TrainingConfig
-    scale: Mapping[str, Any] = field(default_factory=dict)  # arguments of `scaled`
-    steps: tuple[str, ...] | None = None  # None for all
-
-
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            name="smoke",
-            description="two small steps on synthetic images, in seconds, for tests",
-            data="synthetic",
-            train_images=None,
-            scale={"width": 1 / 8, "depth": 1 / 3, "stem_stride": 2},
-            recipe=TrainingConfig(max_epochs=2, batch_size=32, random_shift=1),
-            steps=("resnet", "separate_downsampling"),
-        ),
-        Profile(
-            name="quick",
-            description="every step on 10,000 images of Fashion-MNIST, in minutes",
-            data="fashion_mnist",
-            train_images=10_000,
-            scale={"width": 1 / 8, "stem_stride": 2},
-            recipe=TrainingConfig(
-                max_epochs=4,
-                batch_size=64,
-                random_shift=2,
-                horizontal_flip=0.5,
-                evaluate_every=4,
-            ),
-        ),
-        Profile(
-            name="standard",
-            description="every step on the whole of Fashion-MNIST, in hours",
-            data="fashion_mnist",
-            train_images=None,
-            scale={"width": 1 / 8, "stem_stride": 2},
-            recipe=TrainingConfig(max_epochs=2, batch_size=64, random_shift=2, horizontal_flip=0.5),
-        ),
-    )
-}
-
 
 # The values of fields that a run's hash leaves out, of a design and of a recipe. Never change one,
 # or results of different recipes would share a hash; a new field may be added.
@@ -163,17 +112,6 @@ class Run:
         return Network(self.design, data.num_classes, data.channels, self.config.drop_path_rate)
 
 
-def find_profile(name: str) -> Profile:
-    """One profile by name.
-
-    Raises:
-        ValueError: the profile does not exist; the message has the nearest name.
-    """
-    if name not in PROFILES:
-        raise ValueError(unknown("profile", name, PROFILES))
-    return PROFILES[name]
-
-
 def plan(
     profile: str = "quick",
     regime: str = "tiny",
@@ -184,7 +122,7 @@ def plan(
 
     Args:
         profile: a key of `PROFILES`.
-        regime: "tiny" or "base".
+        regime: "tiny", "base" or "leave_one_out".
         steps: names of steps; by default the profile's own, or all.
         seeds: whole numbers from 0 on.
 
