@@ -11,7 +11,8 @@ from convnext_steps.models.roadmap import Step
 def compare_counts(steps: Iterable[Step]) -> pd.DataFrame:
     """One row a step, counted at 224x224 with 1000 classes; multiply-adds in 1e9, params in 1e6.
 
-    `counted` and `params` are ours, `printed` and `top-1 %` the paper's; `*` marks an erratum.
+    `counted` and `params` are ours, `printed` and `top-1 %` the paper's; `*` marks an erratum, a
+    dash what the paper does not have.
     """
     rows = []
     for step in steps:
@@ -21,13 +22,17 @@ def compare_counts(steps: Iterable[Step]) -> pd.DataFrame:
                 "step": step.name,
                 "section": step.section,
                 "counted": f"{count.conv_linear / 1e9:.3f}",
-                "printed": f"{step.paper.gflops_printed:.2f}{'*' if step.paper.erratum else ''}",
+                "printed": _printed(step.paper.gflops_printed) + "*" * bool(step.paper.erratum),
                 "with norms": f"{count.total / 1e9:.3f}",
                 "params": f"{count.params / 1e6:.3f}",
-                "top-1 %": f"{step.paper.top1_mean:.2f}",
+                "top-1 %": _printed(step.paper.top1_mean),
             }
         )
     return pd.DataFrame(rows).set_index("step")
+
+
+def _printed(number: float | None) -> str:
+    return "-" if number is None else f"{number:.2f}"
 
 
 def errata(steps: Iterable[Step]) -> list[str]:

@@ -1,6 +1,6 @@
 """What changes from one step of the roadmap to another: the decision, and the layers built."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from difflib import unified_diff
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 
 from convnext_steps.models.design import Design
 from convnext_steps.models.network import Network
-from convnext_steps.models.roadmap import find_step
+from convnext_steps.models.roadmap import Step, find_step
 
 
 @dataclass(frozen=True)
@@ -24,29 +24,34 @@ class StepDiff:
         return "\n\n".join(part for part in parts if part) or "no difference in the network"
 
 
-def step_diff(before: str | Design, after: str | Design, regime: str = "tiny") -> StepDiff:
+def step_diff(
+    before: str | Step | Design, after: str | Step | Design, regime: str = "tiny"
+) -> StepDiff:
     """Compare two steps: the fields that differ, and a unified diff of stem, third stage and head.
 
     Args:
-        before: a step's name, or any design.
+        before: a step, its name, or any design; a field that it lacks has its default.
         after: the same.
         regime: where names are looked up.
 
     Raises:
         ValueError: a step or the regime does not exist.
     """
-    a, b = (
-        find_step(step, regime).design if isinstance(step, str) else step
-        for step in (before, after)
-    )
-    values_a, values_b = asdict(a), asdict(b)
-    fields = {
-        name: (values_a[name], values_b[name])
-        for name in values_a
-        if values_a[name] != values_b[name]
+    a, b = _design(before, regime), _design(after, regime)
+    defaults = {field.name: field.default for design in (a, b) for field in fields(design)}
+    values = {
+        name: (getattr(a, name, default), getattr(b, name, default))
+        for name, default in defaults.items()
     }
+    changed = {name: (old, new) for name, (old, new) in values.items() if old != new}
     lines = unified_diff(_print(a), _print(b), _name(before), _name(after), lineterm="")
-    return StepDiff(fields, "\n".join(lines))
+    return StepDiff(changed, "\n".join(lines))
+
+
+def _design(step: str | Step | Design, regime: str) -> Design:
+    if isinstance(step, str):
+        step = find_step(step, regime)
+    return step.design if isinstance(step, Step) else step
 
 
 def _print(design: Design) -> list[str]:
@@ -56,5 +61,7 @@ def _print(design: Design) -> list[str]:
     return "\n".join(f"{name}: {part}" for name, part in parts.items()).split("\n")
 
 
-def _name(step: str | Design) -> str:
+def _name(step: str | Step | Design) -> str:
+    if isinstance(step, Step):
+        return step.name
     return step if isinstance(step, str) else "design"

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from torch import nn
+
 from convnext_steps.models.choices import check_choices
 
 
@@ -36,6 +38,12 @@ class Design:
             raise ValueError(f"width is {self.width}; it needs to be at least 1")
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {self.kernel_size}; it needs to be odd and positive")
+
+    def revise(self, network: nn.Module) -> None:
+        """Change the network just built from this design; one's own design may, the paper's don't.
+
+        A decision beyond the paper is a field of a subclass, and here the layers that it changes.
+        """
 
     @property
     def expansion(self) -> int:

@@ -102,6 +102,7 @@ class Network(nn.Module):
             self.stages.append(stage(design, index, channels, out_channels, stage_rates))
             channels = out_channels
         self.head = head(design, channels, num_classes)
+        design.revise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""

@@ -1,7 +1,10 @@
-"""The roadmap of the paper (Figure 2): every step as its difference from the step before."""
+"""The roadmap of the paper (Figure 2): every step as its difference from the step before.
+
+Beyond the paper: the finished network with one decision taken out, and steps of one's own.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -10,7 +13,7 @@ from convnext_steps.models.design import Design
 from convnext_steps.models.network import Network
 from convnext_steps.models.paper import Published, published_roadmap
 
-Regime = Literal["tiny", "base"]
+Regime = Literal["tiny", "base", "leave_one_out"]
 
 # What each step changes in its parent's design, in the paper's order. Titles, sections and parents
 # stand in paper/roadmap.csv; the kernel sizes but 7 are probes beside the chain.
@@ -40,6 +43,9 @@ BASE = TINY | {
     "width": {"width": 128},
 }
 PROBES = ("kernel_5", "kernel_9", "kernel_11")
+FINISHED = "separate_downsampling"  # the last step: the network with every decision
+
+OWN_STEPS: dict[str, dict[str, "Step"]] = {}  # by regime; filled by `add_step`
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ class Step:
     def claim(self) -> str:
         """What the paper reports of the step, in one line."""
         paper = self.paper
+        if paper.top1_mean is None:
+            return f"{self.title}: not in the paper"
         spread = f" ± {paper.top1_std:.2f}" if paper.top1_std is not None else ""
         text = f"{self.title} (Section {self.section}): {paper.top1_mean:.2f}{spread} % top-1"
         parent = published_roadmap(self.regime)[self.parent] if self.parent else None
@@ -96,24 +104,106 @@ class Step:
 
 
 def roadmap(regime: str = "tiny") -> Mapping[str, Step]:
-    """All steps of one regime by name, in the paper's order.
+    """All steps of one regime by name, in the paper's order, those of `add_step` last.
 
     Args:
-        regime: "tiny" (ResNet-50 to ConvNeXt-T, Table 10) or "base" (ResNet-200 to ConvNeXt-B,
-            Table 11).
+        regime: "tiny" (ResNet-50 to ConvNeXt-T, Table 10), "base" (ResNet-200 to ConvNeXt-B,
+            Table 11), or "leave_one_out": ConvNeXt-T, then without each of its decisions in turn.
 
     Raises:
         ValueError: the regime does not exist.
     """
     if regime not in get_args(Regime):
         raise ValueError(unknown("regime", regime, get_args(Regime)))
+    steps = _leave_one_out() if regime == "leave_one_out" else _published(regime)
+    return MappingProxyType(steps | OWN_STEPS.get(regime, {}))
+
+
+def _published(regime: str) -> dict[str, Step]:
     paper = published_roadmap(regime)
     steps: dict[str, Step] = {}
     for name, changes in (TINY if regime == "tiny" else BASE).items():
         parent = paper[name].parent
         design = replace(steps[parent].design if parent else Design(), **changes)
         steps[name] = Step(name, regime, MappingProxyType(changes), design, paper[name])
-    return MappingProxyType(steps)
+    return steps
+
+
+def _leave_one_out() -> dict[str, Step]:
+    """The finished network, and beside it each decision set back to what it was before its step.
+
+    Setting `layout` back to before `inverted` takes `move_up` out with it, which builds on it.
+    """
+    chain = _published("tiny")
+    finished = replace(
+        chain[FINISHED],
+        regime="leave_one_out",
+        changes=MappingProxyType({}),
+        paper=replace(chain[FINISHED].paper, title="every decision", parent=None),
+    )
+    steps = {FINISHED: finished}
+    for name, step in chain.items():
+        if step.parent is None or step.probe:
+            continue
+        before = {field: getattr(chain[step.parent].design, field) for field in step.changes}
+        title = f"without {step.title}"
+        steps[f"without_{name}"] = _beyond(
+            f"without_{name}", finished, title, step.section, Design, before
+        )
+    return steps
+
+
+def add_step(
+    name: str,
+    parent: str,
+    title: str,
+    design: type[Design] | None = None,
+    regime: str = "tiny",
+    **changes: Any,
+) -> Step:
+    """Add a step of one's own to a roadmap, until this process ends; added again, it is replaced.
+
+    Args:
+        name: of the step, and of its results' folder.
+        parent: the name of the step that it changes.
+        title: for tables and figures.
+        design: a subclass of the parent's design, usually of `Design`, where the decision is a new
+            field with a `revise` of its own; by default the step sets known fields only.
+        regime: which roadmap.
+        **changes: the fields that differ from the parent's.
+
+    Raises:
+        ValueError: the name is taken, or there is no such parent, field or value.
+    """
+    if name in roadmap(regime) and name not in OWN_STEPS.get(regime, {}):
+        raise ValueError(f"the roadmap has a step {name!r} already; choose another name")
+    before = find_step(parent, regime)
+    design = design or type(before.design)
+    known = tuple(field.name for field in fields(design))
+    for field in changes:
+        if field not in known:
+            raise ValueError(unknown("field", field, known))
+    step = _beyond(name, before, title, "own", design, changes)
+    OWN_STEPS.setdefault(regime, {})[name] = step
+    return step
+
+
+def _beyond(
+    name: str,
+    parent: Step,
+    title: str,
+    section: str,
+    design: type[Design],
+    changes: Mapping[str, Any],
+) -> Step:
+    """A step that is not in the paper."""
+    return Step(
+        name,
+        parent.regime,
+        MappingProxyType(changes),
+        design(**{**vars(parent.design), **changes}),
+        Published(title, section, parent.name),
+    )
 
 
 def find_step(name: str, regime: str = "tiny") -> Step:

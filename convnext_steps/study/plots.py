@@ -13,7 +13,7 @@ from convnext_steps.models.roadmap import Step, roadmap
 from convnext_steps.study.results import summarize
 
 # Okabe and Ito's palette: its colours differ in lightness too, so they survive print and
-# colour-blindness. One colour a section of the paper.
+# colour-blindness. One colour a section of the paper, one for steps of one's own.
 SECTION_COLORS = {
     "2.1": "#999999",
     "2.2": "#56B4E9",
@@ -21,6 +21,7 @@ SECTION_COLORS = {
     "2.4": "#009E73",
     "2.5": "#CC79A7",
     "2.6": "#0072B2",
+    "own": "#D55E00",
 }
 SECTION_TITLES = {
     "2.1": "recipe",
@@ -29,6 +30,7 @@ SECTION_TITLES = {
     "2.4": "inverted bottleneck",
     "2.5": "large kernels",
     "2.6": "micro design",
+    "own": "steps",
 }
 
 
@@ -37,25 +39,31 @@ def plot_trajectory(results: pd.DataFrame, regime: str = "tiny") -> Figure:
 
     Left, of each step: every seed's accuracy as a dot, their mean as a bar, the multiply-adds of
     the trained network beside it; a step without results is a gap. Right, quoted: the accuracies
-    of Tables 10 and 11 on ImageNet-1K.
+    of Tables 10 and 11 on ImageNet-1K. Steps of `add_step` come last.
 
     Args:
         results: a table of `load_results`, of one profile.
-        regime: "tiny" or "base".
+        regime: "tiny", "base", or "leave_one_out", which has nothing to quote.
     """
     steps = list(roadmap(regime).values())
     results = results[results["regime"] == regime]
     figure = Figure(figsize=(13, 0.42 * len(steps) + 1.6), layout="constrained")
-    ours, paper = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    widths = (3, 2) if published_roadmap(regime) else (1,)
+    ours, *quoted = figure.subplots(
+        1, len(widths), sharey=True, width_ratios=widths, squeeze=False
+    ).flat
     _draw_ours(ours, steps, results, regime)
-    _draw_paper(paper, steps, regime)
+    for axes in quoted:
+        _draw_paper(axes, steps, regime)
     ours.set_yticks(range(len(steps)), [_label(step) for step in steps])
     ours.invert_yaxis()
+    sections = {step.section for step in steps}
     handles = [
         ours.barh([0], [0], color=color, label=f"{section} {SECTION_TITLES[section]}")
         for section, color in SECTION_COLORS.items()
+        if section in sections
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=7, frameon=False)
     return figure
 
 

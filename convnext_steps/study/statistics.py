@@ -74,7 +74,8 @@ def comparisons(regime: str = "tiny") -> dict[str, str]:
     Probes count: sixteen comparisons in all.
     """
     parents = {name: step.parent for name, step in roadmap(regime).items()}
-    parents["resnet"] = "resnet_original"  # the first gain of Figure 2: the recipe's
+    if "resnet" in parents:
+        parents["resnet"] = "resnet_original"  # the first gain of Figure 2: the recipe's
     return {name: parent for name, parent in parents.items() if parent}
 
 

@@ -22,17 +22,20 @@ ERRATA = {
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper prints of one step (top-1 in per cent, ImageNet-1K), with exact counts."""
+    """What the paper prints of one step (top-1 in per cent, ImageNet-1K), with exact counts.
+
+    A step that is not in the paper has its title, section and parent only.
+    """
 
     title: str
     section: str
     parent: str | None
-    top1_mean: float | None
-    top1_std: float | None  # over three seeds; the tiny regime only
-    gflops_printed: float | None  # 1e9 multiply-adds of convolutions and linear layers
-    macs: int | None  # the same, counted, at 1x3x224x224
-    params: int | None  # with 1000 classes and without LayerScale
-    erratum: str | None
+    top1_mean: float | None = None
+    top1_std: float | None = None  # over three seeds; the tiny regime only
+    gflops_printed: float | None = None  # 1e9 multiply-adds of convolutions and linear layers
+    macs: int | None = None  # the same, counted, at 1x3x224x224
+    params: int | None = None  # with 1000 classes and without LayerScale
+    erratum: str | None = None
 
 
 def published_roadmap(regime: str) -> dict[str, Published]:

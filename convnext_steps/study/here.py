@@ -1,0 +1,26 @@
+"""Runs trained in this process."""
+
+from pathlib import Path
+
+from convnext_steps.measure.flops import count_flops
+from convnext_steps.study.plan import Run
+from convnext_steps.study.results import PARTIAL_RESULT, RESULT, done, write_partial_result
+from convnext_steps.training.trainer import Trainer, seed_everything
+
+
+def train_here(run: Run, results: str | Path) -> None:
+    """Train one run and write its result, unless it is there.
+
+    For steps that only this process knows; `run_study` trains each run in a process of its own.
+    """
+    if done(run, results):
+        return
+    folder = run.folder(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    seed_everything(run.seed)
+    train, test = run.load_data()
+    model = run.build(train)
+    count = count_flops(model, resolution=train[0][0].shape[-1])
+    trainer = Trainer(model, train, test, run.config, progress=False)
+    write_partial_result(run, folder, count, trainer, trainer.train())
+    (folder / PARTIAL_RESULT).replace(folder / RESULT)

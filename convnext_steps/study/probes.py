@@ -1,0 +1,138 @@
+"""Beyond the paper: how gains change with the images seen, and what the finished network needs.
+
+Each function takes tables of `load_results`; gains are paired by seed, in points of accuracy.
+"""
+
+import math
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from convnext_steps.models.roadmap import FINISHED, roadmap
+from convnext_steps.study.plan import plan
+from convnext_steps.study.report import of_the_plan
+from convnext_steps.study.results import load_results
+from convnext_steps.study.significance import ALPHA, holm
+from convnext_steps.study.statistics import accuracies, paper_gain
+
+
+def load_study(
+    results: str | Path, profile: str, regime: str = "tiny", seeds: Iterable[int] = (0,)
+) -> pd.DataFrame:
+    """The planned results of some seeds of one study; says what is missing, and how to make it."""
+    seeds = list(seeds)
+    table = of_the_plan(load_results(Path(results, profile, regime)), profile, regime)
+    table = table[table["seed"].isin(seeds)]
+    planned = len(plan(profile, regime, seeds=seeds))
+    if len(table) < planned:
+        found = f"{len(table)} of {planned} results" if len(table) else "no results yet"
+        print(
+            f"{profile}, {regime}: {found}; make them with `convnext-steps study "
+            f"--profile {profile} --regime {regime} --seeds {' '.join(map(str, seeds))}`"
+        )
+    return table
+
+
+def gains(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
+    """The gain of each step over its parent, a row a seed; NaN where a run is missing."""
+    columns, steps = accuracies(results, regime), roadmap(regime)
+    return pd.DataFrame(
+        {name: columns[name] - columns[step.parent] for name, step in steps.items() if step.parent}
+    )
+
+
+def paper_gains(regime: str = "tiny") -> "pd.Series[float]":
+    """The paper's gain of each step over its parent; NaN where it has none."""
+    steps = roadmap(regime)
+    return pd.Series(
+        {
+            name: paper_gain(steps[name], steps[step.parent])[0]
+            for name, step in steps.items()
+            if step.parent
+        }
+    )
+
+
+@cache
+def images_seen(profile: str) -> int:
+    """How many images, repetitions counted, a training of this study sees."""
+    (run,) = plan(profile, steps=["resnet"])
+    train, _ = run.load_data()
+    return round(run.config.max_epochs * len(train))
+
+
+def budget_gains(results: pd.DataFrame) -> pd.DataFrame:
+    """One row a gain, of studies that differ in depth and in how many images they see.
+
+    Columns: depth (blocks of the finished network), images (seen), step, seed, gain.
+    """
+    rows = []
+    for profile, study in results.groupby("profile"):
+        (finished,) = plan(str(profile), steps=[FINISHED])
+        scale = {"depth": sum(finished.design.depths), "images": images_seen(str(profile))}
+        for step, column in gains(study).items():
+            for seed, gain in column.dropna().items():
+                rows.append({**scale, "step": step, "seed": seed, "gain": gain})
+    return pd.DataFrame(rows, columns=["depth", "images", "step", "seed", "gain"])
+
+
+def trends(budget: pd.DataFrame) -> pd.DataFrame:
+    """How a gain changes with every fourfold of the images seen: a line through all seeds.
+
+    One row a depth and step: slope, half of its 95 % t-interval, and whether the gain grows or
+    shrinks by the slope's t-test, with Holm's correction over all rows; the paper's gain beside it.
+
+    Args:
+        budget: a table of `budget_gains`.
+    """
+    rows = []
+    for (depth, step), part in budget.groupby(["depth", "step"], sort=False):
+        row = {"depth": depth, "step": step, "n": len(part)}
+        if part["images"].nunique() > 1 and len(part) > 2:
+            fourfolds = [math.log(images, 4) for images in part["images"]]
+            line = stats.linregress(fourfolds, part["gain"].astype(float))
+            margin = stats.t.ppf(1 - ALPHA / 2, len(part) - 2) * line.stderr
+            row |= {"slope": line.slope, "margin": margin, "p": line.pvalue}
+        rows.append(row)
+    columns = ["depth", "step", "n", "slope", "margin", "p"]
+    table = pd.DataFrame(rows, columns=columns).astype({"slope": float, "p": float})
+    table["p_holm"] = holm(table["p"])
+    table["verdict"] = [_word(row.slope, row.p_holm) for row in table.itertuples()]
+    table["paper_gain"] = table["step"].map(paper_gains())
+    return table
+
+
+def _word(slope: float, p: float) -> str:
+    if math.isnan(p):
+        return "too few results"
+    if p > ALPHA:
+        return "within noise"
+    return "grows" if slope > 0 else "shrinks"
+
+
+def likeness(budget: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's correlation of our mean gains with the paper's, for each depth and budget.
+
+    Args:
+        budget: a table of `budget_gains`.
+    """
+    rows = []
+    for (depth, images), part in budget.groupby(["depth", "images"]):
+        both = pd.DataFrame(
+            {"ours": part.groupby("step")["gain"].mean(), "paper": paper_gains()}
+        ).dropna()
+        known = len(both) > 2
+        correlation = stats.spearmanr(both["ours"], both["paper"]).statistic if known else math.nan
+        rows.append(
+            {"depth": depth, "images": images, "steps": len(both), "correlation": correlation}
+        )
+    return pd.DataFrame(rows, columns=["depth", "images", "steps", "correlation"])
+
+
+def removals(results: pd.DataFrame) -> pd.DataFrame:
+    """What the finished network loses without each decision, a row a seed, a column a step."""
+    lost = -gains(results, "leave_one_out")
+    return lost.rename(columns=lambda name: name.removeprefix("without_"))

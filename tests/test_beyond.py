@@ -1,0 +1,304 @@
+"""Beyond the paper: one decision taken out, steps of one's own, and budgets."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from test_study import put
+from timm.layers.grn import GlobalResponseNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from convnext_steps import Design, Network, count_flops, plot_trajectory, roadmap, scaled, step_diff
+from convnext_steps.measure.compare import compare_counts
+from convnext_steps.models import roadmap as roadmap_module
+from convnext_steps.models.roadmap import add_step
+from convnext_steps.study.here import train_here
+from convnext_steps.study.plan import plan
+from convnext_steps.study.probe_plots import plot_budget
+from convnext_steps.study.probes import budget_gains, images_seen, likeness, load_study, trends
+from convnext_steps.study.profiles import PROFILES
+from convnext_steps.study.results import load_results
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "bring_your_own_step.ipynb"
+
+# By hand from the paper's README: what each field of the finished network was before its step.
+BEFORE = {
+    "without_stage_ratio": {"depths": (3, 4, 6, 3)},
+    "without_patchify": {"stem": "resnet"},
+    "without_depthwise": {"depthwise": False},
+    "without_width": {"width": 64},
+    "without_inverted": {"layout": "bottleneck"},
+    "without_move_up": {"layout": "inverted"},
+    "without_kernel_7": {"kernel_size": 3},
+    "without_gelu": {"activation": "relu"},
+    "without_fewer_activations": {"activations_per_block": 3},
+    "without_fewer_norms": {"norms_per_block": 3},
+    "without_layer_norm": {"norm": "batch"},
+    "without_separate_downsampling": {"downsampling": "in_block"},
+}
+
+# Results name these hashes: a change would make them worthless.
+PINNED = {
+    ("standard", "tiny", "gelu"): "1c6bae0400ee922f",
+    ("standard_quarter", "tiny", "gelu"): "b3dfe7d9c9383dc7",
+    ("standard_sixteenth", "tiny", "gelu"): "7e995024fc25253f",
+    ("shallow", "tiny", "gelu"): "7443a140b6c20153",
+    ("shallow_quarter", "tiny", "gelu"): "eb814876b380ff7f",
+    ("shallow_sixteenth", "tiny", "gelu"): "420668fbe57115fc",
+    ("standard_quarter_stride_4", "tiny", "gelu"): "7a5116e9a9c646e4",
+    ("standard_quarter", "leave_one_out", "without_gelu"): "2bc9028ef955bb2d",
+}
+
+
+@pytest.fixture
+def own_steps(monkeypatch) -> None:
+    """Nothing added in a test is left for the next."""
+    monkeypatch.setattr(roadmap_module, "OWN_STEPS", {})
+
+
+def cell_with(text: str) -> str:
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    (found,) = [source for cell in cells if text in (source := "".join(cell["source"]))]
+    return found
+
+
+def notebooks_step() -> dict:
+    """The layer and the decision, as the notebook defines them."""
+    names: dict = {"__name__": __name__}  # where a dataclass looks for its module
+    for text in ("from torch import nn", "class GlobalResponseNorm", "add_step("):
+        source = cell_with(text)
+        exec("\n".join(line for line in source.splitlines() if line[:1] != "%"), names)
+    return names
+
+
+# --- leave one out -------------------------------------------------------------------------------
+
+
+def test_each_decision_is_taken_out_of_the_finished_network_alone() -> None:
+    steps = dict(roadmap("leave_one_out"))
+    finished = steps.pop("separate_downsampling")
+    assert finished.design == roadmap("tiny")["separate_downsampling"].design
+    assert finished.parent is None
+    assert list(steps) == list(BEFORE)
+    for name, step in steps.items():
+        assert step.parent == "separate_downsampling"
+        assert asdict(step.design) == asdict(finished.design) | BEFORE[name]
+        assert dict(step.changes) == BEFORE[name]
+        assert set(step_diff(finished, step).fields) == set(BEFORE[name])
+        assert step.paper.top1_mean is None
+        assert step.claim == f"{step.title}: not in the paper"
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_what_is_left_is_built_and_counted_as_torch_does(name) -> None:
+    (run,) = plan("standard_quarter", "leave_one_out", [name])
+    model = Network(run.design, num_classes=10, in_channels=1).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 10)
+    assert count_flops(model, 32).conv_linear == counter.get_total_flops() // 2
+
+
+def test_the_last_decision_left_out_is_the_step_before() -> None:
+    before = roadmap("tiny")["layer_norm"].design
+    assert roadmap("leave_one_out")["without_separate_downsampling"].design == before
+
+
+def test_the_figure_of_leave_one_out_has_nothing_to_quote(tmp_path) -> None:
+    for run in plan("quick", "leave_one_out", ["separate_downsampling", "without_gelu"]):
+        put(run, tmp_path, 80 + len(run.step))
+    (ours,) = plot_trajectory(load_results(tmp_path), "leave_one_out").axes
+    bars = [bar.get_x() + bar.get_width() for bar in ours.patches if bar.get_width()]
+    assert bars == pytest.approx([101, 92])
+    assert [text.get_text() for text in ours.get_yticklabels()][8] == "without ReLU -> GELU"
+
+
+# --- a step of one's own -------------------------------------------------------------------------
+
+
+def test_a_decision_takes_about_ten_lines() -> None:
+    lines = [line for line in cell_with("add_step(").splitlines() if line.strip()]
+    assert len(lines) == 10
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_global_response_norm_is_timms(own_steps, channels_last) -> None:
+    torch.manual_seed(0)
+    ours = notebooks_step()["GlobalResponseNorm"](6)
+    theirs = GlobalResponseNorm(6, channels_last=channels_last)
+    images = torch.randn(2, 6, 5, 4)
+    assert torch.equal(ours(images), images)  # both begin as the identity
+    for parameter, other in ((ours.gamma, theirs.weight), (ours.beta, theirs.bias)):
+        torch.nn.init.normal_(parameter)
+        other.data = parameter.data
+    expected = theirs(images.movedim(1, -1)).movedim(-1, 1) if channels_last else theirs(images)
+    torch.testing.assert_close(ours(images), expected)
+
+
+def test_an_own_step_is_the_parents_network_with_its_layer(own_steps) -> None:
+    step = notebooks_step()["step"]
+    parent = roadmap()["separate_downsampling"]
+    assert list(roadmap())[-1] == "response_norm"
+    assert roadmap()["response_norm"] is step
+    diff = step_diff("separate_downsampling", "response_norm")
+    assert diff.fields == {"response_norm": (False, True)}
+    assert diff.modules.count("+        (1): GlobalResponseNorm()") == 1
+    assert str(step_diff(parent, step)) == str(diff)
+    ours, theirs = (count_flops(Network(scaled(s.design, width=1 / 8))) for s in (step, parent))
+    assert ours.conv_linear == theirs.conv_linear
+    hidden = sum(4 * 12 * 2**stage * depth for stage, depth in enumerate((3, 3, 9, 3)))
+    assert ours.params == theirs.params + 2 * hidden
+    assert list(compare_counts([step])["printed"]) == ["-"]
+
+
+def test_an_own_step_begins_with_its_parents_weights_and_output(own_steps) -> None:
+    step = notebooks_step()["step"]
+    logits = []
+    for name in (step.parent, step.name):
+        (run,) = plan("quick", steps=[name])
+        torch.manual_seed(0)
+        model = Network(run.design, num_classes=10, in_channels=1).eval()
+        logits.append(model(torch.ones(2, 1, 32, 32)))
+    assert logits[0].std() > 0
+    torch.testing.assert_close(logits[1], logits[0])
+
+
+def test_an_own_decision_decides_the_hash(own_steps) -> None:
+    names = notebooks_step()
+    (on,) = plan("quick", steps=["response_norm"])
+    add_step("response_norm", "separate_downsampling", "off", names["DesignV2"])
+    (off,) = plan("quick", steps=["response_norm"])
+    assert (on.design.response_norm, off.design.response_norm) == (True, False)
+    assert on.hash != off.hash
+
+
+def test_an_own_step_may_be_built_upon(own_steps) -> None:
+    names = notebooks_step()
+    step = add_step("wider", "response_norm", "wider", width=128)
+    assert type(step.design) is names["DesignV2"]
+    assert step_diff("response_norm", "wider").fields == {"width": (96, 128)}
+
+
+def test_an_own_step_trained_here_is_in_the_figure(own_steps, tmp_path) -> None:
+    step = notebooks_step()["step"]
+    (run,) = plan("smoke", steps=[step.name])
+    train_here(run, tmp_path)
+    results = load_results(tmp_path)
+    assert list(results["hash"]) == [run.hash]
+    written = (run.folder(tmp_path) / "result.json").read_bytes()
+    train_here(run, tmp_path)
+    assert (run.folder(tmp_path) / "result.json").read_bytes() == written
+    ours, paper = plot_trajectory(results).axes
+    assert ours.get_yticklabels()[-1].get_text() == "GRN"
+    (bar,) = [bar for bar in ours.patches if bar.get_width()]
+    assert bar.get_x() + bar.get_width() == pytest.approx(results["accuracy"].item())
+    assert len([bar for bar in paper.patches if bar.get_width()]) == 17
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("gelu", "kernel_7", "mine"), "has a step 'gelu' already; choose another name"),
+        (("mine", "kernel_6", "mine"), "unknown step 'kernel_6'"),
+        (("mine", "kernel_7", "mine", Design, "tinny"), "unknown regime 'tinny'"),
+    ],
+)
+def test_a_wrong_own_step_is_refused(own_steps, arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        add_step(*arguments)
+    with pytest.raises(ValueError, match="unknown field 'kernelsize'; did you mean 'kernel_size'"):
+        add_step("mine", "gelu", "mine", kernelsize=5)
+    with pytest.raises(ValueError, match="kernel_size is 4"):
+        add_step("mine", "gelu", "mine", kernel_size=4)
+    assert "mine" not in roadmap()
+
+
+# --- budgets -------------------------------------------------------------------------------------
+
+
+def test_budgets_differ_in_the_images_seen_only() -> None:
+    for family in ("standard", "shallow"):
+        profiles = [PROFILES[family + end] for end in ("_sixteenth", "_quarter", "")]
+        seen = [images_seen(profile.name) for profile in profiles]
+        assert seen == [7_500, 30_000, 120_000]
+        for profile in profiles:
+            recipe = asdict(profile.recipe) | {"max_epochs": 2}
+            assert recipe == asdict(PROFILES["standard"].recipe)
+            assert (profile.data, profile.train_images) == ("fashion_mnist", None)
+            assert profile.scale == profiles[-1].scale
+    (shallow,) = plan("shallow", steps=["separate_downsampling"])
+    assert shallow.design.depths == (1, 1, 3, 1)
+    (coarse,) = plan("standard_quarter_stride_4", steps=["separate_downsampling"])
+    (fine,) = plan("standard_quarter", steps=["separate_downsampling"])
+    assert asdict(coarse.design) == asdict(fine.design) | {"stem_stride": 4}
+    assert coarse.config == fine.config
+
+
+def test_the_hashes_of_committed_probes_are_pinned() -> None:
+    hashes = {key: plan(*key[:2], [key[2]])[0].hash for key in PINNED}
+    assert hashes == PINNED
+
+
+def studies(tmp_path, slope: float, seeds=range(3)) -> pd.DataFrame:
+    """gelu gains `slope` for every fourfold, fewer_activations nothing but noise."""
+    noise = {"gelu": [0.1, -0.2, 0.05], "fewer_activations": [-0.1, 0.1, 0.2]}
+    for fourfolds, name in enumerate(("shallow_sixteenth", "shallow_quarter", "shallow")):
+        for run in plan(name, steps=["kernel_7", "gelu", "fewer_activations"], seeds=seeds):
+            gain = 0.0
+            if run.step != "kernel_7":
+                gain = slope * fourfolds + noise[run.step][run.seed]
+            put(run, tmp_path, 80 + gain)
+    return pd.concat([load_study(tmp_path, name, seeds=seeds) for name in PROFILES])
+
+
+def test_gains_over_budgets_have_scipys_slope(tmp_path, capsys) -> None:
+    budget = budget_gains(studies(tmp_path, slope=2.0))
+    assert "shallow, tiny: 9 of 51 results; make them with" in capsys.readouterr().out
+    gelu = budget[budget["step"] == "gelu"]
+    assert set(gelu["images"]) == {7_500, 30_000, 120_000}
+    assert set(gelu["depth"]) == {6}
+    table = trends(budget).set_index("step")
+    line = stats.linregress(
+        [k for k in range(3) for _ in range(3)], gelu.sort_values("images")["gain"]
+    )
+    assert table.loc["gelu", "slope"] == pytest.approx(line.slope)
+    assert table.loc["gelu", "p"] == pytest.approx(line.pvalue)
+    assert table.loc["gelu", "margin"] == pytest.approx(stats.t.ppf(0.975, 7) * line.stderr)
+    assert table.loc["gelu", "verdict"] == "grows"
+    assert table.loc["fewer_activations", "verdict"] == "within noise"
+    assert table.loc["gelu", "paper_gain"] == pytest.approx(0.05)
+
+
+def test_a_gain_that_falls_shrinks_and_one_budget_is_too_few(tmp_path) -> None:
+    budget = budget_gains(studies(tmp_path, slope=-2.0))
+    assert trends(budget).set_index("step").loc["gelu", "verdict"] == "shrinks"
+    one = trends(budget[budget["images"] == 7_500])
+    assert set(one["verdict"]) == {"too few results"}
+
+
+def test_likeness_is_one_where_the_gains_are_the_papers(tmp_path) -> None:
+    for sign, name in ((1, "shallow"), (-1, "standard")):
+        for run in plan(name):
+            put(run, tmp_path, 80 + sign * roadmap()[run.step].paper.top1_mean / 10)
+    both = pd.concat([load_study(tmp_path, name) for name in ("shallow", "standard")])
+    table = likeness(budget_gains(both)).set_index("depth")
+    assert list(table["steps"]) == [15, 15]
+    assert table.loc[6, "correlation"] == pytest.approx(1, abs=0.01)
+    assert table.loc[18, "correlation"] == pytest.approx(-1, abs=0.01)
+
+
+def test_the_budget_figure_shows_every_gain_and_the_papers(tmp_path) -> None:
+    budget = budget_gains(studies(tmp_path, slope=1.0))
+    axes = {panel.get_title(): panel for panel in plot_budget(budget).axes}
+    assert len(axes) == 15
+    dots, means, _, paper = axes["ReLU -> GELU"].lines
+    assert sorted(dots.get_ydata()) == sorted(budget[budget["step"] == "gelu"]["gain"])
+    assert list(means.get_ydata()) == pytest.approx([-0.05 / 3 + k for k in range(3)])
+    assert paper.get_ydata()[0] == pytest.approx(0.05)
+    empty = likeness(budget_gains(load_results(tmp_path / "nowhere")))
+    assert empty.empty
+    assert math.isnan(trends(budget[:2])["slope"].iloc[0])
