@@ -46,7 +46,11 @@ def values_and_gradients(function, inputs, slope: Tensor) -> list[Tensor]:
 
 
 def name_of(result: Tensor) -> str:
-    return type(result.grad_fn).__name__
+    """What computed a tensor, whatever view of it this is."""
+    function = result.grad_fn
+    while type(function).__name__ in ("PermuteBackward0", "ViewBackward0"):
+        function = function.next_functions[0][0]
+    return type(function).__name__
 
 
 @needs_numba
@@ -199,6 +203,21 @@ def test_without_numba_they_are_pytorchs(monkeypatch):
     assert "Gelu" not in name_of(FastGELU()(x)).replace("GeluBackward0", "")
     (block,) = use_fast_layers(nn.Sequential(make_block()))
     assert "Residual" not in name_of(block.add(x, torch.randn(2, 4, 4, 24)))
+
+
+@needs_onednn
+def test_an_activation_may_follow_in_place():
+    """ReLU after a 1x1 convolution with bias: in the roadmap a norm is between them."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(96, 96, 1), nn.ReLU(inplace=True))
+    fast = use_fast_layers(copy.deepcopy(plain))
+    assert type(fast[0]) is PointwiseConv2d
+    x = torch.randn(2, 96, 5, 4).to(memory_format=torch.channels_last)
+    slope = torch.randn(2, 96, 5, 4)
+    expected = values_and_gradients(plain, [x], slope)
+    for value, right in zip(values_and_gradients(fast, [x], slope), expected, strict=True):
+        torch.testing.assert_close(value, right)
+    torch.testing.assert_close(fast[0].weight.grad, plain[0].weight.grad)
 
 
 def test_tanh_gelu_and_strided_convolutions_stay():

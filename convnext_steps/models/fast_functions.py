@@ -16,8 +16,11 @@ CHUNK = 16384  # numbers in a task
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, kind: torch.dtype) -> Tensor:
     """Apply a linear layer or, with a 4-d weight, a 1x1 convolution, in float32 or bfloat16."""
-    result: Tensor = _Linear.apply(x, weight, bias, kind)
-    return result
+    if weight.ndim == 4:
+        x = x.permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view when channels are last
+    rows: Tensor = _Linear.apply(x, weight, bias, kind)
+    result = rows.view(*x.shape[:-1], -1)  # out here: an in-place ReLU refuses a Function's views
+    return result.permute(0, 3, 1, 2) if weight.ndim == 4 else result
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -47,31 +50,25 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None,
                 kind: torch.dtype) -> Tensor:  # fmt: skip
-        ctx.shape, ctx.weight_type = weight.shape, weight.dtype
+        ctx.shape, ctx.weight_shape, ctx.weight_type = x.shape, weight.shape, weight.dtype
         ctx.bias_type = None if bias is None else bias.dtype
-        if weight.ndim == 4:
-            x = x.permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view when channels are last
-        x = x.to(kind).contiguous()
+        x = x.to(kind).contiguous().view(-1, x.shape[-1])
         weight = weight.reshape(weight.shape[:2]).to(kind)
         ctx.save_for_backward(x, weight)
-        result = _product(x, weight, None if bias is None else bias.to(kind))
-        return result.permute(0, 3, 1, 2) if len(ctx.shape) == 4 else result
+        return _product(x, weight, None if bias is None else bias.to(kind))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        image = len(ctx.shape) == 4
-        rows = (gradient.permute(0, 2, 3, 1) if image else gradient).reshape(-1, len(weight))
-        rows = rows.contiguous()
+        rows = gradient.contiguous()
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
             single = x.dtype == torch.float32
-            to_x = (_product(rows, weight.t()) if single else rows @ weight).view(x.shape)
-            to_x = to_x.permute(0, 3, 1, 2) if image else to_x
+            to_x = (_product(rows, weight.t()) if single else rows @ weight).view(ctx.shape)
         if ctx.needs_input_grad[1]:
-            to_weight = torch.empty(ctx.shape, dtype=ctx.weight_type)
-            to_weight.view(weight.shape).copy_(_weight_gradient(x.view(-1, x.shape[-1]), rows))
+            to_weight = torch.empty(ctx.weight_shape, dtype=ctx.weight_type)
+            to_weight.view(weight.shape).copy_(_weight_gradient(x, rows))
         if ctx.needs_input_grad[2]:
             to_bias = rows.sum(0).to(ctx.bias_type)
         return to_x, to_weight, to_bias, None
