@@ -114,7 +114,9 @@ def test_the_figure_of_leave_one_out_has_nothing_to_quote(tmp_path) -> None:
     (ours,) = plot_trajectory(load_results(tmp_path), "leave_one_out").axes
     bars = [bar.get_x() + bar.get_width() for bar in ours.patches if bar.get_width()]
     assert bars == pytest.approx([101, 92])
-    assert [text.get_text() for text in ours.get_yticklabels()][8] == "without ReLU -> GELU"
+    assert ours.get_yticklabels()[8].get_text() == "without ReLU -> GELU"
+    low, high = sorted(ours.get_ylim())
+    assert all(low < text.get_position()[1] < high for text in ours.texts)
 
 
 # --- a step of one's own -------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def plot_trajectory(results: pd.DataFrame, regime: str = "tiny") -> Figure:
     for axes in quoted:
         _draw_paper(axes, steps, regime)
     ours.set_yticks(range(len(steps)), [_label(step) for step in steps])
-    ours.invert_yaxis()
+    ours.set_ylim(len(steps) + 0.2, -1.2)  # the first step at the top, under the heads of columns
     sections = {step.section for step in steps}
     handles = [
         ours.barh([0], [0], color=color, label=f"{section} {SECTION_TITLES[section]}")
