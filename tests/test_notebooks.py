@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_study import put
 
 from convnext_steps import cli
 from convnext_steps.study.errors import NotebookError
@@ -85,3 +86,51 @@ def test_trajectory_opens_on_a_fresh_clone(tmp_path) -> None:
     assert_clean(executed)
     assert pictures(executed) == 1
     assert "81.97" in printed(executed)
+
+
+def test_a_probe_without_results_says_how_to_make_them(tmp_path) -> None:
+    executed = tmp_path / "executed.ipynb"
+    execute_notebook("budget", executed, {"RESULTS": str(tmp_path)})
+    assert_clean(executed)
+    text = printed(executed)
+    assert text.count("no results yet; make them with `convnext-steps study --profile") == 6
+    assert "--profile shallow --regime tiny --seeds 0 1 2`" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "figures", "shown"),
+    [
+        ("budget", 1, "too few results"),
+        ("leave_one_out", 1, "without_gelu"),
+        ("stem_stride", 2, "M multiply-adds, stride 4"),
+    ],
+)
+def test_a_probe_shows_its_results(tmp_path, name, figures, shown) -> None:
+    for run in [
+        *plan("standard_quarter", seeds=[0, 1]),
+        *plan("standard_quarter_stride_4", seeds=[0, 1]),
+        *plan("standard_quarter", "leave_one_out", seeds=[0, 1]),
+    ]:
+        put(run, tmp_path, 80 + len(run.step) / 10 + run.seed)
+    executed = tmp_path / "executed.ipynb"
+    execute_notebook(name, executed, {"RESULTS": str(tmp_path), "SEEDS": "[0, 1]"})
+    assert_clean(executed)
+    assert pictures(executed) == figures
+    assert shown in printed(executed)
+
+
+@pytest.mark.slow
+def test_a_step_of_ones_own_is_trained_and_then_only_read(tmp_path) -> None:
+    executed = tmp_path / "executed.ipynb"
+    parameters = {"PROFILE": "smoke", "SEEDS": "[0]", "RESULTS": str(tmp_path)}
+    parameters["OWN"] = str(tmp_path / "own")
+    for train, found in (("false", False), ("true", True), ("false", True)):
+        execute_notebook("bring_your_own_step", executed, parameters | {"TRAIN": train})
+        assert_clean(executed)
+        text = printed(executed)
+        assert ("no results yet of response_norm" in text) != found
+        assert "GlobalResponseNorm()" in text
+        assert pictures(executed) == 1
+    (result,) = (tmp_path / "own").rglob("response_norm/*/result.json")
+    assert read_result(result)["design"]["response_norm"] is True
