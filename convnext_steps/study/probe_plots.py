@@ -51,18 +51,18 @@ def plot_budget(budget: pd.DataFrame) -> Figure:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False
+        handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False
     )
     return figure
 
 
 def _draw_gains(axes: Axes, gains: pd.DataFrame) -> None:
     depths = sorted(gains["depth"].unique(), reverse=True)
-    for depth, style in zip(depths, STYLES, strict=False):
+    for depth, style, line in zip(depths, STYLES, ("-", "--"), strict=False):
         ours = gains[gains["depth"] == depth]
         axes.plot(ours["images"], ours["gain"], linestyle="", markersize=3, alpha=0.6, **style)
         means = ours.groupby("images")["gain"].mean()
-        axes.plot(means.index, means, label=f"{depth} blocks", **style)
+        axes.plot(means.index, means, linestyle=line, label=f"{depth} blocks", **style)
 
 
 def plot_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Figure:
@@ -85,6 +85,9 @@ def plot_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel(quantity)
     axes.grid(axis="x", color="#DDDDDD")
+    low, high = axes.get_xlim()
+    if low < 0 < high:
+        axes.axvline(0, color="black", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
