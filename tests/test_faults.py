@@ -6,7 +6,6 @@ import random
 import signal
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,18 +19,17 @@ KILLS = 20
 
 
 class Study:
-    """A study in a process of its own, with so many seeds, begun again whenever it has ended."""
+    """A study in a process of its own, begun again whenever it has ended."""
 
-    def __init__(self, results: Path) -> None:
-        self.results, self.seeds = results, 2
+    def __init__(self, results: Path, chance: random.Random) -> None:
+        self.results, self.chance, self.seeds = results, chance, 2
         self.written: dict[Path, tuple[int, int]] = {}
         self.start()
 
     def start(self) -> None:
-        log = self.results.with_suffix(".log")
-        with log.open("a") as file:
-            seeds = [str(seed) for seed in range(self.seeds)]
-            self.process = study(self.results, "--seeds", *seeds, stdout=file, stderr=file)
+        seeds = [str(seed) for seed in range(self.seeds)]
+        with self.results.with_suffix(".log").open("a") as log:
+            self.process = study(self.results, "--seeds", *seeds, stdout=log, stderr=log)
 
     def check_that_nothing_is_done_twice(self) -> None:
         """A result file, once it is there, is never written again."""
@@ -40,35 +38,37 @@ class Study:
             mark = (found.st_ino, found.st_mtime_ns)
             assert self.written.setdefault(path, mark) == mark, path
 
-    def victims(self) -> dict[str, list[int]]:
-        """The processes to choose from, by their part in the study."""
-        below = {child for child, parent, _ in processes() if parent == self.process.pid}
-        workers = [
-            pid for pid, _, command in processes() if pid in below and "worker.py" in command
-        ]
-        return {
-            "kernel": kernels_below(self.process.pid),
-            "worker": workers,
-            "runner": [self.process.pid],
-        }
+    def parts(self, kind: str) -> list[int]:
+        """The processes of one kind: kernels, papermill's workers, or the runner."""
+        if kind == "runner":
+            return [self.process.pid]
+        if kind == "kernel":
+            return kernels_below(self.process.pid)
+        ours = [entry for entry in processes() if entry[1] == self.process.pid]
+        return [pid for pid, _, command in ours if "worker.py" in command]
+
+    def kill(self, kind: str) -> None:
+        """Kill one process of a kind, some time after a run has begun."""
+        while True:
+            if self.process.poll() is not None:
+                self.seeds += self.process.returncode == 0  # all is done: more of it
+                self.start()
+            elif self.parts("kernel"):
+                time.sleep(self.chance.uniform(0, 4))
+                self.check_that_nothing_is_done_twice()
+                if self.process.poll() is None and (victims := self.parts(kind)):
+                    os.kill(self.chance.choice(victims), signal.SIGKILL)
+                    return
+            time.sleep(0.1)
 
 
 def test_killed_twenty_times_a_study_ends_as_if_it_had_not_been(tmp_path) -> None:
     seed = int(os.environ.get("FAULTS_SEED", time.time()))
     print(f"FAULTS_SEED={seed}")
-    chance, kills = random.Random(seed), Counter[str]()
-    disturbed = Study(tmp_path / "disturbed")
-    while kills.total() < KILLS:
-        time.sleep(chance.uniform(0.2, 4))
-        disturbed.check_that_nothing_is_done_twice()
-        if disturbed.process.poll() is not None:
-            disturbed.seeds += disturbed.process.returncode == 0  # all done already: more of it
-            disturbed.start()
-        elif victims := disturbed.victims()[kind := chance.choice(["kernel", "worker", "runner"])]:
-            os.kill(chance.choice(victims), signal.SIGKILL)
-            kills[kind] += 1
-    print(kills)
-    assert min(kills[kind] for kind in ("kernel", "worker", "runner")) > 0
+    chance = random.Random(seed)
+    disturbed = Study(tmp_path / "disturbed", chance)
+    for kind in chance.sample(["kernel", "worker", "runner"] * 7, KILLS):
+        disturbed.kill(kind)
     disturbed.process.wait(timeout=300)
     disturbed.start()
     assert disturbed.process.wait(timeout=300) == 0

@@ -9,7 +9,7 @@ import pytest
 from convnext_steps import Design, TrainingConfig, load_results, plot_trajectory, roadmap
 from convnext_steps.models.paper import published_roadmap
 from convnext_steps.study.notebook import log_of
-from convnext_steps.study.plan import PLAIN, Run, plan
+from convnext_steps.study.plan import PLAIN, Run, plan, read_run
 from convnext_steps.study.profiles import PROFILES
 from convnext_steps.study.report import report
 from convnext_steps.study.results import (
@@ -100,6 +100,13 @@ def test_the_hash_follows_everything_that_decides_a_result() -> None:
 def test_unknown_names_are_answered_with_the_nearest(arguments, message) -> None:
     with pytest.raises(ValueError, match="^" + message.replace("?", r"\?")):
         plan(**arguments)
+
+
+def test_a_run_goes_through_json_unchanged() -> None:
+    for run in plan("quick", "base", seeds=[3]):
+        again = read_run(json.loads(json.dumps(asdict(run))))
+        assert again == run
+        assert again.hash == run.hash
 
 
 def test_done_means_a_result_of_the_same_plan(tmp_path) -> None:

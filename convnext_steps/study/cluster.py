@@ -21,8 +21,8 @@ STOP_SECONDS = 10.0
 class RayBackend:
     """Attempts as tasks, begun again elsewhere when their node is lost.
 
-    Each takes a GPU where the cluster has some, else a core. All are queued at once, so that a
-    cluster that grows by demand sees it.
+    Each takes a GPU for each of its processes where nodes have some, else a core. All are queued
+    at once, so that a cluster that grows by demand sees it.
 
     Args:
         address: of a running cluster, such as "auto"; without one, a cluster of this machine alone
@@ -53,7 +53,8 @@ class RayBackend:
 
     def start(self, run: Run, results: Path) -> "RayAttempt":
         """Queue one attempt."""
-        needs = {"num_gpus": 1} if self.gpus else {"num_cpus": 1}
+        gpus = min(run.processes, self.gpus)
+        needs = {"num_gpus": gpus} if gpus else {"num_cpus": run.processes}
         reference = self.task.options(name=run.name, **needs).remote(run, results.resolve())
         self.references.append(reference)
         return RayAttempt(self.ray, reference)

@@ -50,7 +50,7 @@ def start_notebook(
     The process has a session of its own: Ctrl-C reaches whoever started it, not the notebook.
     """
     worker = Path(__file__).with_name("worker.py")
-    command = [sys.executable, str(worker), str(os.getpid())]
+    command = [sys.executable, str(worker), str(os.getpid()), "papermill"]
     command += [str(notebook), str(output.resolve())]
     command += ["--parameters_yaml", json.dumps(dict(parameters)), "--cwd", str(notebook.parent)]
     command += ["--no-progress-bar", "--log-level", "ERROR"]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class Run:
     config: TrainingConfig
     data: str
     train_images: int | None
+    processes: int = 1  # not in the hash: the work is only shared
 
     @property
     def hash(self) -> str:
@@ -110,6 +111,13 @@ class Run:
     def build(self, data: ImageData) -> Network:
         """The run's network, for the channels and classes of its data."""
         return Network(self.design, data.num_classes, data.channels, self.config.drop_path_rate)
+
+
+def read_run(values: Mapping[str, Any]) -> Run:
+    """The run that `asdict` made these values of, though they went through JSON."""
+    design = Design(**values["design"] | {"depths": tuple(values["design"]["depths"])})
+    config = TrainingConfig(**values["config"])
+    return Run(**{**values, "design": design, "config": config})
 
 
 def plan(
@@ -149,6 +157,7 @@ def plan(
                     config=config,
                     data=chosen.data,
                     train_images=chosen.train_images,
+                    processes=chosen.processes,
                 )
             )
     return runs

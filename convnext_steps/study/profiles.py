@@ -19,6 +19,7 @@ class Profile:
     recipe: TrainingConfig
     scale: Mapping[str, Any] = field(default_factory=dict)  # arguments of `scaled`
     steps: tuple[str, ...] | None = None  # None for all
+    processes: int = 1  # that train one run together, one a GPU
 
 
 SMOKE = Profile(

@@ -17,9 +17,8 @@ import torch
 from convnext_steps.measure.flops import FlopCount
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.plan import Run
-from convnext_steps.training.evaluation import Evaluation
+from convnext_steps.study.training import Trained
 from convnext_steps.training.files import write_bytes
-from convnext_steps.training.trainer import Trainer
 
 SCHEMA = 1
 PARTIAL_RESULT = "result.partial.json"
@@ -31,10 +30,9 @@ class ResultError(ValueError):
     """A result file cannot be trusted; the message says why."""
 
 
-def write_partial_result(
-    run: Run, output: str | Path, count: FlopCount, trainer: Trainer, evaluation: Evaluation
-) -> None:
+def write_partial_result(run: Run, output: str | Path, count: FlopCount, trained: Trained) -> None:
     """Write what a run found, for the runner to check and put in place."""
+    evaluation = trained.evaluation
     result = {
         "schema": SCHEMA,
         "hash": run.hash,
@@ -43,12 +41,12 @@ def write_partial_result(
         "loss": evaluation.loss,
         "correct": evaluation.correct,
         "test_images": evaluation.count,
-        "training_steps": trainer.step,
+        "training_steps": trained.steps,
         "macs": count.conv_linear,
         "flops_fvcore": count.total,
         "params": count.params,
         "environment": environment(),
-        "seconds": trainer.seconds,
+        "seconds": trained.seconds,
     }
     result["checksum"] = checksum(result)
     write_json(Path(output) / PARTIAL_RESULT, result)

@@ -14,6 +14,7 @@ from convnext_steps.study.results import (
     read_result,
     write_json,
 )
+from convnext_steps.study.training import TRAINED
 from convnext_steps.training.checkpoint import clear
 from convnext_steps.training.output import HISTORY
 
@@ -26,7 +27,7 @@ PLAN = "plan.partial"  # the hash of the plan whose checkpoints are here
 
 def prepare(run: Run, folder: Path) -> None:
     """Clear what earlier attempts left, but for the checkpoints of the same plan."""
-    for name in (RESULT, PARTIAL_RESULT, NOTEBOOK, PARTIAL_NOTEBOOK):
+    for name in (RESULT, PARTIAL_RESULT, NOTEBOOK, PARTIAL_NOTEBOOK, TRAINED):
         (folder / name).unlink(missing_ok=True)
     plan = folder / PLAN
     if not plan.exists() or plan.read_text() != run.hash:

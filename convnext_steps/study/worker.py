@@ -1,9 +1,11 @@
-"""papermill in a process that ends with whoever started it, however that ended.
+"""A module, such as papermill, in a process that ends with whoever started it, however that ended.
 
-Run as a file, so that nothing of the package is imported beside the notebook's kernel.
+Run as a file, so that nothing of the package is imported beside the notebook's kernel:
+`python worker.py PARENT MODULE ...`.
 """
 
 import os
+import runpy
 import sys
 import threading
 import time
@@ -18,6 +20,4 @@ def follow(parent: int) -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=follow, args=(int(sys.argv.pop(1)),), daemon=True).start()
-    from papermill.cli import papermill
-
-    papermill()
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)

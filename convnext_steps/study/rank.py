@@ -1,0 +1,29 @@
+"""One of the processes that train a run together, as torchrun starts it."""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+from convnext_steps.study.plan import Run, read_run
+from convnext_steps.study.training import train_here, write_trained
+from convnext_steps.study.worker import follow
+from convnext_steps.training.distributed import join
+from convnext_steps.training.trainer import seed_everything
+
+
+def train_share(run: Run, output: Path) -> None:
+    """Train with the other processes; the first of them writes what came of it."""
+    processes = join()
+    with processes.main_first():  # it downloads, the others find what it has brought
+        train, test = run.load_data()
+    seed_everything(run.seed)
+    trained = train_here(run, run.build(train), train, test, output)
+    if processes.main:
+        write_trained(trained, output)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
+    train_share(read_run(json.loads(sys.argv[1])), Path(sys.argv[2]))

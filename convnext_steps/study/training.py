@@ -1,0 +1,95 @@
+"""The training of one run: in this process, or in several that torchrun starts."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from convnext_steps.study.plan import Run
+from convnext_steps.training.data import ImageData
+from convnext_steps.training.errors import TrainingError
+from convnext_steps.training.evaluation import Evaluation
+from convnext_steps.training.files import write_bytes
+from convnext_steps.training.trainer import Trainer
+
+TRAINED = "training.partial.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the training of a run came to."""
+
+    evaluation: Evaluation
+    history: Sequence[Mapping[str, float]]
+    steps: int
+    seconds: Mapping[str, float]
+
+
+def train_run(
+    run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
+) -> Trained:
+    """Train and evaluate as the run's recipe says, going on from a checkpoint in `output`.
+
+    A run of several processes is trained by torchrun, which builds the same model in each of them;
+    on GPUs there is one process a GPU, and no more than there are.
+
+    Raises:
+        TrainingError: training cannot begin or go on.
+    """
+    processes = min(run.processes, torch.cuda.device_count() or run.processes)
+    if processes == 1:
+        return train_here(run, model, train, test, output)
+    if output:
+        return _train_together(run, processes, Path(output))
+    with tempfile.TemporaryDirectory() as folder:
+        return _train_together(run, processes, Path(folder))
+
+
+def train_here(
+    run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
+) -> Trained:
+    """Train in this process, together with those that torchrun started with it, if any."""
+    trainer = Trainer(model, train, test, run.config, output_dir=output)
+    evaluation = trainer.train(resume=True)
+    return Trained(evaluation, trainer.history, trainer.step, trainer.seconds)
+
+
+def _train_together(run: Run, processes: int, output: Path) -> Trained:
+    """Start torchrun, pass its words on, and read what the first of its processes wrote."""
+    worker = Path(__file__).with_name("worker.py")
+    command = [sys.executable, str(worker), str(os.getpid()), "torch.distributed.run"]
+    command += ["--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "convnext_steps.study.rank", json.dumps(asdict(run)), str(output)]
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    ) as process:
+        assert isinstance(process.stdout, io.BufferedReader)
+        try:
+            while words := process.stdout.read1():
+                print(words.decode(errors="replace"), end="", flush=True)
+        finally:
+            process.terminate()
+    if process.returncode != 0:
+        raise TrainingError(f"one of {processes} processes failed; its messages are above")
+    return read_trained(output)
+
+
+def write_trained(trained: Trained, output: Path) -> None:
+    """Leave what came of a training for the process that started it."""
+    write_bytes(output / TRAINED, json.dumps(asdict(trained)).encode())
+
+
+def read_trained(output: Path) -> Trained:
+    """Read what `write_trained` left, and remove it."""
+    content = json.loads((output / TRAINED).read_text(encoding="utf-8"))
+    (output / TRAINED).unlink()
+    return Trained(**content | {"evaluation": Evaluation(**content["evaluation"])})

@@ -1,0 +1,72 @@
+"""The training of a run by several processes, which torchrun starts (gloo)."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from studies import processes, wait_for
+
+from convnext_steps import count_flops
+from convnext_steps.study.plan import Run, plan
+from convnext_steps.study.results import PARTIAL_RESULT, read_result, write_partial_result
+from convnext_steps.study.training import TRAINED, Trained, train_run
+from convnext_steps.training.trainer import seed_everything
+
+pytestmark = pytest.mark.slow
+
+
+def train(run: Run, output) -> Trained:
+    seed_everything(run.seed)
+    images, test = run.load_data()
+    return train_run(run, run.build(images), images, test, output)
+
+
+def test_two_processes_train_a_run_as_one_does(tmp_path, capsys) -> None:
+    """Without augmentation, which each process draws for itself."""
+    (run,) = plan("smoke", steps=["separate_downsampling"])
+    run = replace(run, config=replace(run.config, random_shift=0))
+    one = train(run, None)
+    two = train(replace(run, processes=2), tmp_path)
+    assert "32/32" in capsys.readouterr().out
+    assert two.steps == one.steps == 32
+    assert two.evaluation.count == one.evaluation.count == 512
+    assert two.evaluation.correct == one.evaluation.correct
+    assert two.evaluation.loss == pytest.approx(one.evaluation.loss, abs=1e-6)
+    for ours, theirs in zip(two.history, one.history, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+    count = count_flops(run.build(run.load_data()[0]), resolution=32)
+    write_partial_result(replace(run, processes=2), tmp_path, count, two)
+    result = read_result(tmp_path / PARTIAL_RESULT)
+    assert (result["hash"], result["processes"]) == (run.hash, 2)
+    again = train(replace(run, processes=2), tmp_path)
+    assert (again.evaluation, again.history) == (two.evaluation, two.history)
+    assert not (tmp_path / TRAINED).exists()
+
+
+PROGRAM = """
+import sys
+from dataclasses import replace
+from convnext_steps.study.plan import plan
+from convnext_steps.study.training import train_run
+(run,) = plan("smoke", steps=["separate_downsampling"])
+images, test = run.load_data()
+train_run(replace(run, processes=2), run.build(images), images, test, sys.argv[1])
+"""
+
+
+def test_the_processes_end_with_the_one_that_started_them(tmp_path) -> None:
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)])
+    wait_for(tmp_path / "history.jsonl")
+    ours = [pid for pid, _, command in processes() if str(tmp_path) in command]
+    assert len(ours) == 4  # the program, torchrun, and two that train
+    os.kill(program.pid, signal.SIGKILL)
+    program.wait()
+    deadline = time.monotonic() + 60
+    while [pid for pid, _, command in processes() if str(tmp_path) in command]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
