@@ -51,6 +51,7 @@ def kernels_below(pid: int) -> list[int]:
 
 def processes() -> list[tuple[int, int, str]]:
     """Identifier, parent and command of every process."""
-    listing = subprocess.run(["ps", "-wweo", "pid,ppid,args"], capture_output=True, text=True).stdout
+    command = ["ps", "-wweo", "pid,ppid,args"]
+    listing = subprocess.run(command, capture_output=True, text=True).stdout
     rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
     return [(int(pid), int(parent), "".join(command)) for pid, parent, *command in rows]
