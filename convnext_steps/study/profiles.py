@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convnext_steps.models.roadmap import unknown
-from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.config import RECIPES, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,46 @@ STRIDE_4 = replace(
     description="standard_quarter with the paper's stem stride",
     scale={**QUARTER.scale, "stem_stride": 4},
 )
+
+# For GPUs; these three have not been run yet.
+CIFAR10 = Profile(
+    name="cifar10",
+    description="every step on CIFAR-10 at a quarter of the width, for a GPU, not run yet",
+    data="cifar10",
+    train_images=None,
+    scale={"width": 1 / 4, "stem_stride": 2},
+    recipe=TrainingConfig(
+        max_epochs=60, batch_size=128, random_shift=4, horizontal_flip=0.5, evaluate_every=5
+    ),
+)
+IMAGENETTE = Profile(
+    name="imagenette",
+    description="every step on Imagenette at half the width, for a GPU, not run yet",
+    data="imagenette",
+    train_images=None,
+    scale={"width": 1 / 2},
+    recipe=TrainingConfig(
+        max_epochs=100,
+        batch_size=128,
+        learning_rate=2e-3,
+        resolution=160,
+        random_resized_crop=True,
+        rand_augment=9,
+        horizontal_flip=0.5,
+        random_erasing=0.25,
+        evaluate_every=5,
+        data_workers=8,
+    ),
+)
+IMAGENET = Profile(
+    name="imagenet",
+    description="every step on ImageNet-1K with the paper's own recipe, for eight GPUs a run, "
+    "not run yet",
+    data="imagenet",
+    train_images=None,
+    recipe=replace(RECIPES["roadmap"], data_workers=8),
+    processes=8,
+)
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -81,6 +121,7 @@ PROFILES = {
         *(STANDARD, QUARTER, _budget(STANDARD, "sixteenth", 1 / 16)),
         *(SHALLOW, _budget(SHALLOW, "quarter", 1 / 4), _budget(SHALLOW, "sixteenth", 1 / 16)),
         STRIDE_4,
+        *(CIFAR10, IMAGENETTE, IMAGENET),
     )
 }
 

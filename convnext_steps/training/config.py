@@ -134,15 +134,17 @@ FINETUNE = replace(
 def original_recipe(config: TrainingConfig) -> TrainingConfig:
     """The recipe that ResNet was first trained with, in the measure of a modern one.
 
-    SGD with momentum, learning rate 0.1 at batch 256 divided by ten after each third, weight decay
-    1e-4 on everything, crops and flips only, 90 epochs where the modern recipe has 300
-    (torchvision V1).
+    SGD with momentum, batches of at most 256, learning rate 0.1 at 256 divided by ten after each
+    third, weight decay 1e-4 on everything, crops and flips only, 90 epochs where the modern recipe
+    has 300 (torchvision V1).
     """
+    batch_size = min(config.batch_size, 256)
     return replace(
         config,
         max_epochs=config.max_epochs * 90 / 300,
+        batch_size=batch_size,
         optimizer="sgd",
-        learning_rate=0.1 * config.batch_size / 256,
+        learning_rate=0.1 * batch_size / 256,
         schedule="thirds",
         warmup_fraction=0.0,
         weight_decay=1e-4,
@@ -162,5 +164,5 @@ RECIPES = {
     # The roadmap's runs: "EMA severely hurts models with BatchNorm", and no LayerScale.
     "roadmap": replace(PAPER, ema_decay=0.0),
     "finetune": FINETUNE,
-    "resnet_original": original_recipe(replace(PAPER, batch_size=256)),
+    "resnet_original": original_recipe(PAPER),
 }

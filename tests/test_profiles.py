@@ -1,0 +1,39 @@
+"""The profiles for GPUs, which are too long to run in a test: whether all that they name fits."""
+
+import pytest
+import torch
+
+from convnext_steps import Network
+from convnext_steps.study.plan import plan
+from convnext_steps.training.batches import TrainingBatches
+from convnext_steps.training.config import RECIPES
+from convnext_steps.training.datasets import IMAGENET_IMAGES, IMAGENETTE_IMAGES
+from convnext_steps.training.distributed import Processes
+
+SIZES = {  # training images, classes, and the side of images that come in one size
+    "cifar10": (50_000, 10, 32),
+    "imagenette": (IMAGENETTE_IMAGES["train"], 10, None),
+    "imagenet": (IMAGENET_IMAGES["train"], 1000, None),
+}
+
+
+@pytest.mark.parametrize("profile", SIZES)
+def test_every_step_can_be_built_and_trained_on_the_data(profile) -> None:
+    images, classes, side = SIZES[profile]
+    for run in plan(profile):
+        side = run.config.resolution or side
+        assert run.design.smallest_side <= side
+        with torch.device("meta"):
+            network = Network(run.design, classes, 3, run.config.drop_path_rate)
+            assert network(torch.empty(2, 3, side, side)).shape == (2, classes)
+        for count in {1, 2, run.processes}:
+            batches = TrainingBatches(images, run.config, Processes(0, count))
+            share = batches.micro_batch_size * batches.micro_batches
+            assert share * count == run.config.batch_size
+
+
+def test_imagenet_is_the_papers_own_study() -> None:
+    original, step, *_ = plan("imagenet")
+    assert step.config.recipe() == RECIPES["roadmap"].recipe()
+    assert original.config.recipe() == RECIPES["resnet_original"].recipe()
+    assert (step.design.width, step.design.stem_stride, step.processes) == (64, 4, 8)
