@@ -5,7 +5,8 @@ from pathlib import Path
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import PARTIAL_RESULT, RESULT, done, write_partial_result
-from convnext_steps.training.trainer import Trainer, seed_everything
+from convnext_steps.study.training import train_run
+from convnext_steps.training.trainer import seed_everything
 
 
 def train_here(run: Run, results: str | Path) -> None:
@@ -21,6 +22,6 @@ def train_here(run: Run, results: str | Path) -> None:
     train, test = run.load_data()
     model = run.build(train)
     count = count_flops(model, resolution=train[0][0].shape[-1])
-    trainer = Trainer(model, train, test, run.config, progress=False)
-    write_partial_result(run, folder, count, trainer, trainer.train())
+    trained = train_run(run, model, train, test, output=None)
+    write_partial_result(run, folder, count, trained)
     (folder / PARTIAL_RESULT).replace(folder / RESULT)

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from convnext_steps.study.plan import Run, read_run
-from convnext_steps.study.training import train_here, write_trained
+from convnext_steps.study.training import train_in_process, write_trained
 from convnext_steps.study.worker import follow
 from convnext_steps.training.distributed import join
 from convnext_steps.training.trainer import seed_everything
@@ -19,7 +19,7 @@ def train_share(run: Run, output: Path) -> None:
     with processes.main_first():  # it downloads, the others find what it has brought
         train, test = run.load_data()
     seed_everything(run.seed)
-    trained = train_here(run, run.build(train), train, test, output)
+    trained = train_in_process(run, run.build(train), train, test, output)
     if processes.main:
         write_trained(trained, output)
 

@@ -46,14 +46,14 @@ def train_run(
     """
     processes = min(run.processes, torch.cuda.device_count() or run.processes)
     if processes == 1:
-        return train_here(run, model, train, test, output)
+        return train_in_process(run, model, train, test, output)
     if output:
         return _train_together(run, processes, Path(output))
     with tempfile.TemporaryDirectory() as folder:
         return _train_together(run, processes, Path(folder))
 
 
-def train_here(
+def train_in_process(
     run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
 ) -> Trained:
     """Train in this process, together with those that torchrun started with it, if any."""
