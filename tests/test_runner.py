@@ -4,7 +4,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from convnext_steps.study import runner
+from convnext_steps import cli
+from convnext_steps.study import runner, timing
 from convnext_steps.study.backends import Outcome
 from convnext_steps.study.errors import StudyError
 from convnext_steps.study.lease import claim
@@ -79,6 +80,31 @@ def test_the_others_are_completed_before_a_failure_is_told(tmp_path, monkeypatch
     with pytest.raises(StudyError, match="1 of 2 runs failed:\n  resnet seed 0: why"):
         run_study(runs, tmp_path)
     assert backend.started == {bad: 2, good: 1}
+
+
+def test_the_runs_an_hour_are_measured_with_as_many_workers_as_asked_for(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    backend = Pretended()
+    monkeypatch.setattr(timing, "open_backend", lambda name, address: backend)
+    arguments = ["bench", "--study", "--profile", "smoke", "--workers", "1", "3"]
+    assert cli.main(arguments) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("1 workers: ")
+    assert first.endswith("runs an hour, 1.00 x")
+    assert second.startswith("3 workers: ")
+    runs = plan("smoke", steps=["separate_downsampling"], seeds=range(12))
+    assert backend.started == {run: 3 if run.seed < 3 else 2 for run in runs}
+    assert backend.most == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_bookkeeping_is_timed_in_parts(capsys) -> None:
+    assert cli.main(["bench", "--bookkeeping", "40"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    parts = ["planning", "finding what is missing", "reporting", "together"]
+    assert [line[:26].strip() for line in lines] == parts
 
 
 def test_runs_that_others_hold_are_not_looked_at_again_and_again(tmp_path, monkeypatch) -> None:

@@ -152,7 +152,7 @@ def test_damaged_results_are_named_and_left_out(tmp_path) -> None:
         table = load_results(tmp_path)
     assert list(table["step"]) == ["gelu"]
     named = " ".join(str(warning.message) for warning in caught)
-    assert all(step in named for step in ("resnet", "width"))
+    assert all(step in named for step in ("resnet", "width", "depthwise"))
     assert len(caught) == 3
 
 

@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,26 +9,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from convnext_steps.cli.options import find_model
+from convnext_steps.cli.options import add_backend, backend, find_model
 from convnext_steps.measure.speed import Speed, Work, measure_speeds, ratio
 from convnext_steps.models.design import scaled
 from convnext_steps.models.fast_layers import use_fast_layers
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import Step
-from convnext_steps.study.local import parameters
-from convnext_steps.study.notebook import find_notebook, start_notebook
 from convnext_steps.study.plan import plan
 from convnext_steps.study.profiles import find_profile
-from convnext_steps.study.results import PARTIAL_RESULT, environment, read_result
+from convnext_steps.study.results import environment
+from convnext_steps.study.timing import bookkeeping_times, run_times, runs_per_hour
 from convnext_steps.training.files import write_bytes
 
 DESCRIPTION = """Time one model, alone or in turn with a peer in the same process, and print the
-ratio with its spread; or time one run of a study from start to result."""
+ratio with its spread; or time a study: one run from start to result, the runs an hour of
+several numbers of workers, or the bookkeeping."""
 EXAMPLES = """examples:
   convnext-steps bench convnext_tiny --precision bf16 --against timm
   convnext-steps bench separate_downsampling --profile quick --threads 1 --against pytorch
   convnext-steps bench convnext_base --inference --against torchvision
   convnext-steps bench --study --profile quick
+  convnext-steps bench --study --profile smoke --workers 1 2 --backend ray
+  convnext-steps bench --bookkeeping 10000
 """
 
 
@@ -49,6 +49,13 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="default: PyTorch's choice")
     parser.add_argument("--rounds", type=int, default=10, help="timed steps of each, default 10")
     parser.add_argument("--study", action="store_true", help="time one run of a study instead")
+    parser.add_argument(
+        "--workers", nargs="+", type=int, metavar="N", help="time many runs, with N at once"
+    )
+    add_backend(parser)
+    parser.add_argument(
+        "--bookkeeping", type=int, metavar="N", help="time planning and reporting N made-up results"
+    )
     parser.add_argument("--output", type=Path, help="write the figures as JSON too")
     parser.set_defaults(command=bench_command)
 
@@ -58,9 +65,11 @@ def bench_command(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.study:
-        figures = study_times(options.profile or "quick", options.regime, options.model)
+        figures = study_times(options)
+    elif options.bookkeeping:
+        figures = bookkeeping(options.bookkeeping)
     elif options.model is None:
-        raise ValueError("name a model, or ask for --study")
+        raise ValueError("name a model, or ask for --study or --bookkeeping")
     else:
         figures = model_times(options)
     if options.output:
@@ -149,29 +158,25 @@ def peer(options: argparse.Namespace, work: Work) -> nn.Module:
     return model
 
 
-def study_times(profile: str, regime: str, step: str | None) -> dict[str, Any]:
-    """Time one run of a study from the start of its process to its result, part by part."""
-    (run,) = plan(profile, regime, [step or "separate_downsampling"])
-    with tempfile.TemporaryDirectory() as folder:
-        notebook = Path(folder, "executed.ipynb")
-        start = time.perf_counter()
-        given = parameters(run, Path(folder))
-        process = start_notebook(find_notebook("run_step"), notebook, given, threads=1)
-        process.wait()
-        wall = time.perf_counter() - start
-        result = read_result(Path(folder, PARTIAL_RESULT))
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    durations = [cell["metadata"].get("papermill", {}).get("duration") or 0.0 for cell in cells]
-    imports = max(durations[:4])  # the first cell that does something
-    seconds = result["seconds"]
-    times = {
-        "papermill and kernel": wall - sum(durations),
-        "imports": imports,
-        "training": seconds["training"],
-        "evaluation": seconds["evaluation"],
-        "diff, counts, data, plot": sum(durations) - imports - sum(seconds.values()),
-    }
-    print(f"{run.name}, profile {profile}: {wall:.1f} s from process to result")
-    for name, value in times.items():
-        print(f"{name:26} {value:6.1f} s {100 * value / wall:5.1f} %")
-    return {"run": run.name, "profile": profile, "wall": wall, "seconds": times}
+def study_times(options: argparse.Namespace) -> dict[str, Any]:
+    """Time one run of a study, or many with several numbers of workers; print a line each."""
+    profile = options.profile or "quick"
+    if options.workers is None:
+        times = run_times(profile, options.regime, options.model)
+        print(f"{times['run']}, {profile}: {times['wall']:.1f} s from process to result")
+        for name, value in times["seconds"].items():
+            print(f"{name:26} {value:6.1f} s {100 * value / times['wall']:5.1f} %")
+        return times
+    rates = runs_per_hour(profile, options.regime, options.workers, *backend(options))
+    for workers, rate in rates.items():
+        faster = rate / next(iter(rates.values()))
+        print(f"{workers} workers: {rate:6.0f} runs an hour, {faster:.2f} x")
+    return {"profile": profile, "backend": backend(options)[0], "runs_per_hour": rates}
+
+
+def bookkeeping(count: int) -> dict[str, Any]:
+    """Time planning and reporting a study of so many results; print a line each."""
+    seconds = bookkeeping_times(count)
+    for name, value in {**seconds, "together": sum(seconds.values())}.items():
+        print(f"{name:26} {value:6.1f} s")
+    return {"results": count, "seconds": seconds}

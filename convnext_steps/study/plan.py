@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class Run:
         Fields that are as in `PLAIN` are left out, so that results stay valid when a later version
         has a new field that is off unless asked for: it joins `PLAIN` with the value for off.
         """
-        fields = {"design": asdict(self.design), "recipe": self.config.recipe()}
+        fields = {"design": vars(self.design), "recipe": self.config.recipe()}
         decisive = {
             **{name: getattr(self, name) for name in ("profile", "regime", "step", "seed")},
             **{
@@ -140,13 +140,12 @@ def plan(
     chosen = find_profile(profile)
     names = list(steps or chosen.steps or roadmap(regime))
     known = [find_step(name, regime) for name in names]
+    designs = [scaled(step.design, **chosen.scale) for step in known]
     runs = []
     for seed in seeds:
-        for step in known:
-            config = replace(chosen.recipe, seed=seed)
-            if step.recipe == "resnet_original":
-                config = original_recipe(config)
-            design = scaled(step.design, **chosen.scale)
+        config = replace(chosen.recipe, seed=seed)
+        recipes = {"roadmap": config, "resnet_original": original_recipe(config)}
+        for step, design in zip(known, designs, strict=True):
             runs.append(
                 Run(
                     profile=profile,
@@ -154,7 +153,7 @@ def plan(
                     step=step.name,
                     seed=seed,
                     design=design,
-                    config=config,
+                    config=recipes[step.recipe],
                     data=chosen.data,
                     train_images=chosen.train_images,
                     processes=chosen.processes,

@@ -128,8 +128,10 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     for path in sorted(Path(folder).rglob(RESULT)):
         try:
             rows.append(_row(read_result(path)))
-        except (ResultError, KeyError) as error:
+        except ResultError as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
+        except KeyError as error:
+            warnings.warn(f"left out: {path} has no {error}", stacklevel=2)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -141,7 +143,8 @@ COLUMNS = [
 
 def _row(result: Mapping[str, Any]) -> dict[str, Any]:
     seconds = {f"{name}_seconds": value for name, value in result["seconds"].items()}
-    return {**result, **seconds, "commit": result["environment"]["commit"]}
+    known = {**result, **seconds, "commit": result["environment"]["commit"]}
+    return {name: known[name] for name in COLUMNS}
 
 
 def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:

@@ -138,7 +138,7 @@ def run_study(
     if backend == "local":
         for run in {(run.data, run.train_images): run for run in missing}.values():
             run.load_data()  # damaged data stop the study before it begins
-    with closing(LocalBackend() if backend == "local" else RayBackend(address)) as chosen:
+    with closing(open_backend(backend, address)) as chosen:
         results.mkdir(parents=True, exist_ok=True)
         runner = Runner(missing, results, chosen, workers or chosen.workers)
         runner.execute()
@@ -146,6 +146,15 @@ def run_study(
         details = "\n".join(f"  {run.name}: {error}" for run, error in runner.errors.items())
         raise StudyError(f"{len(runner.errors)} of {len(missing)} runs failed:\n{details}")
     return len(missing)
+
+
+def open_backend(name: str, address: str | None) -> Backend:
+    """The backend of this name; `run_study` says more.
+
+    Raises:
+        ValueError: Ray is not installed, or there is no cluster at the address.
+    """
+    return LocalBackend() if name == "local" else RayBackend(address)
 
 
 def _bar(total: int) -> "tqdm[None]":

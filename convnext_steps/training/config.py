@@ -1,7 +1,7 @@
 """The training recipe as one value, and the named recipes of the paper."""
 
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_origin
 
 from convnext_steps.models.choices import check_choices
@@ -86,7 +86,7 @@ class TrainingConfig:
 
     def recipe(self) -> dict[str, Any]:
         """The fields that decide what is computed, without those of how the work is done."""
-        return {name: value for name, value in asdict(self).items() if name not in OPERATIONAL}
+        return {name: value for name, value in vars(self).items() if name not in OPERATIONAL}
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:

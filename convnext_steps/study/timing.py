@@ -1,0 +1,105 @@
+"""Where the time of a study goes: one run's parts, many runs at once, and the bookkeeping."""
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from convnext_steps.study.backends import Backend
+from convnext_steps.study.local import parameters
+from convnext_steps.study.notebook import find_notebook, start_notebook
+from convnext_steps.study.plan import Run, plan
+from convnext_steps.study.report import report
+from convnext_steps.study.results import (
+    PARTIAL_RESULT,
+    RESULT,
+    SCHEMA,
+    checksum,
+    environment,
+    read_result,
+)
+from convnext_steps.study.runner import Runner, open_backend, run_study
+
+
+def run_times(profile: str, regime: str, step: str | None) -> dict[str, Any]:
+    """Time one run of a study from the start of its process to its result, part by part."""
+    (run,) = plan(profile, regime, [step or "separate_downsampling"])
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = Path(folder, "executed.ipynb")
+        start = time.perf_counter()
+        given = parameters(run, Path(folder))
+        process = start_notebook(find_notebook("run_step"), notebook, given, threads=1)
+        process.wait()
+        wall = time.perf_counter() - start
+        result = read_result(Path(folder, PARTIAL_RESULT))
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    durations = [cell["metadata"].get("papermill", {}).get("duration") or 0.0 for cell in cells]
+    imports = max(durations[:4])  # the first cell that does something
+    seconds = result["seconds"]
+    times = {
+        "papermill and kernel": wall - sum(durations),
+        "imports": imports,
+        "training": seconds["training"],
+        "evaluation": seconds["evaluation"],
+        "diff, counts, data, plot": sum(durations) - imports - sum(seconds.values()),
+    }
+    return {"run": run.name, "profile": profile, "wall": wall, "seconds": times}
+
+
+def runs_per_hour(
+    profile: str,
+    regime: str,
+    workers: Sequence[int],
+    backend: str = "local",
+    address: str | None = None,
+) -> dict[int, float]:
+    """How many runs an hour are done with so many workers, by their number.
+
+    Each number has the same runs to do: of the profile's last step, four seeds for each of the most
+    workers. One run for each goes before, untimed: by then every worker has imported what it needs.
+    """
+    step, most = plan(profile, regime)[-1].step, max(workers)
+    runs = plan(profile, regime, [step], range(4 * most))
+    with closing(open_backend(backend, address)) as chosen:
+        _seconds(runs[:most], chosen, most)
+        return {count: 3600 * len(runs) / _seconds(runs, chosen, count) for count in workers}
+
+
+def _seconds(runs: Sequence[Run], backend: Backend, workers: int) -> float:
+    with tempfile.TemporaryDirectory(dir=".") as folder:  # where other nodes may see it
+        start = time.perf_counter()
+        Runner(runs, Path(folder).resolve(), backend, workers).execute()
+        return time.perf_counter() - start
+
+
+def bookkeeping_times(count: int) -> dict[str, float]:
+    """Plan a study of so many results, find what is missing (nothing), and report, in seconds.
+
+    The results are made up: the `quick` study's, with accuracies that mean nothing.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = range(-(-count // len(plan("quick"))))
+        made_with = environment()
+        for number, run in enumerate(plan("quick", seeds=seeds)[:count]):
+            result = {"schema": SCHEMA, "hash": run.hash, **asdict(run)}
+            result |= {"accuracy": 80 + number % 100 / 10, "loss": 0.5, "macs": 1, "params": 1}
+            result |= {"environment": made_with, "seconds": {"training": 1.0, "evaluation": 1.0}}
+            result["checksum"] = checksum(result)
+            run.folder(folder).mkdir(parents=True)
+            (run.folder(folder) / RESULT).write_text(json.dumps(result, indent=2))
+        moments = [time.perf_counter()]
+        runs = plan("quick", seeds=seeds)[:count]
+        moments.append(time.perf_counter())
+        missing = run_study(runs, folder)
+        assert missing == 0
+        moments.append(time.perf_counter())
+        report(folder, "quick")
+        moments.append(time.perf_counter())
+    parts = ("planning", "finding what is missing", "reporting")
+    return {
+        part: end - start for part, start, end in zip(parts, moments, moments[1:], strict=False)
+    }
