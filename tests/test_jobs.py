@@ -1,6 +1,7 @@
 """The job templates for clusters."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convnext_steps import load_results, study
+from convnext_steps import cli, load_results, study
 from convnext_steps.study.plan import plan
 
 JOBS = Path(study.__file__).parent / "jobs"
@@ -56,3 +57,26 @@ def test_an_index_that_the_plan_does_not_have_is_one_line(tmp_path) -> None:
     done = subprocess.run(command, env=environment(**variables), capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("convnext-steps: --index is 9")
+
+
+def test_the_ray_job_calls_the_command_with_options_that_it_has() -> None:
+    job = yaml.safe_load((JOBS / "ray_kubernetes.yml").read_text())
+    program, *arguments = shlex.split(job["spec"]["entrypoint"])
+    assert program == "convnext-steps"
+    assert cli.parse(arguments).address == "auto"
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_within_a_slurm_job(tmp_path) -> None:
+    """With `srun` and `scontrol` as they are for a job of one node."""
+    pytest.importorskip("ray")
+    for name, command in {"srun": 'exec "$@"', "scontrol": "echo 127.0.0.1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{command}\n")
+        (tmp_path / name).chmod(0o755)
+    variables = environment(
+        SLURM_JOB_NODELIST="one", SLURM_JOB_NUM_NODES="1", SLURM_CPUS_PER_TASK="1"
+    )
+    variables["PATH"] = f"{tmp_path}{os.pathsep}{variables['PATH']}"
+    command = ["bash", str(JOBS / "ray_slurm.sh"), "--profile", "smoke", "--results"]
+    subprocess.run([*command, str(tmp_path / "results")], env=variables, check=True, timeout=400)
+    assert len(load_results(tmp_path / "results")) == 2

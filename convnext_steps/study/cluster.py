@@ -61,7 +61,8 @@ class RayBackend:
 
     def close(self) -> None:
         """Give stopped tasks the time to end their processes and leases."""
-        self.ray.wait(self.references, num_returns=len(self.references), timeout=STOP_SECONDS)
+        if self.references:
+            self.ray.wait(self.references, num_returns=len(self.references), timeout=STOP_SECONDS)
         self.ray.shutdown()
 
 

@@ -1,0 +1,19 @@
+#!/bin/bash
+# A whole study on several nodes as one Ray cluster, on a results folder that all of them share:
+#
+#   sbatch --nodes=4 ray_slurm.sh --profile quick --seeds 0-9
+#
+# Better than slurm.sh where runs are many and short, or where the queue takes few jobs. With GPUs,
+# add --gpus-per-node and hand it on to Ray as --num-gpus. Stopped and requeued, it goes on.
+#SBATCH --job-name=convnext-steps
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem-per-cpu=4G
+#SBATCH --time=12:00:00
+#SBATCH --requeue
+set -euo pipefail
+export RAY_USAGE_STATS_ENABLED=0
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+exec srun ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
+    --num-cpus "$SLURM_CPUS_PER_TASK" -- convnext-steps study --address auto "$@"
