@@ -11,7 +11,7 @@ from convnext_steps.models.paper import published_roadmap
 from convnext_steps.study.notebook import log_of
 from convnext_steps.study.plan import PLAIN, Run, plan, read_run
 from convnext_steps.study.profiles import PROFILES
-from convnext_steps.study.report import report
+from convnext_steps.study.report import report, show_trajectory
 from convnext_steps.study.results import (
     RESULT,
     SCHEMA,
@@ -285,3 +285,22 @@ def test_the_figure_shows_every_seed_and_the_papers_numbers(tmp_path, regime) ->
     published = published_roadmap(regime)
     assert quoted == pytest.approx([published[name].top1_mean for name in roadmap(regime)])
     assert "quoted" in paper.get_title()
+
+
+def test_the_trajectory_is_shown_again_where_results_have_come_since(tmp_path, monkeypatch) -> None:
+    first, second = plan("quick", steps=["resnet", "gelu"])
+    shown = []
+
+    def execute(name, output, parameters) -> None:
+        shown.append(sorted(load_results(tmp_path)["step"]))
+        output.write_text("executed")
+        if len(shown) == 1:
+            put(second, tmp_path)  # by another runner, meanwhile
+
+    monkeypatch.setattr("convnext_steps.study.report.execute_notebook", execute)
+    assert not show_trajectory(tmp_path, "quick", "tiny")
+    put(first, tmp_path)
+    for _ in range(3):
+        assert show_trajectory(tmp_path, "quick", "tiny")
+    assert shown == [["resnet"], ["gelu", "resnet"]]
+    assert [path.name for path in tmp_path.glob("quick/tiny/*.ipynb")] == ["trajectory.ipynb"]

@@ -46,7 +46,7 @@ class RayBackend:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             self.ray.init(address or "local", **own, **quiet)
-        except ConnectionError as error:
+        except (ConnectionError, RuntimeError) as error:
             raise ValueError(f"no Ray cluster at {address}: {first_line(error)}") from None
         self.gpus = int(max(node["Resources"].get("GPU", 0) for node in self.ray.nodes()))
         self.task = self.ray.remote(max_retries=LOST_NODES)(attempt)

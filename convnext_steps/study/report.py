@@ -1,6 +1,7 @@
 """A study's table and figure, as files."""
 
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -57,13 +58,14 @@ def show_trajectory(results: Path, profile: str, regime: str) -> bool:
     """
     folder = results / profile / regime
     executed, partial = folder / "trajectory.ipynb", folder / "trajectory.partial.ipynb"
-    newest = max((path.stat().st_mtime for path in folder.rglob(RESULT)), default=None)
-    if newest is None:
+    if not any(folder.rglob(RESULT)):
         return False
     parameters = {"PROFILE": profile, "REGIME": regime, "RESULTS": str(results.resolve())}
     with FileLock(results / GUARD):
-        if not (executed.exists() and executed.stat().st_mtime > newest):
+        newest = max(path.stat().st_mtime_ns for path in folder.rglob(RESULT))
+        if not executed.exists() or executed.stat().st_mtime_ns < newest:
             execute_notebook("trajectory", partial, parameters)
+            os.utime(partial, ns=(newest, newest))  # of what it shows: more may have come since
             partial.replace(executed)
     return True
 
