@@ -17,6 +17,7 @@ COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --h
     "status": ("study", "which runs are done, running, failed, missing"),
     "report": ("study", "table and figure of the results so far"),
     "notebook": ("study", "execute a notebook with papermill, its parameters checked"),
+    "student": ("course", "a notebook, or the whole course, without the solutions"),
     "train": ("train", "train one step or one published model on any data set"),
     "bench": ("bench", "time a model against a public peer, or find where a study's time goes"),
     "doctor": ("doctor", "whether a study can run here, and what to do where it can't"),
@@ -32,6 +33,7 @@ EXAMPLES = """examples:
   convnext-steps report                          table and figure of the results so far
   convnext-steps doctor                          whether this machine has all that is needed
   convnext-steps notebook run_step out.ipynb -p STEP=gelu    one notebook with its parameters
+  convnext-steps student course out              the course's notebooks without their solutions
 """
 
 

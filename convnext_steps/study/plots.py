@@ -34,7 +34,9 @@ SECTION_TITLES = {
 }
 
 
-def plot_trajectory(results: pd.DataFrame, regime: str = "tiny") -> Figure:
+def plot_trajectory(
+    results: pd.DataFrame, regime: str = "tiny", until: str | None = None, ask: bool = False
+) -> Figure:
     """The paper's Figure 2 for our results, beside the paper's own numbers.
 
     Left, of each step: every seed's accuracy as a dot, their mean as a bar, the multiply-adds of
@@ -44,17 +46,23 @@ def plot_trajectory(results: pd.DataFrame, regime: str = "tiny") -> Figure:
     Args:
         results: a table of `load_results`, of one profile.
         regime: "tiny", "base", or "leave_one_out", which has nothing to quote.
+        until: the section of the paper that the trajectory ends with; None: all of it.
+        ask: leave the bars of this last section for the reader to predict.
     """
-    steps = list(roadmap(regime).values())
+    steps = [step for step in roadmap(regime).values() if until is None or step.section <= until]
+    shown = [step for step in steps if not (ask and step.section == until)]
     results = results[results["regime"] == regime]
-    figure = Figure(figsize=(13, 0.42 * len(steps) + 1.6), layout="constrained")
+    figure = Figure(figsize=(13, max(0.42 * len(steps) + 1.6, 3)), layout="constrained")
     widths = (3, 2) if published_roadmap(regime) else (1,)
     ours, *quoted = figure.subplots(
         1, len(widths), sharey=True, width_ratios=widths, squeeze=False
     ).flat
-    _draw_ours(ours, steps, results, regime)
+    _draw_ours(ours, shown, results, regime)
     for axes in quoted:
-        _draw_paper(axes, steps, regime)
+        _draw_paper(axes, shown, regime)
+    for axes in (ours, *quoted):
+        for row, step in enumerate(steps[len(shown) :], start=len(shown)):
+            _draw_open(axes, row, step)
     ours.set_yticks(range(len(steps)), [_label(step) for step in steps])
     ours.set_ylim(len(steps) + 0.2, -1.2)  # the first step at the top, under the heads of columns
     sections = {step.section for step in steps}
@@ -83,10 +91,9 @@ def plot_history(history: Sequence[Mapping[str, float]]) -> Figure:
 
 def _draw_ours(axes: Axes, steps: list[Step], results: pd.DataFrame, regime: str) -> None:
     summary = summarize(results, regime).set_index("step")
-    means = summary["accuracy"].to_numpy(dtype=float)
     left, right = _limits(results["accuracy"])
     for row, step in enumerate(steps):
-        mean, macs = means[row], summary["macs"].iloc[row]
+        mean, macs = summary.loc[step.name, ["accuracy", "macs"]]
         if np.isnan(mean):
             axes.text(left, row, "  no result", va="center", color="gray", style="italic")
             continue
@@ -103,14 +110,13 @@ def _draw_ours(axes: Axes, steps: list[Step], results: pd.DataFrame, regime: str
 
 
 def _draw_paper(axes: Axes, steps: list[Step], regime: str) -> None:
-    tops = [step.paper.top1_mean for step in steps]
-    deviations = [step.paper.top1_std or 0.0 for step in steps]
-    known = pd.Series([top for top in tops if top is not None])
-    left, right = _limits(known)
-    for row, (step, top, deviation) in enumerate(zip(steps, tops, deviations, strict=True)):
+    known = [step.paper.top1_mean for step in roadmap(regime).values()]
+    left, right = _limits(pd.Series([top for top in known if top is not None]))
+    for row, step in enumerate(steps):
+        top, deviation = step.paper.top1_mean, step.paper.top1_std
         if top is None or step.paper.macs is None:
             continue
-        axes.barh(row, top - left, left=left, xerr=deviation or None, **_style(step))
+        axes.barh(row, top - left, left=left, xerr=deviation, **_style(step))
         mark = "*" if step.paper.erratum else " "
         _column(axes, row, f"{top:.1f} %   {step.paper.macs / 1e9:.2f} G{mark}")
     swin = published_roadmap(regime)["swin"]
@@ -124,6 +130,14 @@ def _draw_paper(axes: Axes, steps: list[Step], regime: str) -> None:
     axes.set_title(f"the paper (quoted from its {table})\n")
     _column(axes, -1, "mean   multiply-adds")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_open(axes: Axes, row: int, step: Step) -> None:
+    """An empty bar: what will it be?"""
+    left, right = axes.get_xlim()
+    style = _style(step) | {"facecolor": "none", "linestyle": "--"}
+    axes.barh(row, 0.3 * (right - left), left=left, **style)
+    axes.text(left + 0.15 * (right - left), row, "?", ha="center", va="center", fontweight="bold")
 
 
 def _column(axes: Axes, row: float, text: str) -> None:

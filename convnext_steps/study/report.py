@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -84,6 +85,34 @@ def of_the_plan(table: pd.DataFrame, profile: str, regime: str) -> pd.DataFrame:
             stacklevel=2,
         )
     return table[belongs]
+
+
+def stored_results(
+    results: str | Path, profile: str, regime: str = "tiny", steps: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The reader's own results of a study; where there are none, those that the project brings.
+
+    These are the standard study's, or else the reference's of the quick one; the column `profile`
+    says which. Without any, the table is empty.
+
+    Args:
+        results: the results folder.
+        profile: the study.
+        regime: "tiny" or "base".
+        steps: results that lack one of these count as none.
+    """
+    project = Path(__file__).parents[2] / "results"
+    folders = [
+        (Path(results), profile),
+        (Path(results), "standard"),
+        (project, "standard"),
+        (project / "reference", "quick"),
+    ]
+    for folder, name in folders:
+        table = of_the_plan(load_results(folder / name / regime), name, regime)
+        if not table.empty and set(steps) <= set(table["step"]):
+            return table
+    return table.iloc[:0]
 
 
 def save_figure(figure: Figure, path: Path) -> None:

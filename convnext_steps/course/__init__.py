@@ -1,0 +1,1 @@
+"""How the study is taught: what the notebooks of the course share."""

@@ -1,0 +1,124 @@
+"""Drawings of blocks, made from the built modules: what is drawn is what is trained."""
+
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+
+from convnext_steps.course.blocks import Block, Kind, Layer, block_of
+from convnext_steps.course.pictures import Picture
+from convnext_steps.models.design import Design
+
+COLORS: dict[Kind, str] = {  # Okabe and Ito's palette, as in study/plots.py
+    "dense": "#56B4E9",
+    "depthwise": "#E69F00",
+    "norm": "#CCCCCC",
+    "activation": "#009E73",
+    "other": "#CC79A7",
+}
+HEIGHTS: dict[Kind, float] = {
+    "dense": 1.0,
+    "depthwise": 1.0,
+    "norm": 0.32,
+    "activation": 0.32,
+    "other": 0.5,
+}
+GAP = 0.2
+CENTRE, REACH, TEXT, SHORTCUT = 0.28, 0.19, 0.53, 0.0  # of a panel that is 1 wide
+
+
+def draw_blocks(designs: Mapping[str, Design], stage: int = 0, index: int = 1) -> Picture:
+    """The same block of several designs side by side, to one scale.
+
+    A convolution is as wide as its channels, from those that come in to those that go out.
+
+    Args:
+        designs: by the name to write above.
+        stage: 0 to 3.
+        index: of the block in its stage, as in `block_of`.
+    """
+    blocks = {name: block_of(design, stage, index) for name, design in designs.items()}
+    widest = max(
+        max(layer.before, layer.after)
+        for block in blocks.values()
+        for layer in (*block.leading, *block.branch)
+    )
+    depth = max(_depth(block) for block in blocks.values())
+    figure = Figure(figsize=(3.9 * len(blocks), 0.52 * depth + 0.4), layout="constrained")
+    panels = figure.subplots(1, len(blocks), squeeze=False)[0]
+    for axes, (name, block) in zip(panels, blocks.items(), strict=True):
+        _draw(axes, block, widest)
+        axes.set(xlim=(-0.05, 1.1), ylim=(depth, -0.5))
+        axes.set_title(name, fontsize=11, fontweight="bold")
+        axes.axis("off")
+    words = [f"{name}: {block}." if name else f"{block}." for name, block in blocks.items()]
+    return Picture(figure, " ".join(words))
+
+
+def block_svg(design: Design) -> str:
+    """One block of the first stage as an SVG element for a page."""
+    return draw_blocks({"": design}).svg()
+
+
+def _depth(block: Block) -> float:
+    layers = (*block.leading, *block.branch, *block.after)
+    return sum(HEIGHTS[layer.kind] + GAP for layer in layers) + 1.5
+
+
+def _draw(axes: Axes, block: Block, widest: int) -> None:
+    """Draw one block from top to bottom, and its weights below."""
+    scale = REACH / widest
+    y = _tensor(axes, -0.1, block.channels, scale)
+    for layer in block.leading:
+        y = _draw_layer(axes, layer, y, scale)
+    fork = y - GAP / 2
+    for layer in block.branch:
+        y = _draw_layer(axes, layer, y, scale)
+    plus = y + 0.15
+    _draw_shortcut(axes, block, fork, plus)
+    y = plus + 0.25 + GAP
+    for layer in block.after:
+        y = _draw_layer(axes, layer, y, scale)
+    axes.annotate(
+        "", (CENTRE, y + 0.3), (CENTRE, y - GAP), arrowprops={"arrowstyle": "-|>", "color": "black"}
+    )
+    axes.text(TEXT, y + 0.15, f"{block.weights:,} weights", va="center", fontsize=9, style="italic")
+
+
+def _tensor(axes: Axes, y: float, channels: int, scale: float) -> float:
+    """What comes in: its channels and an arrow; returns where the next layer begins."""
+    axes.text(TEXT, y, f"{channels} channels", va="center", fontsize=9, style="italic")
+    axes.plot([CENTRE - channels * scale, CENTRE + channels * scale], [y, y], color="black", lw=2)
+    axes.plot([CENTRE, CENTRE], [y, y + 0.4], color="black", lw=1)
+    return y + 0.4
+
+
+def _draw_layer(axes: Axes, layer: Layer, y: float, scale: float) -> float:
+    """A layer as a shape as wide as its channels; returns where the next one begins."""
+    bottom = y + HEIGHTS[layer.kind]
+    above, below = layer.before * scale, layer.after * scale
+    corners = [
+        (CENTRE - above, y),
+        (CENTRE + above, y),
+        (CENTRE + below, bottom),
+        (CENTRE - below, bottom),
+    ]
+    hatch = "|||" if layer.kind == "depthwise" else None
+    axes.add_patch(Polygon(corners, facecolor=COLORS[layer.kind], edgecolor="black", hatch=hatch))
+    axes.text(TEXT, (y + bottom) / 2, layer.label, va="center", fontsize=9)
+    axes.plot([CENTRE, CENTRE], [bottom, bottom + GAP], color="black", lw=1)
+    return bottom + GAP
+
+
+def _draw_shortcut(axes: Axes, block: Block, fork: float, plus: float) -> None:
+    """The line around the branch to the addition, with whatever stands on it."""
+    path = [(CENTRE, fork), (SHORTCUT, fork), (SHORTCUT, plus), (CENTRE - 0.035, plus)]
+    axes.plot(*zip(*path, strict=True), color="black", lw=1)
+    axes.text(CENTRE, plus, "⊕", ha="center", va="center", fontsize=17)
+    axes.text(TEXT, plus, "add the shortcut", va="center", fontsize=9)
+    if block.shortcut:
+        label = ", ".join(layer.label for layer in block.shortcut)
+        middle = (fork + plus) / 2
+        text = axes.text(SHORTCUT, middle, label, rotation=90, fontsize=8, ha="center", va="center")
+        text.set_bbox({"facecolor": COLORS["other"], "edgecolor": "black", "boxstyle": "square"})

@@ -1,0 +1,71 @@
+"""Answers to exercises, checked without a traceback."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+MISSING = "**Not answered yet.** Write your answer in the cell above, run it, then this one again."
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says of an answer; printed as text it is the points, which nbgrader reads."""
+
+    points: int
+    message: str
+
+    def __repr__(self) -> str:
+        return str(self.points)
+
+    def _repr_markdown_(self) -> str:
+        return self.message
+
+
+def check(answer: Callable[..., Any], cases: Mapping[tuple[Any, ...], Any], hint: str) -> Verdict:
+    """Call an answer with the arguments of each case and compare what it returns.
+
+    Args:
+        answer: the function that the reader completes.
+        cases: what is expected, by the arguments.
+        hint: where to look when the answer is not right yet.
+    """
+    for arguments, expected in cases.items():
+        try:
+            found = answer(*arguments)
+            right = _equal(found, expected)
+        except NotImplementedError:
+            return Verdict(0, MISSING)
+        except Exception as error:  # an answer can go wrong in any way
+            found, right = f"{type(error).__name__}: {error}", False
+        if found is None or found is ...:
+            return Verdict(0, MISSING)
+        if not right:
+            return Verdict(0, _explanation(arguments, found, expected, hint))
+    return Verdict(1, "**Right.**")
+
+
+def _equal(found: Any, expected: Any) -> bool:
+    if isinstance(expected, torch.Tensor):
+        return isinstance(found, torch.Tensor) and torch.allclose(found, expected, atol=1e-5)
+    if isinstance(expected, float):
+        return math.isclose(found, expected, rel_tol=1e-3)
+    return bool(found == expected)
+
+
+def _explanation(arguments: tuple[Any, ...], found: Any, expected: Any, hint: str) -> str:
+    given = f"For `{', '.join(_short(value) for value in arguments)}`: " if arguments else ""
+    return (
+        f"**Not yet.** {given}your answer gives `{_short(found)}`, "
+        f"expected is `{_short(expected)}`. {hint}"
+    )
+
+
+def _short(value: Any) -> str:
+    """A value in few characters; of a tensor its shape says enough."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of {tuple(value.shape)}"
+    text = f"{value:,}" if type(value) in (int, float) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,45 @@
+"""Figures of what single layers do, measured on the layers themselves."""
+
+from collections.abc import Mapping
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from convnext_steps.course.pictures import Picture
+
+
+@torch.no_grad()
+def connections(layer: nn.Module, channels: int, side: int = 7) -> Tensor:
+    """Which input channels reach which output channels, (channels, out) of zeros and ones.
+
+    Args:
+        layer: from images of so many channels to images.
+        channels: of its input.
+        side: of the images in pixels.
+    """
+    images = torch.zeros(channels + 1, channels, side, side)  # one lit channel each; the last dark
+    images[range(channels), range(channels)] = 1
+    answers = layer(images)
+    changed = (answers[:-1] - answers[-1:]).abs().sum(dim=(2, 3))  # (channels, out)
+    return (changed > 1e-6).int()
+
+
+def draw_connections(layers: Mapping[str, nn.Module], channels: int) -> Picture:
+    """The connections of several layers side by side: a filled square is a path.
+
+    Args:
+        layers: by the name to write above.
+        channels: of their input.
+    """
+    figure = Figure(figsize=(3.2 * len(layers), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(layers), squeeze=False)[0]
+    words = []
+    for axes, (name, layer) in zip(panels, layers.items(), strict=True):
+        matrix = connections(layer, channels)
+        axes.pcolormesh(matrix.T, cmap="Blues", vmin=0, vmax=1.3, edgecolors="white", linewidth=0.7)
+        axes.set(aspect="equal", xlabel="input channel", title=name, xticks=[], yticks=[])
+        axes.invert_yaxis()
+        words.append(f"{name}: {int(matrix.sum())} of {matrix.numel()} paths")
+    panels[0].set_ylabel("output channel")
+    return Picture(figure, f"Which input channels reach which output channels. {'; '.join(words)}.")

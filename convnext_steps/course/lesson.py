@@ -1,0 +1,135 @@
+"""The results of one section: trained or stored, drawn, put in a table, and read honestly."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from convnext_steps.course.pictures import Picture
+from convnext_steps.course.sections import find_section
+from convnext_steps.models.roadmap import roadmap
+from convnext_steps.study.plan import plan
+from convnext_steps.study.plots import plot_trajectory
+from convnext_steps.study.report import stored_results
+from convnext_steps.study.results import summarize
+from convnext_steps.study.runner import run_study
+from convnext_steps.study.statistics import compare, describe
+
+
+def section_results(
+    number: str, profile: str, results: str | Path, train: bool = False
+) -> pd.DataFrame:
+    """The results that a section is read from.
+
+    Args:
+        number: the paper's section, such as "2.3".
+        profile: the study.
+        results: the results folder.
+        train: whether to train the section's steps with one seed first, into this folder.
+    """
+    names = find_section(number).names()
+    if train:
+        run_study(plan(profile, steps=names), results)
+    return stored_results(results, profile, steps=names)
+
+
+def origin(results: pd.DataFrame) -> str:
+    """One line for whoever asks where the numbers come from."""
+    if results.empty:
+        return "No results are stored; `convnext-steps study` makes them."
+    (profile,) = set(results["profile"])
+    seeds = sorted(int(seed) for seed in set(results["seed"]))
+    return f"Results of the profile {profile}, seeds {', '.join(map(str, seeds))}."
+
+
+def trajectory(results: pd.DataFrame, until: str | None = None, ask: bool = False) -> Picture:
+    """The trajectory to the end of a section, or all of it, with a text that stands for it.
+
+    Args:
+        results: of one profile.
+        until: the paper's section that it ends with.
+        ask: leave this section's bars for the reader to predict.
+    """
+    means = summarize(results).set_index("step")["accuracy"]
+    words = []
+    for step in roadmap().values():
+        if until is None or step.section < until or (step.section == until and not ask):
+            words.append(f"{step.title} {means[step.name]:.1f} % ({step.paper.top1_mean:.1f} %)")
+        elif step.section == until:
+            words.append(f"{step.title}: left open")
+    alternative = f"Bars of accuracy, ours and in brackets the paper's: {'; '.join(words)}."
+    return Picture(plot_trajectory(results, until=until, ask=ask), alternative)
+
+
+def section_accuracies(results: pd.DataFrame, number: str) -> pd.DataFrame:
+    """One row a step: our mean over the seeds with its spread, and the paper's, in per cent."""
+    table = describe(results).set_index("step")
+    steps = roadmap()
+    rows = []
+    for name in find_section(number).names():
+        row, paper = table.loc[name], steps[name].paper
+        rows.append(
+            {
+                "step": steps[name].title,
+                "seeds": row["n"],
+                "ours": _with_spread(row["mean"], row["std"]),
+                "paper": _with_spread(paper.top1_mean, paper.top1_std),
+            }
+        )
+    return pd.DataFrame(rows).set_index("step")
+
+
+def section_gains(results: pd.DataFrame, number: str) -> pd.DataFrame:
+    """One row a step: its gain over its parent in points, tested, beside the paper's."""
+    rows = []
+    for row in _comparisons(results, number):
+        rows.append(
+            {
+                "step": row.title,
+                "against": row.against,
+                "ours": _with_spread(row.difference, row.margin, "+z"),
+                "verdict": row.verdict,
+                "paper": _with_spread(row.paper_difference, row.paper_margin, "+z"),
+                "paper's verdict": row.paper_verdict,
+            }
+        )
+    return pd.DataFrame(rows).set_index("step")
+
+
+def reading(results: pd.DataFrame, number: str) -> str:
+    """What the results of a section say, and what they cannot say, as Markdown."""
+    lines = [f"- {_sentence(row)}" for row in _comparisons(results, number)]
+    return "\n".join([origin(results), "", *lines])
+
+
+def _comparisons(results: pd.DataFrame, number: str) -> Iterable[Any]:
+    table = compare(results)
+    own = [step.name for step in find_section(number).steps()]
+    return list(table[table["step"].isin(own)].itertuples())
+
+
+def _sentence(row: Any) -> str:
+    paper = f"{_with_spread(row.paper_difference, row.paper_margin, '+z')}, {row.paper_verdict}"
+    name = f"**{row.title}** against {row.against}"
+    if row.n == 0:
+        return f"{name}: no result here; in the paper {paper}."
+    ours = f"{row.difference:+z.2f} points over {row.n} seed{'' if row.n == 1 else 's'}"
+    if not pd.isna(row.margin):
+        low, high = row.difference - row.margin, row.difference + row.margin
+        ours += f" (95 % interval {low:+z.2f} to {high:+z.2f})"
+    return f"{name}: {ours}; in the paper {paper}. {_conclusion(row)}"
+
+
+def _conclusion(row: Any) -> str:
+    if row.verdict.startswith("too few"):
+        return f"No verdict of ours: {row.verdict}."
+    agrees = row.paper_verdict.startswith(row.verdict)
+    return f"Ours: {row.verdict}, {'as' if agrees else 'not as'} in the paper."
+
+
+def _with_spread(mean: float | None, spread: float | None, sign: str = "") -> str:
+    if mean is None or pd.isna(mean):
+        return "-"
+    text = format(mean, f"{sign}.2f")
+    return text if spread is None or pd.isna(spread) else f"{text} ± {spread:.2f}"

@@ -1,0 +1,33 @@
+"""Figures with a text that stands for them."""
+
+import base64
+import html
+import io
+from dataclasses import dataclass
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, and in words what it shows, for whoever cannot see it."""
+
+    figure: Figure
+    alternative: str
+
+    def svg(self) -> str:
+        """The figure as one SVG element that can stand in a page."""
+        text = io.StringIO()
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "convnext_steps"}):
+            self.figure.savefig(text, format="svg", metadata={"Date": None})
+        label = f'<svg role="img" aria-label="{html.escape(self.alternative)}"'
+        element = text.getvalue().partition("<svg")[2]  # without what makes it a file
+        return label + element
+
+    def _repr_html_(self) -> str:
+        """An image with its alternative text, as notebooks, slides and the site show it."""
+        source = base64.b64encode(self.svg().encode()).decode()
+        alternative = html.escape(self.alternative)
+        style = "max-width: 100%; background: white"
+        return f'<img alt="{alternative}" style="{style}" src="data:image/svg+xml;base64,{source}">'

@@ -1,0 +1,73 @@
+"""The student version of a notebook: solutions out, nbgrader's stubs in."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from convnext_steps.course.sections import SECTIONS
+from convnext_steps.study.notebook import find_notebook
+from convnext_steps.training.files import write_bytes
+
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+CODE_STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")  # nbgrader's own two
+TEXT_STUB = "YOUR ANSWER HERE"
+COURSE = "course"
+
+
+def student_version(notebook: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a notebook without its solutions, as `nbgrader generate_assignment` makes it.
+
+    Args:
+        notebook: what a notebook's file holds.
+
+    Raises:
+        ValueError: a solution has no beginning or no end.
+    """
+    student = copy.deepcopy(notebook)
+    for cell in student["cells"]:
+        if cell["metadata"].get("nbgrader", {}).get("solution"):
+            code = cell["cell_type"] == "code"
+            text = without_solution("".join(cell["source"])) if code else TEXT_STUB
+            cell["source"] = text.splitlines(keepends=True)
+    return student
+
+
+def without_solution(source: str) -> str:
+    """A cell's code with nbgrader's stub where the solution was.
+
+    Raises:
+        ValueError: the solution has no beginning or no end.
+    """
+    before, begin, rest = source.partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"a solution needs {BEGIN!r} and {END!r}, each on a line of its own")
+    indent = before.rpartition("\n")[2]
+    return before + f"\n{indent}".join(CODE_STUB) + after
+
+
+def write_student_versions(name: str, output: Path) -> list[Path]:
+    """Write the student version of a notebook, or of the whole course into a folder.
+
+    Args:
+        name: a notebook by name or path, or "course".
+        output: a file; of the course, a folder, which is made.
+
+    Raises:
+        ValueError: there is no such notebook, or the output would replace the notebook itself.
+        OSError: the output cannot be written.
+    """
+    if name == COURSE:
+        output.mkdir(parents=True, exist_ok=True)
+        targets = {s.notebook: output / f"{s.notebook}.ipynb" for s in SECTIONS}
+    else:
+        targets = {name: output}
+    for source, target in targets.items():
+        path = find_notebook(source)
+        if target.exists() and target.samefile(path):
+            raise ValueError(f"{target} is the notebook with the solutions; choose another output")
+        student = student_version(json.loads(path.read_text(encoding="utf-8")))
+        text = json.dumps(student, indent=1, ensure_ascii=False)
+        write_bytes(target, (text + "\n").encode())
+    return list(targets.values())

@@ -1,0 +1,53 @@
+"""A reader's own design: counted, and trained if asked, beside the library's."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+
+from convnext_steps.measure.flops import count_flops
+from convnext_steps.models.design import Design, scaled
+from convnext_steps.models.network import Network
+from convnext_steps.study.plan import plan
+from convnext_steps.study.profiles import find_profile
+from convnext_steps.training.trainer import Trainer, seed_everything
+
+
+def compare_designs(
+    designs: Mapping[str, Design], train: bool = False, profile: str = "quick", seed: int = 0
+) -> pd.DataFrame:
+    """One row a design: multiply-adds at 224x224 and parameters, and accuracy where it is trained.
+
+    Args:
+        designs: designs at the paper's size, by a name.
+        train: whether to train each, scaled as the profile scales the steps; nothing is stored.
+        profile: the study whose data and recipe are used.
+        seed: of the training.
+    """
+    rows = []
+    for name, design in designs.items():
+        count = count_flops(Network(design))
+        row = {
+            "design": name,
+            "G multiply-adds": round(count.conv_linear / 1e9, 3),
+            "M parameters": round(count.params / 1e6, 2),
+        }
+        if train:
+            row["accuracy %"] = round(train_design(design, profile, seed), 2)
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("design")
+
+
+def train_design(design: Design, profile: str = "quick", seed: int = 0) -> float:
+    """Train a design as a study trains its steps, and return its accuracy in per cent.
+
+    Args:
+        design: at the paper's size; the profile scales it.
+        profile: the study.
+        seed: of everything random.
+    """
+    (step,) = plan(profile, steps=["separate_downsampling"], seeds=[seed])
+    run = replace(step, design=scaled(design, **find_profile(profile).scale))
+    seed_everything(seed)
+    train, test = run.load_data()
+    return Trainer(run.build(train), train, test, run.config).train().accuracy

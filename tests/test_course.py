@@ -1,0 +1,260 @@
+"""What the notebooks of the course share: counted, drawn, checked and stripped of solutions."""
+
+import json
+import warnings
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from convnext_steps import Design, Network, cli, count_flops, roadmap, scaled
+from convnext_steps.course import blocks, drawing, illustrations, lesson, predict, student, trial
+from convnext_steps.course.exercises import check
+from convnext_steps.course.sections import SECTIONS, find_section, navigation
+from convnext_steps.study import report
+from convnext_steps.study.plan import plan
+
+STEPS = roadmap("tiny")
+
+
+@pytest.mark.parametrize("regime", ["tiny", "base"])
+def test_the_formula_gives_the_authors_counts(regime) -> None:
+    for step in roadmap(regime).values():
+        assert predict.multiply_adds(step.design) == step.paper.macs, step.name
+
+
+@pytest.mark.parametrize("name", ["resnet", "inverted", "separate_downsampling"])
+def test_the_formula_holds_for_small_networks(name) -> None:
+    small = scaled(STEPS[name].design, width=1 / 8, stem_stride=2)
+    counted = count_flops(Network(small, num_classes=10), resolution=64).conv_linear
+    assert predict.multiply_adds(small, resolution=64, num_classes=10) == counted
+
+
+def test_a_prediction_stands_beside_formula_count_and_paper() -> None:
+    table = predict.predict_then_measure({"width": 5.0, "layer_norm": 0.0})
+    assert list(table.loc["increase width"]) == ["5.00", "5.268", "5.268", "5.27"]
+    assert list(table.loc["BN -> LN"]) == ["-", "4.146", "4.146", "4.46*"]
+
+
+def test_the_drawn_blocks_are_those_of_the_papers_figure_4() -> None:
+    resnet = blocks.block_of(STEPS["resnet"].design)
+    assert [layer.label for layer in resnet.branch if layer.kind == "dense"] == [
+        "1×1, 256 → 64",
+        "3×3, 64 → 64",
+        "1×1, 64 → 256",
+    ]
+    convnext = blocks.block_of(STEPS["separate_downsampling"].design)
+    assert str(convnext) == (
+        "96 channels; 7×7 depthwise, 96; LayerNorm; 1×1, 96 → 384; GELU; 1×1, 384 → 96; "
+        "added to the shortcut"
+    )
+    assert convnext.weights == 49 * 96 + 2 * 96 * 384
+
+
+def test_the_block_that_halves_the_resolution_is_drawn_with_what_stands_before_it() -> None:
+    before = blocks.block_of(STEPS["layer_norm"].design, stage=1, index=0)
+    assert "1×1, 96 → 192, stride 2 and LayerNorm" in str(before)
+    after = blocks.block_of(STEPS["separate_downsampling"].design, stage=1, index=0)
+    assert [layer.label for layer in after.leading] == ["LayerNorm", "2×2, 96 → 192, stride 2"]
+    assert after.shortcut == []
+    assert blocks.block_of(Design(depths=(1, 1, 1, 1)), stage=2).shortcut
+
+
+def test_a_drawing_has_a_text_that_stands_for_it() -> None:
+    picture = drawing.draw_blocks({"one <step>": STEPS["resnet"].design})
+    element = ET.fromstring(picture.svg())
+    assert element.get("role") == "img"
+    assert element.get("aria-label") == picture.alternative
+    assert "3×3, 64 → 64; BatchNorm; ReLU" in picture.alternative
+    assert 'alt="one &lt;step&gt;: 256 channels' in picture._repr_html_()
+    assert ET.fromstring(drawing.block_svg(STEPS["gelu"].design)).tag.endswith("svg")
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_groups_connect_the_blocks_of_a_block_diagonal_matrix(groups) -> None:
+    layer = nn.Conv2d(8, 8, 3, padding=1, groups=groups)
+    expected = torch.block_diag(*[torch.ones(8 // groups, 8 // groups)] * groups)
+    assert torch.equal(illustrations.connections(layer, 8).float(), expected)
+
+
+def labelled(picture) -> bool:
+    """Whether every axis that is drawn says what it is."""
+    axes = [each for each in picture.figure.axes if each.axison]
+    return all(each.get_xlabel() for each in axes) and any(each.get_ylabel() for each in axes)
+
+
+def test_connections_are_drawn_with_labels() -> None:
+    layers = {"dense": nn.Conv2d(4, 4, 1), "depthwise": nn.Conv2d(4, 4, 1, groups=4)}
+    picture = illustrations.draw_connections(layers, channels=4)
+    assert "dense: 16 of 16 paths; depthwise: 4 of 16 paths" in picture.alternative
+    assert labelled(picture)
+
+
+def add(a: int, b: int) -> object:
+    return a + b
+
+
+def unanswered(*_: int) -> object:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "points", "words"),
+    [
+        (add, 3, 1, "Right"),
+        (add, 3.0000001, 1, "Right"),
+        (add, 4, 0, "your answer gives `3`, expected is `4`. Add them."),
+        (add, torch.tensor(3), 0, "Add them."),
+        (lambda a, b: torch.tensor([a, b]), torch.tensor([1, 2]), 1, "Right"),
+        (lambda a, b: torch.tensor([a]), torch.tensor([1, 2]), 0, "Add them."),
+        (lambda a: a, 3, 0, "TypeError"),
+        (lambda a, b: 1 / 0, 3, 0, "ZeroDivisionError: division by zero"),
+        (unanswered, 3, 0, "Not answered yet"),
+        (lambda a, b: ..., 3, 0, "Not answered yet"),
+        (lambda a, b: None, 3, 0, "Not answered yet"),
+    ],
+)
+def test_a_check_says_right_or_what_to_look_at(answer, expected, points, words) -> None:
+    verdict = check(answer, {(1, 2): expected}, "Add them.")
+    assert words in verdict._repr_markdown_()
+    assert float(repr(verdict)) == verdict.points == points  # what nbgrader reads
+
+
+SOLVED = """def double(x):
+    ### BEGIN SOLUTION
+    y = 2 * x
+    return y
+    ### END SOLUTION
+
+"""
+
+
+def test_a_student_version_has_nbgraders_stub_for_each_solution() -> None:
+    stub = "def double(x):\n    # YOUR CODE HERE\n    raise NotImplementedError()\n\n"
+    assert student.without_solution(SOLVED) == stub
+    meta = {"nbgrader": {"solution": True}}
+    cells = [
+        {"cell_type": "code", "metadata": meta, "source": SOLVED.splitlines(keepends=True)},
+        {"cell_type": "markdown", "metadata": meta, "source": ["It is wider."]},
+        {"cell_type": "code", "metadata": {}, "source": ["double(2)"]},
+    ]
+    notebook = {"cells": cells}
+    copy = student.student_version(notebook)
+    assert ["".join(cell["source"]) for cell in copy["cells"]] == [
+        stub,
+        "YOUR ANSWER HERE",
+        "double(2)",
+    ]
+    assert "".join(notebook["cells"][0]["source"]) == SOLVED
+
+
+@pytest.mark.parametrize("lost", ["    ### BEGIN SOLUTION\n", "    ### END SOLUTION\n"])
+def test_a_solution_without_its_markers_is_refused(lost) -> None:
+    with pytest.raises(ValueError, match="BEGIN SOLUTION"):
+        student.without_solution(SOLVED.replace(lost, ""))
+
+
+def test_the_command_writes_student_versions(tmp_path, capsys) -> None:
+    target = tmp_path / "mine.ipynb"
+    assert cli.main(["student", "03_resnextify", str(target)]) == 0
+    text = target.read_text()
+    assert "SOLUTION" not in text
+    assert text.count("raise NotImplementedError()") == 3
+    assert cli.main(["student", str(target), str(target)]) == 2
+    assert "choose another output" in capsys.readouterr().err
+    assert cli.main(["student", "nothing", str(target)]) == 2
+
+
+def test_sections_follow_the_roadmap_and_link_to_their_neighbours() -> None:
+    taught = [step.name for section in SECTIONS for step in section.steps()]
+    assert taught == list(STEPS)
+    assert find_section("2.3").names() == ["patchify", "depthwise", "width"]
+    assert find_section("2.1").names() == ["resnet_original", "resnet"]
+    links = navigation("03_resnextify").split(" · ")
+    assert [link.split("](")[1].split(")")[0] for link in links] == [
+        "02_macro_design.ipynb",
+        "00_overview.ipynb",
+        "04_inverted_bottleneck.ipynb",
+    ]
+    with pytest.raises(ValueError, match="choose from 2"):
+        find_section("2.7")
+
+
+def results_of(runs: list, accuracy: float = 80.0) -> pd.DataFrame:
+    """A table as `load_results` makes it."""
+    rows = []
+    for run in runs:
+        macs = predict.multiply_adds(run.design, 32, 10)
+        row = {"profile": run.profile, "regime": run.regime, "step": run.step, "seed": run.seed}
+        rows.append({**row, "accuracy": accuracy, "macs": macs, "hash": run.hash})
+    return pd.DataFrame(rows)
+
+
+def test_stored_results_are_the_readers_own_then_the_standard_then_the_reference(
+    tmp_path, monkeypatch
+) -> None:
+    tables: dict = {}
+    empty = pd.DataFrame(columns=["profile", "regime", "step", "seed", "hash"])
+    monkeypatch.setattr(report, "load_results", lambda folder: tables.get(folder, empty))
+    reference = report.Path(report.__file__).parents[2] / "results" / "reference" / "quick"
+    assert report.stored_results(tmp_path, "quick").empty
+    tables[reference / "tiny"] = results_of(plan("quick"), 1)
+    assert set(report.stored_results(tmp_path, "quick")["accuracy"]) == {1}
+    tables[tmp_path / "standard" / "tiny"] = results_of(plan("standard"), 2)
+    assert set(report.stored_results(tmp_path, "quick")["accuracy"]) == {2}
+    tables[tmp_path / "quick" / "tiny"] = results_of(plan("quick", steps=["gelu"]), 3)
+    assert set(report.stored_results(tmp_path, "quick")["accuracy"]) == {3}
+    assert set(report.stored_results(tmp_path, "quick", steps=["width"])["accuracy"]) == {2}
+
+
+def test_a_section_is_read_from_its_results() -> None:
+    better = {"patchify": 80.0, "depthwise": 79.0, "width": 82.0}
+    runs = plan("quick", steps=list(better), seeds=range(10))
+    results = results_of(runs)
+    noise = 0.01 * results["seed"]
+    results["accuracy"] = results["step"].map(better) + noise
+    assert lesson.section_accuracies(results, "2.3").loc["increase width", "ours"] == "82.05 ± 0.03"
+    gains = lesson.section_gains(results, "2.3")
+    assert gains.loc["depthwise conv", "paper"] == "-1.23 ± 0.38"
+    assert list(gains["ours"].str[:5]) == ["-1.00", "+3.00"]
+    text = lesson.reading(results, "2.3")
+    assert "Results of the profile quick, seeds 0, 1, 2" in text
+    assert "in the paper -1.23 ± 0.38, down. Ours: down, as in the paper." in text
+    few = lesson.reading(results[results["seed"] < 1], "2.3")
+    assert "-1.00 points over 1 seed; in the paper" in few
+    assert "No verdict of ours: too few seeds (1 of 10)." in few
+    assert "no result here; in the paper +2.22" in lesson.reading(results.iloc[:0], "2.3")
+
+
+def test_the_trajectory_so_far_leaves_the_sections_own_bars_open() -> None:
+    results = results_of(plan("quick"))
+    asked = lesson.trajectory(results, until="2.3", ask=True)
+    answered = lesson.trajectory(results, until="2.3")
+    assert "depthwise conv: left open" in asked.alternative
+    assert "depthwise conv 80.0 % (78.3 %)" in answered.alternative
+    assert "inverting" not in answered.alternative
+    texts = [[text.get_text() for text in axes.texts] for axes in asked.figure.axes]
+    assert [text.count("?") for text in texts] == [2, 2]
+    assert not any("79.2" in each or "80.5" in each for text in texts for each in text)
+    assert labelled(answered) or answered.figure.axes[0].get_xlabel()
+    nothing = lesson.trajectory(results.iloc[:0], until="2.1", ask=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "left open" in nothing.svg()
+
+
+def test_a_design_of_the_readers_own_is_counted_and_trained_if_asked() -> None:
+    mine = replace(STEPS["depthwise"].design, depths=(1, 1, 1, 1))
+    table = trial.compare_designs({"mine": mine})
+    assert table.loc["mine", "G multiply-adds"] == round(predict.multiply_adds(mine) / 1e9, 3)
+    trained = trial.compare_designs({"mine": mine}, train=True, profile="smoke")
+    assert 0 <= trained.loc["mine", "accuracy %"] <= 100
+
+
+def test_a_student_version_is_a_notebook(tmp_path) -> None:
+    student.write_student_versions("03_resnextify", tmp_path / "out.ipynb")
+    notebook = json.loads((tmp_path / "out.ipynb").read_text())
+    assert notebook["nbformat"] == 4

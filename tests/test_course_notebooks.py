@@ -1,0 +1,197 @@
+"""The notebooks of the course: their form, and that they and their student versions run."""
+
+import csv
+import html
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from convnext_steps.course import student
+from convnext_steps.course.sections import SECTIONS, navigation
+from convnext_steps.models import paper
+from convnext_steps.study.notebook import execute_notebook
+
+ROOT = Path(__file__).parents[1]
+NAMES = [section.notebook for section in SECTIONS]
+PAPER = Path(paper.__file__).parent
+WORDS = 60
+SMOKE = {"PROFILE": "smoke"}
+
+every_notebook = pytest.mark.parametrize("name", NAMES)
+
+
+def cells_of(name: str, kind: str | None = None) -> list[dict]:
+    notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if kind in (None, cell["cell_type"])]
+
+
+def text_of(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def graded(name: str) -> list[dict]:
+    return [cell for cell in cells_of(name) if "nbgrader" in cell["metadata"]]
+
+
+@every_notebook
+def test_cells_have_ids_in_their_order_and_prose_is_short(name) -> None:
+    cells = cells_of(name)
+    assert [cell["id"] for cell in cells] == [f"cell-{i:02}" for i in range(len(cells))]
+    for cell in cells_of(name, "markdown"):
+        assert len(text_of(cell).split()) <= WORDS, text_of(cell)
+
+
+@every_notebook
+def test_a_notebook_has_goals_prerequisites_time_parameters_and_a_recap(name) -> None:
+    prose = [text_of(cell) for cell in cells_of(name, "markdown")]
+    (goals,) = [text for text in prose if text.startswith("## Goals")]
+    assert len(re.findall(r"^- ", goals, re.MULTILINE)) == 3
+    assert any("**Before this:**" in text and "**Run time**" in text for text in prose)
+    tagged = [cell["metadata"].get("tags") for cell in cells_of(name, "code")]
+    assert tagged[0] == ["parameters"]
+    assert any(text.startswith("## Recap") for text in prose)
+
+
+@every_notebook
+def test_a_notebook_begins_and_ends_with_the_links_to_its_neighbours(name) -> None:
+    cells = cells_of(name)
+    assert text_of(cells[0]).endswith(navigation(name))
+    assert text_of(cells[-1]) == navigation(name)
+
+
+@every_notebook
+def test_exercises_are_at_least_three_and_nbgrader_can_read_them(name) -> None:
+    ids = [cell["metadata"]["nbgrader"]["grade_id"] for cell in graded(name)]
+    assert len(set(ids)) == len(ids)
+    for cell in graded(name):
+        meta = cell["metadata"]["nbgrader"]
+        kind = meta["grade"], meta["solution"], meta["locked"]
+        assert meta["schema_version"] == 3
+        assert meta["cell_type"] == cell["cell_type"]
+        assert not meta["task"]
+        assert ("points" in meta) == meta["grade"]
+        if cell["cell_type"] == "markdown":
+            assert kind == (True, True, False)  # graded by hand
+        elif meta["solution"]:
+            assert kind == (False, True, False)
+            student.without_solution(text_of(cell))
+        else:
+            assert kind == (True, False, True)
+            assert text_of(cell).splitlines()[-1].startswith("check(")
+    checks = sum(id.endswith("-check") for id in ids)
+    discussions = sum(cell["cell_type"] == "markdown" for cell in graded(name))
+    assert checks >= 1
+    assert discussions >= 1
+    assert checks + discussions >= 3
+    titles = [t for t in map(text_of, cells_of(name, "markdown")) if re.match(r"### \d · ", t)]
+    assert len(titles) == checks + discussions
+
+
+def published_numbers() -> set[str]:
+    """Every decimal number of the paper's tables, as it prints them."""
+    numbers = set()
+    for file in PAPER.glob("*.csv"):
+        with file.open(encoding="utf-8") as rows:
+            for row in csv.DictReader(rows):
+                numbers |= {value for value in row.values() if re.fullmatch(r"\d+\.\d+", value)}
+    return numbers
+
+
+@every_notebook
+def test_numbers_in_prose_are_the_papers_with_their_table(name) -> None:
+    for cell in cells_of(name, "markdown"):
+        text = re.sub(r"\]\([^)]*\)", "", text_of(cell))
+        text = re.sub(r"Sections? 2\.\d( and 2\.\d)?", "", text)
+        numbers = re.findall(r"\d+\.\d+", text)
+        assert set(numbers) <= published_numbers(), text
+        assert not numbers or re.search(r"(Table|Figure) \d", text), text
+
+
+def run(name: str, folder: Path, as_student: bool) -> Path:
+    output = folder / f"{name}.ipynb"
+    source = name
+    if as_student:
+        source = str(folder / f"student-{name}.ipynb")
+        student.write_student_versions(name, Path(source))
+    execute_notebook(source, output, {**SMOKE, "RESULTS": str(folder)})
+    return output
+
+
+def outputs(path: Path) -> list[dict]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [output for cell in cells for output in cell.get("outputs", [])]
+
+
+def markdown(path: Path) -> list[str]:
+    shown = [output.get("data", {}).get("text/markdown", "") for output in outputs(path)]
+    return ["".join(text) for text in shown]
+
+
+def assert_runs(path: Path, name: str) -> None:
+    """No error, no warning, nothing on standard error, and figures that say what they show."""
+    images = []
+    for output in outputs(path):
+        assert output["output_type"] != "error"
+        assert output.get("name") != "stderr", output["text"]
+        assert "Warning" not in "".join(output.get("text", []))
+        images += re.findall(r"<img[^>]*>", "".join(output.get("data", {}).get("text/html", "")))
+    alternatives = [html.unescape(re.search(r'alt="([^"]*)"', image)[1]) for image in images]
+    assert len(images) >= 2
+    assert all(len(text.split()) >= 5 for text in alternatives)
+
+
+def assert_solved(path: Path, name: str) -> None:
+    checks = sum(cell["cell_type"] == "code" for cell in graded(name)) // 2
+    assert sum(text == "**Right.**" for text in markdown(path)) == checks
+
+
+def assert_not_answered(path: Path, name: str) -> None:
+    checks = sum(cell["cell_type"] == "code" for cell in graded(name)) // 2
+    assert sum("Not answered yet" in text for text in markdown(path)) == checks
+
+
+def test_one_notebook_runs_and_its_solutions_are_right(tmp_path) -> None:
+    executed = run("03_resnextify", tmp_path, as_student=False)
+    assert_runs(executed, "03_resnextify")
+    assert_solved(executed, "03_resnextify")
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory) -> dict[tuple[str, bool], Path]:
+    """Every notebook and every student version, run two at a time with a thread each."""
+    cases = [(name, as_student) for name in NAMES for as_student in (False, True)]
+    folders = [tmp_path_factory.mktemp("run") for _ in cases]
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        futures = {
+            case: pool.submit(run, case[0], folder, case[1])
+            for case, folder in zip(cases, folders, strict=True)
+        }
+        return {case: future.result() for case, future in futures.items()}
+
+
+@pytest.mark.slow
+@every_notebook
+def test_every_notebook_runs_and_its_solutions_are_right(executed, name) -> None:
+    assert_runs(executed[name, False], name)
+    assert_solved(executed[name, False], name)
+
+
+@pytest.mark.slow
+@every_notebook
+def test_every_student_version_runs_without_an_answer(executed, name) -> None:
+    assert_runs(executed[name, True], name)
+    assert_not_answered(executed[name, True], name)
+
+
+@pytest.mark.slow
+def test_a_section_is_trained_when_asked_to(tmp_path) -> None:
+    output = tmp_path / "out.ipynb"
+    switches = {"TRAIN": "true", "TRY": "true", "RESULTS": str(tmp_path)}
+    execute_notebook("03_resnextify", output, {**SMOKE, **switches})
+    assert any("Results of the profile smoke, seeds 0." in text for text in markdown(output))
+    assert len(list(tmp_path.rglob("result.json"))) == 3
+    assert all(each["output_type"] != "error" for each in outputs(output))
