@@ -1,0 +1,175 @@
+"""The trajectory as one page to explore, made from result files; it needs no server, no network."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+
+from convnext_steps.course.drawing import block_of, draw_blocks
+from convnext_steps.measure.diff import step_diff
+from convnext_steps.models.design import Design
+from convnext_steps.models.paper import published_roadmap
+from convnext_steps.models.roadmap import Regime, Step, find_step, roadmap
+from convnext_steps.study.plan import find_profile
+from convnext_steps.study.plots import SECTION_COLORS, SECTION_TITLES
+from convnext_steps.study.report import of_the_plan
+from convnext_steps.study.results import load_results
+from convnext_steps.study.statistics import compare, comparisons
+
+REGIME_TITLES = {"tiny": "ResNet-50 to ConvNeXt-T", "base": "ResNet-200 to ConvNeXt-B"}
+BLOCKS = {  # where a step is looked for, by stage and index
+    (0, 1): "a block of the first stage",
+    (1, 0): "the first block of the second stage, with what leads to it",
+}
+TABLES = {"tiny": "Table 10", "base": "Table 11"}
+
+
+def explorer_page(results: str | Path, profile: str = "quick", regime: str = "tiny") -> str:
+    """The page as HTML; `regime` is the one that it opens with.
+
+    Raises:
+        ValueError: the profile or the regime does not exist, or results cannot be compared.
+    """
+    roadmap(regime)
+    data = {
+        "profile": profile,
+        "description": find_profile(profile).description,
+        "opens": regime,
+        "sections": {
+            section: {"title": title, "color": SECTION_COLORS[section]}
+            for section, title in SECTION_TITLES.items()
+        },
+        "regimes": {
+            name: explorer_data(results, profile, name)
+            for name in (regime, *(set(get_args(Regime)) - {regime}))
+        },
+    }
+    page = files(__package__).joinpath("explorer_page")
+    parts = {part.name: part.read_text("utf-8") for part in page.iterdir()}
+    parts["data.json"] = embedded(data)
+    return re.sub(r"\{\{ (\S+) \}\}", lambda match: parts[match[1]], parts["explorer.html"])
+
+
+def embedded(data: Any) -> str:
+    """JSON that is safe inside a script element: no character of it can end the element."""
+    text = json.dumps(data, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def explorer_data(results: str | Path, profile: str, regime: str) -> dict[str, Any]:
+    """One regime: every step with the paper's numbers, and ours where a study has results.
+
+    They are read from the study's folder, or else from that of the reference.
+    """
+    ours = stored_results(results, profile, regime)
+    gains = compare(ours, regime).set_index("step")
+    against = comparisons(regime)
+    swin = published_roadmap(regime)["swin"]
+    return {
+        "title": REGIME_TITLES[regime],
+        "table": TABLES[regime],
+        "swin": {"title": swin.title, "top1": swin.top1_mean},
+        "seeds": sorted(int(seed) for seed in set(ours["seed"])),
+        "steps": [
+            {
+                **_describe(step, against.get(name)),
+                "ours": _ours(ours[ours["step"] == name]),
+                "gain": _gain(gains.loc[name]) if name in gains.index else None,
+            }
+            for name, step in roadmap(regime).items()
+        ],
+    }
+
+
+def stored_results(results: str | Path, profile: str, regime: str) -> pd.DataFrame:
+    """A study's results, or the reference's where there are none of one's own."""
+    for folder in (Path(results), Path(results, "reference")):
+        table = of_the_plan(load_results(folder / profile / regime), profile, regime)
+        if not table.empty:
+            break
+    return table
+
+
+def _describe(step: Step, against: str | None) -> dict[str, Any]:
+    """What is known without a training."""
+    paper = step.paper
+    diff = step_diff(against, step.name, step.regime) if against else None
+    return {
+        "name": step.name,
+        "title": step.title,
+        "section": step.section,
+        "against": against,
+        "probe": step.probe,
+        "claim": step.claim,
+        "recipe": step.recipe,
+        "fields": {name: list(pair) for name, pair in diff.fields.items()} if diff else {},
+        "diff": diff.modules if diff else "",
+        "drawing": _drawing(step, against),
+        "macs": paper.macs,
+        "params": paper.params,
+        "printed": paper.gflops_printed,
+        "erratum": paper.erratum,
+        "paper": {"top1": paper.top1_mean, "std": paper.top1_std},
+    }
+
+
+def _drawing(step: Step, against: str | None) -> dict[str, Any]:
+    """The block that the step changes, before and after; where it changes none, just a block."""
+    designs = {step.title: _short(step)}
+    place = (0, 1)
+    before = find_step(against, step.regime) if against else step
+    for stage, index in BLOCKS:
+        if block_of(_short(before), stage, index) != block_of(_short(step), stage, index):
+            designs = {before.title: _short(before), **designs}
+            place = (stage, index)
+            break
+    drawn = draw_blocks(designs, *place)
+    caption = f"Drawn from the network that is built: {BLOCKS[place]}"
+    if against and len(designs) == 1:
+        caption += "; it is as before"
+    words = {"alternative": drawn.alternative, "caption": f"{caption}."}
+    return {"svg": drawn.svg(), "blocks": len(designs), **words}
+
+
+def _short(step: Step) -> Design:
+    """The same with two blocks a stage: the third is like the second, and building takes time."""
+    return replace(step.design, depths=(2, 2, 2, 2))
+
+
+def _ours(rows: pd.DataFrame) -> dict[str, Any] | None:
+    """A step's own results: each seed, their mean, and the network as trained."""
+    if rows.empty:
+        return None
+    first = rows.iloc[0]
+    return {
+        "seeds": [
+            {"seed": int(row.seed), "top1": row.accuracy, "seconds": row.training_seconds}
+            for row in rows.sort_values("seed").itertuples()
+        ],
+        "top1": float(rows["accuracy"].mean()),
+        "seconds": float(rows["training_seconds"].mean()),
+        "macs": int(first["macs"]),
+        "params": int(first["params"]),
+    }
+
+
+def _gain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `compare`, with null for what there is not."""
+    values = {name: row[name] for name in ("difference", "margin", "n", "verdict")}
+    values |= {
+        f"paper_{name}": row[f"paper_{name}"] for name in ("difference", "margin", "verdict")
+    }
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A number of pandas as JSON knows it; NaN becomes None."""
+    if isinstance(value, str):
+        return value
+    return None if math.isnan(value) else float(value)

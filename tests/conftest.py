@@ -1,0 +1,72 @@
+"""A real browser for the slow tests, where one is installed."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class Browser:
+    """Chromium, and what it asked the network for or complained of."""
+
+    def __init__(self, driver, folder: Path) -> None:
+        self.driver = driver
+        self.folder = folder
+
+    def open(self, address: str, width: int = 1400, height: int = 1000) -> None:
+        self.size(width, height)
+        self.driver.get(address)
+
+    def size(self, width: int, height: int) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def run(self, script: str, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def screenshot(self, name: str) -> None:
+        self.driver.save_screenshot(str(self.folder / f"{name}.png"))
+
+    def assert_quiet(self, *allowed: str) -> None:
+        """Nothing on the console, and no request but to files and the allowed addresses."""
+        assert [entry["message"] for entry in self.driver.get_log("browser")] == []
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                url = message["params"]["request"]["url"]
+                assert url.startswith(("file:", "data:", "blob:", "about:", *allowed)), url
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    programs = [shutil.which("chromium"), shutil.which("chromedriver")]
+    if None in programs:
+        pytest.skip("chromium and chromedriver are not installed (Debian: chromium-driver)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = programs[0]
+    profile = tmp_path_factory.mktemp("chromium")
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(programs[1]))
+    driver.get("about:blank")
+    driver.get_log("performance")  # of the tab that it begins with
+    yield Browser(driver, tmp_path_factory.mktemp("screenshots"))
+    driver.quit()

@@ -1,0 +1,178 @@
+"""The explorer: its data against the result files and the paper, its page in a real browser."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from convnext_steps import cli, load_results, roadmap
+from convnext_steps.course.explorer import embedded, explorer_data, stored_results
+
+RESULTS = Path(__file__).parents[1] / "results"
+DARK = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+
+
+class Page(HTMLParser):
+    """The data of a page, and every address that it names."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.data, self.addresses, self._inside = "", [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        values = dict(attrs)
+        self.addresses += [values[name] for name in ("src", "href") if name in values]
+        self._inside = values.get("id") == "data"
+
+    def handle_endtag(self, tag) -> None:
+        self._inside = False
+
+    def handle_data(self, data) -> None:
+        self.data += data if self._inside else ""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("explorer") / "explorer.html"
+    assert cli.main(["explorer", str(path), "--results", str(RESULTS / "reference")]) == 0
+    return path.read_text()
+
+
+def test_the_page_is_whole_and_names_no_other_file(page) -> None:
+    parsed = Page(page)
+    assert parsed.addresses == ["data:,"]
+    assert "default-src 'none'" in page
+    assert "{{" not in page
+    data = json.loads(parsed.data)
+    assert list(data["regimes"]) == ["tiny", "base"]
+    for regime, shown in data["regimes"].items():
+        assert [step["name"] for step in shown["steps"]] == list(roadmap(regime))
+        for step in shown["steps"]:
+            paper = roadmap(regime)[step["name"]].paper
+            assert step["paper"] == {"top1": paper.top1_mean, "std": paper.top1_std}
+            assert (step["macs"], step["params"]) == (paper.macs, paper.params)
+            assert step["drawing"]["svg"].startswith("<svg ")
+            assert len(step["drawing"]["alternative"]) > 50
+
+
+def test_our_numbers_are_those_of_the_result_files(page) -> None:
+    table = load_results(RESULTS / "reference" / "quick" / "tiny")
+    steps = json.loads(Page(page).data)["regimes"]["tiny"]["steps"]
+    shown = {step["name"]: step["ours"] for step in steps}
+    for row in table.itertuples():
+        seeds = {seed["seed"]: seed for seed in shown[row.step]["seeds"]}
+        assert seeds[row.seed]["top1"] == row.accuracy
+        assert seeds[row.seed]["seconds"] == row.training_seconds
+        assert shown[row.step]["macs"] == row.macs
+    means = table.groupby("step")["accuracy"].mean()
+    assert {name: ours["top1"] for name, ours in shown.items()} == pytest.approx(means.to_dict())
+
+
+def test_without_results_of_its_own_a_study_is_the_references(tmp_path) -> None:
+    assert stored_results(tmp_path, "quick", "tiny").empty
+    reference = load_results(RESULTS / "reference" / "quick" / "tiny")
+    assert len(stored_results(RESULTS, "quick", "tiny")) >= len(reference)
+
+
+def test_without_any_results_the_papers_numbers_stand_alone(tmp_path) -> None:
+    data = explorer_data(tmp_path, "quick", "tiny")
+    assert data["seeds"] == []
+    assert all(step["ours"] is None for step in data["steps"])
+    assert data["steps"][-1]["gain"]["paper_difference"] == pytest.approx(0.5)
+
+
+def test_no_text_can_end_the_script_that_holds_it() -> None:
+    hostile = {"title": "</script><script>alert(1)</script> <!-- & \u2028"}
+    text = embedded(hostile)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == hostile
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere/page.html"], "there is no folder nowhere"),
+        (["page.html", "--profile", "quikc"], "unknown profile 'quikc'; did you mean 'quick'?"),
+        (["page.html", "--regime", "bas"], "unknown regime 'bas'; did you mean 'base'?"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["explorer", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+class TestInABrowser:
+    @pytest.fixture(autouse=True)
+    def _open(self, page, browser, tmp_path) -> None:
+        path = tmp_path / "explorer.html"
+        path.write_text(page)
+        self.address = path.as_uri()
+        self.browser = browser
+        browser.open(self.address)
+
+    def focused(self) -> str:
+        return self.browser.run("return document.activeElement.dataset.step")
+
+    def press(self, key: str) -> None:
+        self.browser.driver.switch_to.active_element.send_keys(key)
+
+    def test_the_arrow_keys_walk_through_every_step_of_both_roadmaps(self) -> None:
+        from selenium.webdriver.common.by import By
+        from selenium.webdriver.common.keys import Keys
+
+        for regime in ("tiny", "base"):
+            self.browser.driver.find_element(By.CSS_SELECTOR, f"input[value={regime}]").click()
+            self.browser.driver.find_element(By.CSS_SELECTOR, ".row[tabindex='0']").click()
+            self.press(Keys.HOME)
+            for name, step in roadmap(regime).items():
+                assert self.focused() == name
+                chosen = "[...document.querySelectorAll('[aria-selected=true]')]"
+                assert self.browser.run(f"return {chosen}.map(row => row.dataset.step)") == [name]
+                assert self.browser.run(
+                    "return document.querySelector('#details h2').innerText"
+                ) == (step.title)
+                self.browser.run("return document.querySelector('figure img').decode()")
+                self.press(Keys.ARROW_DOWN)
+            assert self.focused() == name  # the last row is the end
+            self.browser.screenshot(f"explorer-{regime}")
+        self.browser.assert_quiet()
+
+    def test_focus_is_visible_and_a_row_tells_its_numbers(self) -> None:
+        from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.by import By
+        from selenium.webdriver.common.keys import Keys
+
+        row = self.browser.driver.find_element(By.CSS_SELECTOR, ".row[data-step=gelu]")
+        ActionChains(self.browser.driver).move_to_element(row).perform()
+        told = self.browser.driver.find_element(By.ID, "tooltip").text
+        assert "81.62 %, 80.33 %" in told
+        assert "80.62 % ± 0.14" in told
+        row.click()
+        self.press(Keys.ARROW_DOWN)
+        style = "getComputedStyle(document.activeElement.querySelector('rect'))"
+        assert self.browser.run(f"return {style}.strokeWidth") == "2.5px"
+        assert self.focused() == "fewer_activations"
+        assert self.browser.run("return location.hash") == "#tiny/fewer_activations"
+
+    @pytest.mark.parametrize("width", [320, 390, 1024])
+    def test_it_fits_a_phone(self, width) -> None:
+        self.browser.open(f"{self.address}#tiny/inverted", width, 900)
+        assert self.browser.run("return document.documentElement.scrollWidth") <= width
+        self.browser.screenshot(f"explorer-{width}")
+
+    def test_dark_and_printed(self) -> None:
+        page_color = "return getComputedStyle(document.body).backgroundColor"
+        light = self.browser.run(page_color)
+        self.browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", DARK)
+        assert self.browser.run(page_color) != light
+        self.browser.screenshot("explorer-dark")
+        self.browser.driver.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"media": "print", "features": []}
+        )
+        assert self.browser.run(page_color) == "rgb(255, 255, 255)"
+        self.browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
