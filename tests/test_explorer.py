@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convnext_steps import cli, load_results, roadmap
-from convnext_steps.course.explorer import embedded, explorer_data, stored_results
+from convnext_steps.course.explorer import embedded, explorer_data
 
 RESULTS = Path(__file__).parents[1] / "results"
 DARK = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
@@ -70,15 +70,9 @@ def test_our_numbers_are_those_of_the_result_files(page) -> None:
     assert {name: ours["top1"] for name, ours in shown.items()} == pytest.approx(means.to_dict())
 
 
-def test_without_results_of_its_own_a_study_is_the_references(tmp_path) -> None:
-    assert stored_results(tmp_path, "quick", "tiny").empty
-    reference = load_results(RESULTS / "reference" / "quick" / "tiny")
-    assert len(stored_results(RESULTS, "quick", "tiny")) >= len(reference)
-
-
-def test_without_any_results_the_papers_numbers_stand_alone(tmp_path) -> None:
-    data = explorer_data(tmp_path, "quick", "tiny")
-    assert data["seeds"] == []
+def test_without_results_the_papers_numbers_stand_alone(tmp_path) -> None:
+    data = explorer_data(load_results(tmp_path), "tiny")
+    assert (data["study"], data["seeds"]) == (None, [])
     assert all(step["ours"] is None for step in data["steps"])
     assert data["steps"][-1]["gain"]["paper_difference"] == pytest.approx(0.5)
 

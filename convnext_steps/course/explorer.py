@@ -11,15 +11,15 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from convnext_steps.course.drawing import block_of, draw_blocks
+from convnext_steps.course.blocks import block_of
+from convnext_steps.course.drawing import draw_blocks
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.models.design import Design
 from convnext_steps.models.paper import published_roadmap
 from convnext_steps.models.roadmap import Regime, Step, find_step, roadmap
 from convnext_steps.study.plan import find_profile
 from convnext_steps.study.plots import SECTION_COLORS, SECTION_TITLES
-from convnext_steps.study.report import of_the_plan
-from convnext_steps.study.results import load_results
+from convnext_steps.study.report import stored_results
 from convnext_steps.study.statistics import compare, comparisons
 
 REGIME_TITLES = {"tiny": "ResNet-50 to ConvNeXt-T", "base": "ResNet-200 to ConvNeXt-B"}
@@ -31,26 +31,30 @@ TABLES = {"tiny": "Table 10", "base": "Table 11"}
 
 
 def explorer_page(results: str | Path, profile: str = "quick", regime: str = "tiny") -> str:
-    """The page as HTML; `regime` is the one that it opens with.
+    """The page as HTML.
+
+    Args:
+        results: the results folder.
+        profile: the study; where it has no results, those that the project brings are shown.
+        regime: the one that the page opens with.
 
     Raises:
-        ValueError: the profile or the regime does not exist, or results cannot be compared.
+        ValueError: the profile or the regime does not exist, or a run is twice in the results.
     """
+    find_profile(profile)
     roadmap(regime)
     data = {
-        "profile": profile,
-        "description": find_profile(profile).description,
         "opens": regime,
         "sections": {
             section: {"title": title, "color": SECTION_COLORS[section]}
             for section, title in SECTION_TITLES.items()
         },
         "regimes": {
-            name: explorer_data(results, profile, name)
+            name: explorer_data(stored_results(results, profile, name), name)
             for name in (regime, *(set(get_args(Regime)) - {regime}))
         },
     }
-    page = files(__package__).joinpath("explorer_page")
+    page = files(__package__).joinpath("templates", "explorer")
     parts = {part.name: part.read_text("utf-8") for part in page.iterdir()}
     parts["data.json"] = embedded(data)
     return re.sub(r"\{\{ (\S+) \}\}", lambda match: parts[match[1]], parts["explorer.html"])
@@ -62,12 +66,17 @@ def embedded(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def explorer_data(results: str | Path, profile: str, regime: str) -> dict[str, Any]:
-    """One regime: every step with the paper's numbers, and ours where a study has results.
+def explorer_data(ours: pd.DataFrame, regime: str) -> dict[str, Any]:
+    """One regime: every step with the paper's numbers, and ours where there are results.
 
-    They are read from the study's folder, or else from that of the reference.
+    Args:
+        ours: a table of `load_results`, of one profile; it may be empty.
+        regime: "tiny" or "base".
     """
-    ours = stored_results(results, profile, regime)
+    study = None
+    if not ours.empty:
+        profile = find_profile(ours["profile"].iloc[0])
+        study = {"profile": profile.name, "description": profile.description}
     gains = compare(ours, regime).set_index("step")
     against = comparisons(regime)
     swin = published_roadmap(regime)["swin"]
@@ -75,6 +84,7 @@ def explorer_data(results: str | Path, profile: str, regime: str) -> dict[str, A
         "title": REGIME_TITLES[regime],
         "table": TABLES[regime],
         "swin": {"title": swin.title, "top1": swin.top1_mean},
+        "study": study,
         "seeds": sorted(int(seed) for seed in set(ours["seed"])),
         "steps": [
             {
@@ -85,15 +95,6 @@ def explorer_data(results: str | Path, profile: str, regime: str) -> dict[str, A
             for name, step in roadmap(regime).items()
         ],
     }
-
-
-def stored_results(results: str | Path, profile: str, regime: str) -> pd.DataFrame:
-    """A study's results, or the reference's where there are none of one's own."""
-    for folder in (Path(results), Path(results, "reference")):
-        table = of_the_plan(load_results(folder / profile / regime), profile, regime)
-        if not table.empty:
-            break
-    return table
 
 
 def _describe(step: Step, against: str | None) -> dict[str, Any]:

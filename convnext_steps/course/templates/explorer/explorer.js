@@ -42,12 +42,12 @@ function drawAgain() {
 
 function chooseRegime(name) {
   state.regime = name;
-  const { seeds, table } = regimeNow();
-  byId("chart-note").textContent = seeds.length
-    ? `Circles: this study's means, a dot for each of ${seeds.length} seeds. ` +
-      `Squares: quoted from the paper's ${table}, with the standard deviation where it prints one. ` +
-      "The axes are cut and differ: look at differences."
-    : `This study has no results of its own for this roadmap yet: the paper's alone (${table}).`;
+  const { study, seeds, table } = regimeNow();
+  byId("chart-note").textContent = study
+    ? `Circles: means of the study “${study.profile}” (${study.description}), with a dot for each ` +
+      `of ${seeds.length} seeds. Squares: quoted from the paper's ${table}, with the standard ` +
+      "deviation where it prints one. The axes are cut and differ: look at differences."
+    : `There are no results of our own for this roadmap yet: the paper's alone (${table}).`;
   document.querySelector(`input[value="${name}"]`).checked = true;
   drawAgain();
 }
@@ -112,8 +112,6 @@ function begin() {
     const swatch = element("span", { className: "swatch", style: `background: ${color}` });
     byId("legend").append(element("li", {}, swatch, `${section} ${title}`));
   }
-  byId("profile").textContent = data.profile;
-  byId("description").textContent = data.description;
   listen();
   readAddress();
 }

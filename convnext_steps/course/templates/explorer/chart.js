@@ -28,7 +28,7 @@ function scale(values, [from, to]) {
 
 /** The chart of one regime as SVG; its rows are the options of a list box. */
 function drawChart(regime, sections, width) {
-  const hasOurs = regime.seeds.length > 0;
+  const hasOurs = regime.study !== null;
   const place = layout(width, hasOurs);
   const bottom = place.top + regime.steps.length * place.row;
   const svg = shape("svg", {
@@ -84,7 +84,7 @@ function drawRow(step, index, place) {
 
 function drawAxis(axis, panel, place, bottom) {
   const [from, to] = place.panels[panel];
-  const titles = { ours: "this study, %", paper: "the paper, %" };
+  const titles = { ours: "our study, %", paper: "the paper, %" };
   const group = shape("g", { "aria-hidden": true, "pointer-events": "none" },
     shape("text", { x: from, y: 16 }, titles[panel]));
   if (panel === "paper" && !place.narrow) {
