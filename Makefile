@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-slow lint lab
+.PHONY: help setup study test test-slow lint lab slides site
 
 help:
 	@echo "make study      train every step of the roadmap on Fashion-MNIST and plot the trajectory"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the long tests: whole studies and kills"
 	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make site       the course to read in a browser, offline: build/site/index.html"
+	@echo "make slides     the same to show, one file a notebook: build/slides"
 	@echo "make lint       ruff, mypy and the floors of the library"
 
 setup: .venv/ready
@@ -38,3 +40,9 @@ lint: setup
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+site: setup
+	$(BIN)/convnext-steps site
+
+slides: setup
+	$(BIN)/convnext-steps slides

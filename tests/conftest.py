@@ -40,9 +40,10 @@ class Browser:
     def screenshot(self, name: str) -> None:
         self.driver.save_screenshot(str(self.folder / f"{name}.png"))
 
-    def assert_quiet(self, *allowed: str) -> None:
-        """Nothing on the console, and no request but to files and the allowed addresses."""
-        assert [entry["message"] for entry in self.driver.get_log("browser")] == []
+    def assert_quiet(self, *allowed: str, console: bool = True) -> None:
+        """No request but to files and the allowed addresses, and nothing on the console."""
+        told = [entry["message"] for entry in self.driver.get_log("browser")]
+        assert not (console and told), told
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":

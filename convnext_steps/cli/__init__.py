@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
+from convnext_steps.course.errors import SiteError
 from convnext_steps.study.errors import NotebookError, StudyError
 from convnext_steps.study.installation import first_line
 from convnext_steps.training.errors import TrainingError
@@ -17,6 +18,9 @@ COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --h
     "status": ("study", "which runs are done, running, failed, missing"),
     "report": ("study", "table and figure of the results so far"),
     "notebook": ("study", "execute a notebook with papermill, its parameters checked"),
+    "explorer": ("pages", "one page to explore the trajectory in a browser, from the results"),
+    "slides": ("pages", "slides of the notebooks, to show without a network"),
+    "site": ("pages", "the site: executed notebooks, the explorer, the teacher's guide"),
     "student": ("course", "a notebook, or the whole course, without the solutions"),
     "train": ("train", "train one step or one published model on any data set"),
     "bench": ("bench", "time a model against a public peer, or find where a study's time goes"),
@@ -31,6 +35,9 @@ EXAMPLES = """examples:
   convnext-steps train gelu --output out         one training, on any data, with any recipe
   convnext-steps status                          which runs are done, running, failed, missing
   convnext-steps report                          table and figure of the results so far
+  convnext-steps explorer explorer.html          the trajectory as one page, for a browser
+  convnext-steps slides 03_resnextify            a notebook as slides
+  convnext-steps site                            the course to read, in build/site
   convnext-steps doctor                          whether this machine has all that is needed
   convnext-steps notebook run_step out.ipynb -p STEP=gelu    one notebook with its parameters
   convnext-steps student course out              the course's notebooks without their solutions
@@ -43,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         return int(options.command(options) or 0)
-    except (NotebookError, StudyError) as error:
+    except (NotebookError, SiteError, StudyError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 1
     except (TrainingError, OSError, ValueError) as error:

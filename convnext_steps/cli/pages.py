@@ -1,25 +1,50 @@
-"""convnext-steps explorer: what is read in a browser, made from results and notebooks."""
+"""convnext-steps explorer, slides and site: what is read in a browser."""
 
 import argparse
 from pathlib import Path
 
-from convnext_steps.cli.options import Commands, add_results
+from convnext_steps.cli.options import add_results
+from convnext_steps.course.executed import all_notebooks, execute_stale
 from convnext_steps.course.explorer import explorer_page
 from convnext_steps.training.files import write_bytes
 
 
-def add_pages(commands: Commands) -> None:
-    """The commands and their options."""
-    explorer = commands.add_parser(
-        "explorer",
-        help="one page to explore the trajectory in a browser, from the results",
-        description="Write one HTML page with the trajectory of both regimes, and of every step "
-        "its block, its diff, its counts and its time. It needs neither server nor network. A "
-        "study without results of its own is shown by the reference's.",
+def add_explorer(parser: argparse.ArgumentParser) -> None:
+    """The options of the command explorer."""
+    parser.description = (
+        "Write one HTML page with the trajectory of both regimes, and of every step its block, its "
+        "diff, its counts and its time. It needs neither server nor network."
     )
-    explorer.add_argument("output", type=Path, metavar="OUTPUT", help="the page, an .html file")
-    add_results(explorer)
-    explorer.set_defaults(command=explorer_command)
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the page, an .html file")
+    add_results(parser)
+    parser.set_defaults(command=explorer_command)
+
+
+def add_slides(parser: argparse.ArgumentParser) -> None:
+    """The options of the command slides."""
+    parser.description = (
+        "Execute what changed, then write slides, one file a notebook, with reveal.js beside them."
+    )
+    add_notebooks(parser)
+    parser.set_defaults(command=slides_command)
+
+
+def add_site(parser: argparse.ArgumentParser) -> None:
+    """The options of the command site."""
+    parser.description = (
+        "Execute what changed, then make the site with Sphinx. It is read from its folder, without "
+        "a server or a network."
+    )
+    add_notebooks(parser)
+    parser.set_defaults(command=site_command)
+
+
+def add_notebooks(parser: argparse.ArgumentParser) -> None:
+    """Which notebooks, what they show, and where everything goes."""
+    parser.add_argument("names", metavar="NAME", nargs="*", help="a notebook; default: all")
+    parser.add_argument("--build", type=Path, default=Path("build"), help="default build")
+    parser.add_argument("--profile", help="the study to show; default: each notebook's own")
+    parser.add_argument("--results", type=Path, help="the results folder; default: the project's")
 
 
 def explorer_command(options: argparse.Namespace) -> None:
@@ -29,3 +54,31 @@ def explorer_command(options: argparse.Namespace) -> None:
     page = explorer_page(options.results, options.profile, options.regime)
     write_bytes(options.output, page.encode())
     print(f"written: {options.output}")
+
+
+def executed(options: argparse.Namespace) -> dict[str, Path]:
+    """The notebooks asked for, executed."""
+    parameters = {}
+    if options.profile:
+        parameters["PROFILE"] = options.profile
+    if options.results:
+        parameters["RESULTS"] = str(options.results.resolve())
+    return execute_stale(options.names or all_notebooks(), options.build / "executed", parameters)
+
+
+def slides_command(options: argparse.Namespace) -> None:
+    """Write the slides and say where they are."""
+    from convnext_steps.course.slides import write_slides
+
+    for path in write_slides(executed(options), options.build / "slides"):
+        print(f"slides: {path}")
+
+
+def site_command(options: argparse.Namespace) -> None:
+    """Make the site and say where it begins."""
+    from convnext_steps.course.site import write_site
+
+    notebooks = executed(options)
+    page = explorer_page(options.results or Path("results"), options.profile or "quick")
+    write_site(notebooks, page, options.build / "site-source", options.build / "site")
+    print(f"site: {options.build / 'site' / 'index.html'}")

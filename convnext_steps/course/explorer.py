@@ -13,6 +13,7 @@ import pandas as pd
 
 from convnext_steps.course.blocks import block_of
 from convnext_steps.course.drawing import draw_blocks
+from convnext_steps.course.pictures import Picture
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.models.design import Design
 from convnext_steps.models.paper import published_roadmap
@@ -24,8 +25,8 @@ from convnext_steps.study.statistics import compare, comparisons
 
 REGIME_TITLES = {"tiny": "ResNet-50 to ConvNeXt-T", "base": "ResNet-200 to ConvNeXt-B"}
 BLOCKS = {  # where a step is looked for, by stage and index
-    (0, 1): "a block of the first stage",
-    (1, 0): "the first block of the second stage, with what leads to it",
+    (0, 1): "A block of the first stage",
+    (1, 0): "The first block of the second stage, with what leads to it",
 }
 TABLES = {"tiny": "Table 10", "base": "Table 11"}
 
@@ -100,6 +101,7 @@ def explorer_data(ours: pd.DataFrame, regime: str) -> dict[str, Any]:
 def _describe(step: Step, against: str | None) -> dict[str, Any]:
     """What is known without a training."""
     paper = step.paper
+    drawing, caption = step_drawing(step, against)
     diff = step_diff(against, step.name, step.regime) if against else None
     return {
         "name": step.name,
@@ -111,7 +113,7 @@ def _describe(step: Step, against: str | None) -> dict[str, Any]:
         "recipe": step.recipe,
         "fields": {name: list(pair) for name, pair in diff.fields.items()} if diff else {},
         "diff": diff.modules if diff else "",
-        "drawing": _drawing(step, against),
+        "drawing": {"svg": drawing.svg(), "alternative": drawing.alternative, "caption": caption},
         "macs": paper.macs,
         "params": paper.params,
         "printed": paper.gflops_printed,
@@ -120,22 +122,20 @@ def _describe(step: Step, against: str | None) -> dict[str, Any]:
     }
 
 
-def _drawing(step: Step, against: str | None) -> dict[str, Any]:
-    """The block that the step changes, before and after; where it changes none, just a block."""
-    designs = {step.title: _short(step)}
-    place = (0, 1)
+def step_drawing(step: Step, against: str | None) -> tuple[Picture, str]:
+    """The block that a step changes, before and after, and a caption; or just a block.
+
+    Args:
+        step: the step.
+        against: the name of the step before it, if any.
+    """
     before = find_step(against, step.regime) if against else step
-    for stage, index in BLOCKS:
-        if block_of(_short(before), stage, index) != block_of(_short(step), stage, index):
-            designs = {before.title: _short(before), **designs}
-            place = (stage, index)
-            break
-    drawn = draw_blocks(designs, *place)
-    caption = f"Drawn from the network that is built: {BLOCKS[place]}"
-    if against and len(designs) == 1:
-        caption += "; it is as before"
-    words = {"alternative": drawn.alternative, "caption": f"{caption}."}
-    return {"svg": drawn.svg(), "blocks": len(designs), **words}
+    for place, caption in BLOCKS.items():
+        if block_of(_short(before), *place) != block_of(_short(step), *place):
+            designs = {before.title: _short(before), step.title: _short(step)}
+            return draw_blocks(designs, *place), f"{caption}."
+    ending = "; the step leaves it as it was" if against else ""
+    return draw_blocks({step.title: _short(step)}), f"{BLOCKS[0, 1]}{ending}."
 
 
 def _short(step: Step) -> Design:

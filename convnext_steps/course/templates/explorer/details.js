@@ -66,10 +66,10 @@ function changes(step, parent) {
     : "Nothing yet: this is the network and the recipe that the roadmap starts from.")];
 }
 
-function drawing({ svg, blocks, alternative, caption }) {
+function drawing({ svg, alternative, caption }) {
   const source = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
   const image = element("img", { src: source, alt: `Block drawing. ${alternative}` });
-  image.style.minWidth = `${16 * blocks}rem`;
+  image.addEventListener("load", () => { image.style.minWidth = `${0.6 * image.naturalWidth}px`; });
   return element("figure", {},
     element("div", { className: "scroll", tabIndex: 0, role: "group", "aria-label": "Block drawing" }, image),
     element("figcaption", {}, caption));

@@ -1,0 +1,101 @@
+"""Notebooks as they are read: executed, and without what only a running kernel can show."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from papermill import inspect_notebook
+
+from convnext_steps.study.notebook import execute_notebook, find_notebook
+
+PROJECT = Path(__file__).parents[2]
+WIDGET = "application/vnd.jupyter.widget-view+json"
+LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)([^)\s#]+)(#[^)]*)?\)")
+
+
+def all_notebooks() -> list[str]:
+    """The names of the project's notebooks, the course's first."""
+    return sorted(path.stem for path in (PROJECT / "notebooks").glob("*.ipynb"))
+
+
+def execute_stale(
+    names: Iterable[str], folder: Path, parameters: Mapping[str, str]
+) -> dict[str, Path]:
+    """Execute notebooks into a folder, but not where nothing changed since they were.
+
+    Args:
+        names: notebooks of `notebooks/`, or paths.
+        folder: where the executed ones go; it is made.
+        parameters: for each notebook that knows them.
+
+    Raises:
+        ValueError: there is no such notebook.
+        NotebookError: a cell failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = {}
+    for name in names:
+        notebook = find_notebook(name)
+        target = folder / notebook.name
+        known = inspect_notebook(str(notebook))
+        values = {name: value for name, value in parameters.items() if name in known}
+        if not _is_fresh(target, notebook, values):
+            print(f"executing {notebook.name}", flush=True)
+            partial = target.with_suffix(".partial.ipynb")
+            execute_notebook(str(notebook), partial, values)
+            partial.replace(target)
+        done[notebook.stem] = target
+    return done
+
+
+def _is_fresh(target: Path, notebook: Path, values: Mapping[str, str]) -> bool:
+    """Whether it was executed with these values, after its sources last changed."""
+    if not target.exists():
+        return False
+    if nbformat.read(target, as_version=4).metadata["papermill"]["parameters"] != values:
+        return False
+    library = (PROJECT / "convnext_steps").rglob("*.py")
+    results = (PROJECT / "results").rglob("*.json")
+    newest = max(path.stat().st_mtime for path in (notebook, *library, *results))
+    return target.stat().st_mtime > newest
+
+
+def read_static(path: Path, pages: Mapping[str, str]) -> NotebookNode:
+    """An executed notebook for a page: no widgets, and links only to what the page can reach.
+
+    Args:
+        path: the executed notebook.
+        pages: what a link to a file of `notebooks/` becomes; other relative links become text.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = relink(cell.source, pages)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            data.pop(WIDGET, None)
+            if "text/markdown" in data:
+                data["text/markdown"] = relink(data["text/markdown"], pages)
+    return notebook
+
+
+def prepares(cell: NotebookNode) -> bool:
+    """Whether a cell only makes ready what follows: parameters, and what begins with imports."""
+    if cell.cell_type != "code":
+        return False
+    tags = set(cell.metadata.get("tags", []))
+    starts = cell.source.startswith(("from ", "import ", "%"))
+    return starts or bool(tags & {"parameters", "injected-parameters"})
+
+
+def relink(markdown: str, pages: Mapping[str, str]) -> str:
+    """Markdown whose relative links lead to pages; those that no page holds become text."""
+
+    def replace(match: re.Match[str]) -> str:
+        text, target, anchor = match.groups()
+        return f"[{text}]({pages[target]}{anchor or ''})" if target in pages else text
+
+    return LINK.sub(replace, markdown)

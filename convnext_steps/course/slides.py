@@ -1,0 +1,74 @@
+"""Slides of a notebook: reveal.js and the page in one folder, without a network."""
+
+import re
+import shutil
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from nbconvert import SlidesExporter
+from nbformat import NotebookNode
+
+from convnext_steps.course.executed import prepares, read_static
+from convnext_steps.training.files import write_bytes
+
+SUFFIX = ".slides.html"
+
+
+def write_slides(executed: Mapping[str, Path], output: Path) -> list[Path]:
+    """Write one file of slides for each executed notebook, and reveal.js beside them.
+
+    Args:
+        executed: executed notebooks by name.
+        output: the folder; it is made.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    pages = {f"{name}.ipynb": f"{name}{SUFFIX}" for name in executed}
+    written = []
+    with as_file(files(__package__).joinpath("templates")) as templates:
+        shutil.copytree(templates / "reveal", output / "reveal", dirs_exist_ok=True)
+        shutil.copy(templates / "slides" / "slides.css", output)
+        exporter = SlidesExporter(
+            template_name="slides",
+            extra_template_basedirs=[str(templates)],
+            exclude_input_prompt=True,
+            exclude_output_prompt=True,
+            exclude_anchor_links=True,
+        )
+        for name, path in executed.items():
+            notebook = read_static(path, pages)
+            notebook.metadata["title"] = title(notebook) or name
+            text, _ = exporter.from_notebook_node(set_slides(notebook))
+            write_bytes(output / pages[f"{name}.ipynb"], text.encode())
+            written.append(output / pages[f"{name}.ipynb"])
+    return written
+
+
+def title(notebook: NotebookNode) -> str | None:
+    """The notebook's first heading."""
+    for cell in notebook.cells:
+        found = re.match(r"# (.+)", cell.source)
+        if found:
+            return found[1]
+    return None
+
+
+def set_slides(notebook: NotebookNode) -> NotebookNode:
+    """Divide a notebook into slides, in place.
+
+    Each heading of the second level begins a slide; below it follows a slide for each cell of code
+    with the prose before it. Left out are the cells that prepare, and those that hold or check
+    answers.
+    """
+    after_code = False
+    for cell in notebook.cells:
+        code = cell.cell_type == "code"
+        if prepares(cell) or cell.metadata.get("nbgrader"):
+            kind = "skip"
+        elif cell.source.startswith("## ") and not code:
+            kind = "slide"
+        else:
+            kind = "subslide" if after_code else "-"
+        cell.metadata["slideshow"] = {"slide_type": kind}
+        after_code = code if kind != "skip" else after_code
+    return notebook

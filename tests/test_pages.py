@@ -1,0 +1,218 @@
+"""The slides and the site: whole, offline, readable for all, and seen in a real browser."""
+
+import re
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+
+from convnext_steps import cli
+from convnext_steps.course.executed import all_notebooks, read_static, relink
+from convnext_steps.course.site import SiteError, contents, fold, write_site
+from convnext_steps.course.slides import set_slides, write_slides
+
+NAMES = ["03_resnextify", "trajectory"]
+PARAMETERS = ["--profile", "smoke"]
+
+
+@dataclass
+class Parsed(HTMLParser):
+    """What a page refers to, what it can be referred to by, and its pictures."""
+
+    path: Path
+    links: list[str] = field(default_factory=list)  # where a reader can go
+    parts: list[str] = field(default_factory=list)  # what the browser fetches
+    ids: set[str] = field(default_factory=set)
+    images: list[dict] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs) -> None:
+        values = dict(attrs)
+        self.ids |= {values[name] for name in ("id", "name") if values.get(name)}
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        elif tag in ("link", "script", "img", "iframe", "source"):
+            self.parts += [values[name] for name in ("href", "src") if name in values]
+        if tag in ("img", "svg"):
+            self.images.append(values)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    build = tmp_path_factory.mktemp("build")
+    for command in ("site", "slides"):
+        assert cli.main([command, *NAMES, "--build", str(build), *PARAMETERS]) == 0
+    return build
+
+
+@pytest.fixture(scope="module")
+def pages(built) -> dict[Path, Parsed]:
+    found = [*(built / "site").rglob("*.html"), *(built / "slides").glob("*.html")]
+    return {path: Parsed(path) for path in found}
+
+
+@pytest.mark.slow
+def test_every_address_of_every_page_is_a_file_beside_it(pages, built) -> None:
+    assert len(pages) >= 7
+    for path, page in pages.items():
+        for address in page.links + page.parts:
+            parts = urlsplit(address)
+            if parts.scheme in ("http", "https"):
+                assert address in page.links, f"{path.name} fetches {address}"
+                assert re.fullmatch(r"[\w.-]+\.\w+", parts.netloc), address
+            elif parts.scheme not in ("data", "mailto"):
+                target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+                assert target.exists(), f"{path.name} refers to {address}"
+                if parts.fragment and target in pages and not parts.fragment.startswith("/"):
+                    assert unquote(parts.fragment) in pages[target].ids, f"{path.name}: {address}"
+
+
+@pytest.mark.slow
+def test_every_picture_has_an_alternative_text(pages) -> None:
+    seen = 0
+    for path, page in pages.items():
+        for image in page.images:
+            text = image.get("alt") or image.get("aria-label") or ""
+            hidden = image.get("aria-hidden") == "true"
+            assert hidden or len(text) > 20, f"{path.name}: {str(image)[:200]}"
+            seen += not hidden
+    assert seen >= 10
+
+
+@pytest.mark.slow
+def test_what_has_not_changed_is_not_executed_again(built, capsys) -> None:
+    assert cli.main(["slides", *NAMES, "--build", str(built), *PARAMETERS]) == 0
+    assert "executing" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_slides_are_walked_through(built, browser) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open((built / "slides" / "03_resnextify.slides.html").as_uri(), 1280, 800)
+    notebook = nbformat.read(built / "executed" / "03_resnextify.ipynb", as_version=4)
+    headings = re.findall(r"^## (.+)", "\n\n".join(cell.source for cell in notebook.cells), re.M)
+    assert browser.run("return Reveal.getHorizontalSlides().length") == 1 + len(headings)
+    body = browser.driver.find_element(By.TAG_NAME, "body")
+    seen = []
+    for number in range(browser.run("return Reveal.getTotalSlides()")):
+        if number in (3, 5, 8):
+            browser.screenshot(f"slides-{number}")
+        seen += browser.run(
+            "return [...Reveal.getCurrentSlide().querySelectorAll('h2')].map(h => h.innerText)"
+        )
+        body.send_keys(Keys.SPACE)
+    assert browser.run("return Reveal.isLastSlide()")
+    assert [heading.strip() for heading in seen] == headings
+    browser.assert_quiet()
+
+
+@pytest.mark.slow
+def test_the_site_is_read_and_searched_from_its_folder(built, browser) -> None:
+    from selenium.webdriver.common.by import By
+
+    browser.open((built / "site" / "index.html").as_uri())
+    browser.screenshot("site")
+    browser.driver.find_element(By.PARTIAL_LINK_TEXT, "ResNeXt-ify").click()
+    images = "[...document.querySelectorAll('.cell_output img')]"
+    assert browser.run(f"return {images}.filter(img => img.naturalWidth > 100).length") >= 3
+    browser.screenshot("site-notebook")
+    folded = browser.driver.find_elements(By.CSS_SELECTOR, "details:not([open])")
+    assert len(folded) >= 4
+    browser.open((built / "site" / "search.html").as_uri() + "?q=depthwise")
+    browser.driver.implicitly_wait(10)
+    assert browser.driver.find_elements(By.CSS_SELECTOR, "#search-results li a")
+    browser.driver.implicitly_wait(0)
+    browser.open((built / "site" / "explorer.html").as_uri())
+    assert browser.run("return document.querySelectorAll('.row').length") == 17
+    browser.assert_quiet()
+
+
+def notebook(*cells) -> nbformat.NotebookNode:
+    return nbformat.v4.new_notebook(cells=list(cells))
+
+
+def markdown(source: str, **metadata) -> nbformat.NotebookNode:
+    return nbformat.v4.new_markdown_cell(source, metadata=metadata)
+
+
+def code(source: str, **metadata) -> nbformat.NotebookNode:
+    return nbformat.v4.new_code_cell(source, metadata=metadata)
+
+
+def test_slides_begin_at_headings_and_at_code() -> None:
+    answer = {"nbgrader": {"solution": True}}
+    divided = set_slides(
+        notebook(
+            markdown("# Title"),
+            code("A: int = 1", tags=["parameters"]),
+            code("from x import y\ny()"),
+            markdown("## First"),
+            code("1"),
+            markdown("then"),
+            code("2"),
+            code("3"),
+            markdown("## Second"),
+            code("4", **answer),
+            markdown("### Third"),
+        )
+    )
+    kinds = [cell.metadata.slideshow.slide_type for cell in divided.cells]
+    assert " ".join(kinds) == "- skip skip slide - subslide - subslide slide skip -"
+
+
+def test_answers_are_folded_on_the_site() -> None:
+    answer = {"nbgrader": {"solution": True}}
+    folded = fold(notebook(code("answer = 1", **answer), markdown("words", **answer), code("1")))
+    assert folded.cells[0].metadata.tags == ["hide-input"]
+    assert folded.cells[1].source.startswith("<details><summary>")
+    assert "tags" not in folded.cells[2].metadata
+
+
+def test_links_lead_to_pages_or_become_text() -> None:
+    pages = {"b.ipynb": "b.html"}
+    text = "[b](b.ipynb#part), [c](../c.py), [d](https://d.org/x), [e](#e), ![f](f.png)"
+    changed = "[b](b.html#part), c, [d](https://d.org/x), [e](#e), ![f](f.png)"
+    assert relink(text, pages) == changed
+
+
+def test_widgets_are_left_to_their_pictures(tmp_path) -> None:
+    cell = code("explore()")
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/html": "<p>x</p>"}
+    cell.outputs = [nbformat.v4.new_output("display_data", view)]
+    book = notebook(cell)
+    book.metadata["widgets"] = {"state": {}}
+    nbformat.write(book, tmp_path / "n.ipynb")
+    static = read_static(tmp_path / "n.ipynb", {})
+    assert static.cells[0].outputs[0].data == {"text/html": "<p>x</p>"}
+    assert "widgets" not in static.metadata
+    (page,) = write_slides({"n": tmp_path / "n.ipynb"}, tmp_path / "slides")
+    assert "<p>x</p>" in page.read_text()
+
+
+def test_the_contents_leave_out_what_is_not_there() -> None:
+    assert contents(["b", "01_a"], []).count("{toctree}") == 2
+    captions = re.findall(r":caption: (.+)", contents(["b", "01_a"], ["guide"]))
+    assert captions == ["The course", "Besides", "Teaching"]
+
+
+def test_what_sphinx_warns_of_stops_the_site(tmp_path, capsys) -> None:
+    path = tmp_path / "bad.ipynb"
+    nbformat.write(notebook(markdown("# Title\n\n{nonsense}`x`")), path)
+    with pytest.raises(SiteError, match="Sphinx failed or warned"):
+        write_site({"bad": path}, "", tmp_path / "source", tmp_path / "site")
+    assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", all_notebooks())
+def test_notebooks_have_no_tex_since_no_page_renders_it(name) -> None:
+    path = Path(__file__).parents[1] / "notebooks" / f"{name}.ipynb"
+    prose = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown"]
+    assert not re.search(r"\$[^$\n]+\$|\\\(|\\\[", "\n".join(prose))
