@@ -18,8 +18,8 @@ from convnext_steps.measure.diff import step_diff
 from convnext_steps.models.design import Design
 from convnext_steps.models.paper import published_roadmap
 from convnext_steps.models.roadmap import Regime, Step, find_step, roadmap
-from convnext_steps.study.plan import find_profile
 from convnext_steps.study.plots import SECTION_COLORS, SECTION_TITLES
+from convnext_steps.study.profiles import find_profile
 from convnext_steps.study.report import stored_results
 from convnext_steps.study.statistics import compare, comparisons
 
