@@ -3,11 +3,13 @@
 import json
 import os
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from studies import no_leftovers, results_without_times, study, wait_for
 
 from convnext_steps import cli
+from convnext_steps.study.cluster import RayBackend
 from convnext_steps.study.lease import LEASE, Owner
 from convnext_steps.study.plan import plan
 
@@ -20,6 +22,47 @@ def test_without_ray_it_is_one_line_and_writes_nothing(capsys, monkeypatch, tmp_
         error = capsys.readouterr().err
         assert error == "convnext-steps: --backend ray needs: pip install 'convnext-steps[ray]'\n"
     assert not results.exists()
+
+
+class PretendedRay(ModuleType):
+    """Notes what is asked of it."""
+
+    def __init__(self, resources: dict[str, float]) -> None:
+        super().__init__("ray")
+        self.resources, self.asked = resources, []
+
+    def init(self, address, **options) -> None:
+        self.address = address
+
+    def nodes(self):
+        return [{"Resources": {"CPU": 2.0}}, {"Resources": self.resources}]
+
+    def remote(self, **options):
+        return lambda function: self
+
+    def options(self, **options):
+        self.asked.append({name: value for name, value in options.items() if name != "name"})
+        return SimpleNamespace(remote=lambda *arguments: SimpleNamespace(future=lambda: None))
+
+
+@pytest.mark.parametrize(
+    ("resources", "needs"),
+    [
+        ({"CPU": 8.0}, [{"num_cpus": 1}, {"num_cpus": 8}]),
+        ({"CPU": 8.0, "GPU": 8.0}, [{"num_gpus": 1}, {"num_gpus": 8}]),
+        ({"CPU": 8.0, "GPU": 4.0}, [{"num_gpus": 1}, {"num_gpus": 4}]),
+    ],
+)
+def test_a_run_takes_a_gpu_for_each_process_where_there_are_some(
+    monkeypatch, tmp_path, resources, needs
+) -> None:
+    ray = PretendedRay(resources)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    backend = RayBackend("auto")
+    for run in (plan("smoke")[0], plan("imagenet")[0]):
+        backend.start(run, tmp_path)
+    assert ray.address == "auto"
+    assert ray.asked == needs
 
 
 @pytest.fixture
