@@ -8,7 +8,7 @@ BIN := .venv/bin
 help:
 	@echo "make study      train every step of the roadmap on Fashion-MNIST and plot the trajectory"
 	@echo "make test       run the tests"
-	@echo "make test-slow  run the long tests: whole studies and kills"
+	@echo "make test-slow  run the long tests: whole studies, kills and browsers"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make site       the course to read in a browser, offline: build/site/index.html"
 	@echo "make slides     the same to show, one file a notebook: build/slides"

@@ -53,9 +53,10 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator[Browser]:
-    programs = [shutil.which("chromium"), shutil.which("chromedriver")]
+    programs = [shutil.which("chromium") or shutil.which("google-chrome")]
+    programs.append(shutil.which("chromedriver"))
     if None in programs:
-        pytest.skip("chromium and chromedriver are not installed (Debian: chromium-driver)")
+        pytest.skip("Chromium and chromedriver are not installed (Debian: chromium-driver)")
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
     from selenium.webdriver.chrome.service import Service

@@ -28,7 +28,9 @@ def printed(path: Path) -> str:
 
 
 def pictures(path: Path) -> int:
-    return sum("image/svg+xml" in output.get("data", {}) for output in outputs(path))
+    """Figures with an alternative text."""
+    pages = ["".join(output.get("data", {}).get("text/html", "")) for output in outputs(path)]
+    return sum(page.startswith('<img alt="') for page in pages)
 
 
 def assert_clean(path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from convnext_steps import cli
 from convnext_steps.course.executed import all_notebooks, read_static, relink
-from convnext_steps.course.site import SiteError, contents, fold, write_site
+from convnext_steps.course.site import contents, fold, write_site
 from convnext_steps.course.slides import set_slides, write_slides
+from convnext_steps.study.runner import StudyError
 
 NAMES = ["03_resnextify", "trajectory"]
 PARAMETERS = ["--profile", "smoke"]
@@ -206,7 +207,7 @@ def test_the_contents_leave_out_what_is_not_there() -> None:
 def test_what_sphinx_warns_of_stops_the_site(tmp_path, capsys) -> None:
     path = tmp_path / "bad.ipynb"
     nbformat.write(notebook(markdown("# Title\n\n{nonsense}`x`")), path)
-    with pytest.raises(SiteError, match="Sphinx failed or warned"):
+    with pytest.raises(StudyError, match="Sphinx failed or warned"):
         write_site({"bad": path}, "", tmp_path / "source", tmp_path / "site")
     assert "nonsense" in capsys.readouterr().err
 

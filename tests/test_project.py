@@ -95,6 +95,22 @@ def test_relative_links_resolve(path, text) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+@pytest.mark.parametrize(
+    ("path", "text"), documents(), ids=lambda value: getattr(value, "stem", "")
+)
+def test_other_links_are_well_formed(path, text) -> None:
+    """Those to other sites are https, those to a section name one of this page."""
+    headings = {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)", text, re.M)
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("http"):
+            assert re.fullmatch(r"https://[\w.-]+\.\w+(/\S*)?", target), target
+        if target.startswith("#"):
+            assert target[1:] in headings, f"{path.name} links to {target}"
+
+
 def test_the_package_holds_its_data() -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "convnext_steps"], cwd=ROOT, capture_output=True, text=True

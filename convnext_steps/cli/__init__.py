@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
-from convnext_steps.course.errors import SiteError
 from convnext_steps.study.errors import NotebookError, StudyError
 from convnext_steps.study.installation import first_line
 from convnext_steps.training.errors import TrainingError
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         return int(options.command(options) or 0)
-    except (NotebookError, SiteError, StudyError) as error:
+    except (NotebookError, StudyError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 1
     except (TrainingError, OSError, ValueError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
@@ -17,7 +17,7 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.models.design import Design
 from convnext_steps.models.paper import published_roadmap
-from convnext_steps.models.roadmap import Regime, Step, find_step, roadmap
+from convnext_steps.models.roadmap import Step, find_step, roadmap, unknown
 from convnext_steps.study.plots import SECTION_COLORS, SECTION_TITLES
 from convnext_steps.study.profiles import find_profile
 from convnext_steps.study.report import stored_results
@@ -43,7 +43,8 @@ def explorer_page(results: str | Path, profile: str = "quick", regime: str = "ti
         ValueError: the profile or the regime does not exist, or a run is twice in the results.
     """
     find_profile(profile)
-    roadmap(regime)
+    if regime not in REGIME_TITLES:
+        raise ValueError(unknown("regime", regime, REGIME_TITLES))
     data = {
         "opens": regime,
         "sections": {
@@ -52,7 +53,7 @@ def explorer_page(results: str | Path, profile: str = "quick", regime: str = "ti
         },
         "regimes": {
             name: explorer_data(stored_results(results, profile, name), name)
-            for name in (regime, *(set(get_args(Regime)) - {regime}))
+            for name in REGIME_TITLES
         },
     }
     page = files(__package__).joinpath("templates", "explorer")

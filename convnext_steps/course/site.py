@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from convnext_steps.course.errors import SiteError
 from convnext_steps.course.executed import PROJECT, prepares, read_static, relink
+from convnext_steps.study.errors import StudyError
 from convnext_steps.training.files import write_bytes
 
 GUIDE = "guide"  # the name of notebooks/README.md among the pages
@@ -25,7 +25,7 @@ def write_site(executed: Mapping[str, Path], explorer: str, source: Path, output
         output: the site's folder; it is made anew.
 
     Raises:
-        SiteError: Sphinx failed or warned.
+        StudyError: Sphinx failed or warned; what it said is on standard error.
     """
     from sphinx.cmd.build import build_main
 
@@ -40,7 +40,7 @@ def write_site(executed: Mapping[str, Path], explorer: str, source: Path, output
         write_bytes(source / "index.md", text.encode())
         options = ["-q", "-W", "--keep-going", "-c", str(site), "-d", str(source / "doctrees")]
         if build_main([*options, str(source), str(output)]) != 0:
-            raise SiteError("Sphinx failed or warned: see above")
+            raise StudyError("Sphinx failed or warned: see above")
     write_bytes(output / "explorer.html", explorer.encode())
 
 
