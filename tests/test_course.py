@@ -11,11 +11,28 @@ import torch
 from torch import nn
 
 from convnext_steps import Design, Network, cli, count_flops, roadmap, scaled
-from convnext_steps.course import blocks, drawing, illustrations, lesson, predict, student, trial
+from convnext_steps.course import (
+    blocks,
+    drawing,
+    illustrations,
+    lesson,
+    norms,
+    overviews,
+    predict,
+    receptive_field,
+    recipes,
+    stems,
+    student,
+    trial,
+)
 from convnext_steps.course.exercises import check
 from convnext_steps.course.sections import SECTIONS, find_section, navigation
+from convnext_steps.models.layers import LayerNorm2d
 from convnext_steps.study import report
 from convnext_steps.study.plan import plan
+from convnext_steps.study.statistics import compare
+from convnext_steps.training.config import RECIPES
+from convnext_steps.training.data import load_data
 
 STEPS = roadmap("tiny")
 
@@ -82,8 +99,10 @@ def test_groups_connect_the_blocks_of_a_block_diagonal_matrix(groups) -> None:
 
 def labelled(picture) -> bool:
     """Whether every axis that is drawn says what it is."""
-    axes = [each for each in picture.figure.axes if each.axison]
-    return all(each.get_xlabel() for each in axes) and any(each.get_ylabel() for each in axes)
+    drawn = [each for each in picture.figure.axes if each.axison or each.name == "3d"]
+    axes = [each for each in drawn if each.get_label() != "<colorbar>"]
+    assert all(each.get_ylabel() for each in drawn if each not in axes)
+    return all(each.get_xlabel() for each in axes) and bool(axes[0].get_ylabel())
 
 
 def test_connections_are_drawn_with_labels() -> None:
@@ -239,7 +258,7 @@ def test_the_trajectory_so_far_leaves_the_sections_own_bars_open() -> None:
     texts = [[text.get_text() for text in axes.texts] for axes in asked.figure.axes]
     assert [text.count("?") for text in texts] == [2, 2]
     assert not any("79.2" in each or "80.5" in each for text in texts for each in text)
-    assert labelled(answered) or answered.figure.axes[0].get_xlabel()
+    assert all(axes.get_xlabel() for axes in answered.figure.axes)
     nothing = lesson.trajectory(results.iloc[:0], until="2.1", ask=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -251,10 +270,85 @@ def test_a_design_of_the_readers_own_is_counted_and_trained_if_asked() -> None:
     table = trial.compare_designs({"mine": mine})
     assert table.loc["mine", "G multiply-adds"] == round(predict.multiply_adds(mine) / 1e9, 3)
     trained = trial.compare_designs({"mine": mine}, train=True, profile="smoke")
-    assert 0 <= trained.loc["mine", "accuracy %"] <= 100
+    assert trained.loc["mine", "accuracy %"] == round(trial.train_design(mine, "smoke"), 2)
+    untrained = trial.train_design(mine, "smoke", recipe={"learning_rate": 1e-9})
+    assert trained.loc["mine", "accuracy %"] > untrained
 
 
 def test_a_student_version_is_a_notebook(tmp_path) -> None:
     student.write_student_versions("03_resnextify", tmp_path / "out.ipynb")
     notebook = json.loads((tmp_path / "out.ipynb").read_text())
     assert notebook["nbformat"] == 4
+
+
+def test_a_patchify_stem_sees_patches_and_a_resnets_stem_overlaps() -> None:
+    patches = stems.stem_view(STEPS["patchify"].design)
+    assert [len(window) for window in patches.windows] == [4, 4, 4, 4]
+    assert [window.start for window in patches.windows] == [24, 28, 32, 36]
+    overlapping = stems.stem_view(STEPS["resnet"].design)  # 7 + 2 * 2 columns, 4 apart
+    assert {len(window) for window in overlapping.windows} == {11}
+    edge = list(stems.EDGES).index(26)  # two columns of the first patch are bright
+    assert patches.responses[edge].tolist() == [0.5, 1, 1, 1]
+    assert labelled(stems.draw_stems({"patchify": STEPS["patchify"].design}))
+
+
+def test_what_a_norm_normalises_over() -> None:
+    over_batch = norms.shared_with(nn.BatchNorm2d(norms.CHANNELS), (1, 2, 3))
+    over_channels = norms.shared_with(LayerNorm2d(norms.CHANNELS), (1, 2, 3))
+    expected = torch.zeros(norms.IMAGES, norms.CHANNELS, norms.POSITIONS, dtype=torch.bool)
+    for found, index in ((over_batch, (slice(None), 2)), (over_channels, (1, slice(None), 3))):
+        filled = expected.clone()
+        filled[index] = True
+        assert torch.equal(found, filled)
+    picture = norms.draw_norms({"LayerNorm": LayerNorm2d(norms.CHANNELS)})
+    assert "1 of the 4 images, all channels, 1 of the 5 positions" in picture.alternative
+    assert labelled(picture)
+
+
+def test_a_field_is_the_kernels_product() -> None:
+    """Of two convolutions of ones, each position counts the ways from it to the middle."""
+    layers = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1, bias=False) for _ in range(2)))
+    for layer in layers:
+        nn.init.ones_(layer.weight)
+    field = receptive_field.receptive_field(layers, torch.randn(2, 1, 9, 9))
+    ways = torch.tensor([0, 0, 1, 2, 3, 2, 1, 0, 0.0])
+    assert torch.allclose(field, ways[:, None] * ways / 81)
+    assert receptive_field.field_side(field, 1.0) == 5
+    assert receptive_field.field_side(field, 0.5) == 3  # 49 of 81 ways
+
+
+TWO_KERNELS = ("move_up", "kernel_11")
+
+
+def test_larger_kernels_have_larger_fields() -> None:
+    designs = {name: replace(STEPS[name].design, depths=(1, 1, 1, 1)) for name in TWO_KERNELS}
+    fields = [receptive_field.stage_field(design, images=1) for design in designs.values()]
+    small, large = map(receptive_field.field_side, fields)
+    assert small < large
+    assert torch.equal(receptive_field.stage_field(designs["kernel_11"], images=1), fields[1])
+    assert labelled(receptive_field.draw_fields(designs, images=1))
+
+
+def test_recipes_are_drawn_from_what_trains() -> None:
+    schedules = recipes.draw_schedules({"old": RECIPES["resnet_original"], "new": RECIPES["paper"]})
+    rates = [line.get_ydata() for line in schedules.figure.axes[0].lines]
+    assert sorted({round(rate, 6) for rate in rates[0]}) == [0.01, 0.1, 1]
+    assert max(rates[1]) == pytest.approx(1, abs=0.01)
+    assert labelled(schedules)
+    data, _ = load_data("synthetic")
+    images, labels = data[list(range(6))]
+    plain = recipes.augmented(data, images, labels, {}, seed=0)
+    assert torch.allclose(plain, (images.float() / 255 - 0.27) / 0.15)
+    for fields in list(recipes.AUGMENTATIONS.values())[1:]:
+        assert not torch.equal(recipes.augmented(data, images, labels, fields, seed=0), plain)
+    assert "CutMix" in recipes.draw_augmentations(data).alternative
+
+
+def test_overviews_draw_what_the_tables_say() -> None:
+    family = overviews.draw_family()
+    assert "ConvNeXt-T 82.1 % at 4.5 G" in family.alternative
+    assert "XL" not in family.alternative  # the paper has no accuracy without ImageNet-22K
+    assert labelled(family)
+    gains = overviews.draw_gains(compare(results_of(plan("quick"))))
+    assert 'stage ratio +0.0 (+0.5); "patchify" stem +0.0 (+0.2)' in gains.alternative
+    assert overviews.draw_gains(compare(results_of(plan("quick")).iloc[:0])).svg()

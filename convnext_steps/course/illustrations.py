@@ -37,7 +37,9 @@ def draw_connections(layers: Mapping[str, nn.Module], channels: int) -> Picture:
     words = []
     for axes, (name, layer) in zip(panels, layers.items(), strict=True):
         matrix = connections(layer, channels)
-        axes.pcolormesh(matrix.T, cmap="Blues", vmin=0, vmax=1.3, edgecolors="white", linewidth=0.7)
+        axes.pcolormesh(
+            matrix.T.numpy(), cmap="Blues", vmin=0, vmax=1.3, edgecolors="white", linewidth=0.7
+        )
         axes.set(aspect="equal", xlabel="input channel", title=name, xticks=[], yticks=[])
         axes.invert_yaxis()
         words.append(f"{name}: {int(matrix.sum())} of {matrix.numel()} paths")

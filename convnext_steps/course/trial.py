@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 
@@ -10,6 +12,7 @@ from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
 from convnext_steps.study.plan import plan
 from convnext_steps.study.profiles import find_profile
+from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.trainer import Trainer, seed_everything
 
 
@@ -38,16 +41,28 @@ def compare_designs(
     return pd.DataFrame(rows).set_index("design")
 
 
-def train_design(design: Design, profile: str = "quick", seed: int = 0) -> float:
+def train_design(
+    design: Design,
+    profile: str = "quick",
+    seed: int = 0,
+    recipe: Mapping[str, Any] = MappingProxyType({}),
+) -> float:
     """Train a design as a study trains its steps, and return its accuracy in per cent.
 
     Args:
         design: at the paper's size; the profile scales it.
         profile: the study.
         seed: of everything random.
+        recipe: fields of the recipe that are to differ from the study's.
     """
     (step,) = plan(profile, steps=["separate_downsampling"], seeds=[seed])
-    run = replace(step, design=scaled(design, **find_profile(profile).scale))
+    small = scaled(design, **find_profile(profile).scale)
+    run = replace(step, design=small, config=replace(step.config, **recipe))
     seed_everything(seed)
     train, test = run.load_data()
     return Trainer(run.build(train), train, test, run.config).train().accuracy
+
+
+def recipe_of(profile: str, changes: Mapping[str, Any]) -> TrainingConfig:
+    """A study's recipe with some fields changed."""
+    return replace(find_profile(profile).recipe, **changes)

@@ -1,0 +1,91 @@
+"""How two stems see an edge, measured on the built layers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from convnext_steps.course.pictures import Picture
+from convnext_steps.models.design import Design
+from convnext_steps.models.network import stem
+
+SIDE = 64  # of the images in pixels
+EDGES = range(18, 43)  # columns at which the edge stands
+OUTPUTS = (6, 7, 8, 9)  # neighbours in the middle of the stem's output, four pixels apart
+STYLES = (("#0072B2", "-"), ("#E69F00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
+
+
+@dataclass(frozen=True)
+class StemView:
+    """What neighbouring outputs of a stem see."""
+
+    responses: Tensor  # (edges, outputs), 0 for a dark image and 1 for a bright one
+    windows: list[range]  # the columns of pixels that each output sees
+
+
+@torch.no_grad()
+def stem_view(design: Design) -> StemView:
+    """Move an edge over a stem whose filter takes the mean of what it covers.
+
+    With this filter nothing but the geometry is left: window, stride and pooling.
+    """
+    layers = stem(replace(design, width=1), in_channels=1).eval()
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.fill_(1 / layer.weight.numel())
+            if layer.bias is not None:
+                layer.bias.zero_()
+    columns = torch.arange(SIDE)
+    edges = (columns >= torch.tensor(EDGES)[:, None]).float()  # (edges, columns), bright at right
+    bright = _outputs(layers, torch.ones(1, SIDE))
+    lit = _outputs(layers, torch.eye(SIDE))  # one bright column at a time
+    seen = [columns[lit[:, i] > 0].tolist() for i in range(len(OUTPUTS))]
+    windows = [range(each[0], each[-1] + 1) for each in seen]
+    return StemView(_outputs(layers, edges) / bright, windows)
+
+
+def _outputs(layers: nn.Module, rows: Tensor) -> Tensor:
+    """The outputs in the middle, (N, outputs), of images whose rows are all alike, (N, columns)."""
+    images = rows[:, None, None].expand(-1, 1, SIDE, SIDE)  # (N, 1, H, W)
+    return layers(images)[:, 0, SIDE // 8, list(OUTPUTS)]
+
+
+def draw_stems(designs: Mapping[str, Design]) -> Picture:
+    """The responses of four neighbouring outputs while an edge moves by one pixel at a time.
+
+    Args:
+        designs: by the name to write above.
+    """
+    figure = Figure(figsize=(5.2 * len(designs), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(designs), sharey=True, squeeze=False)[0]
+    words = []
+    for axes, (name, design) in zip(panels, designs.items(), strict=True):
+        view = stem_view(design)
+        _draw_view(axes, view)
+        axes.set(title=name, xlabel="column at which the edge stands (pixels)")
+        widths = {len(window) for window in view.windows}
+        words.append(f"{name}: each output sees {widths.pop()} columns")
+    panels[0].set_ylabel("response (share of a bright image's)")
+    panels[0].set_yticks([0, 0.25, 0.5, 0.75, 1])
+    return Picture(
+        figure, f"Responses to a moving edge, outputs 4 pixels apart. {'; '.join(words)}."
+    )
+
+
+def _draw_view(axes: Axes, view: StemView) -> None:
+    for index, (color, style) in enumerate(STYLES):
+        axes.plot(EDGES, view.responses[:, index].numpy(), color=color, linestyle=style, marker=".")
+        window, height = view.windows[index], -0.12 - 0.09 * index
+        axes.plot(
+            [window[0], window[-1] + 1],
+            [height] * 2,
+            color=color,
+            linewidth=5,
+            solid_capstyle="butt",
+        )
+    axes.text(EDGES[0], -0.47, "what each output sees", fontsize=8, va="bottom", style="italic")
+    axes.set(xlim=(EDGES[0], EDGES[-1]), ylim=(-0.5, 1.05), xticks=range(20, 44, 4))
+    axes.spines[["top", "right"]].set_visible(False)
