@@ -24,6 +24,8 @@ from convnext_steps.course import (
     stems,
     student,
     trial,
+    whole,
+    whole_figures,
 )
 from convnext_steps.course.exercises import check
 from convnext_steps.course.sections import SECTIONS, find_section, navigation
@@ -263,6 +265,56 @@ def test_the_trajectory_so_far_leaves_the_sections_own_bars_open() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "left open" in nothing.svg()
+
+
+def as_in_the_paper(seeds: int, factor: float = 1) -> pd.DataFrame:
+    """Results whose gains are the paper's, or a multiple of them, with every seed."""
+    results = results_of(plan("quick", seeds=range(seeds)))
+    paper = pd.Series({name: step.paper.top1_mean for name, step in STEPS.items()})
+    results["accuracy"] = 50 + factor * (results["step"].map(paper) - 70)
+    return results
+
+
+def test_the_whole_trajectory_is_held_against_the_papers() -> None:
+    same = whole.agreement(as_in_the_paper(10))
+    assert set(same["direction"]) == {"same"}
+    assert dict(same["finding"].value_counts()) == {"holds": 12, "only here": 4}
+    opposite = whole.agreement(as_in_the_paper(10, -1))
+    assert set(opposite["direction"]) == {"opposite"}
+    assert dict(opposite["finding"].value_counts()) == {"turns around": 12, "only here": 4}
+    flat = whole.agreement(as_in_the_paper(10, 0))
+    assert set(flat["direction"]) == {"none"}
+    assert dict(flat["finding"].value_counts()) == {"not found here": 12, "holds": 4}
+    assert set(whole.agreement(as_in_the_paper(9))["finding"]) == {"undecided"}
+    counted = whole.predict_agreement(as_in_the_paper(2), guess=9)
+    assert list(counted["same direction"]) == ["9", "8", "15", "16"]  # 15: all but GELU
+
+
+def test_the_whole_trajectory_is_read_in_words_and_figures() -> None:
+    text = whole.reading(as_in_the_paper(10, -1))
+    assert "0 of 16 mean gains have the paper's sign" in text
+    assert '**Only here:** "patchify" stem, ReLU -> GELU, fewer norms, BN -> LN.' in text
+    few = whole.reading(as_in_the_paper(2))
+    assert "With 2 seeds no p-value can fall below 0.5; 16 comparisons need 10." in few
+    assert "No results are stored" in whole.reading(as_in_the_paper(2).iloc[:0])
+    gains = whole_figures.draw_gains(as_in_the_paper(2))
+    assert "depthwise conv -1.23 (-1.23)" in gains.alternative
+    assert (
+        "stage ratio no result (+0.54)"
+        in whole_figures.draw_gains(as_in_the_paper(1).iloc[:0]).alternative
+    )
+    seeds = whole_figures.draw_seeds(16)
+    assert "needs 10 seeds" in seeds.alternative
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in seeds.figure.axes)
+
+
+def test_the_whole_trajectory_is_trained_when_asked_to(tmp_path, monkeypatch) -> None:
+    asked: list = []
+    monkeypatch.setattr(whole, "run_study", lambda runs, results: asked.extend(runs))
+    whole.whole_results("smoke", tmp_path)
+    assert not asked
+    whole.whole_results("smoke", tmp_path, train=True)
+    assert [run.step for run in asked] == ["resnet", "separate_downsampling"]
 
 
 def test_a_design_of_the_readers_own_is_counted_and_trained_if_asked() -> None:

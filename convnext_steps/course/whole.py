@@ -1,0 +1,117 @@
+"""The whole trajectory: which of the paper's gains are found again, and how sure that is."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from convnext_steps.course.lesson import origin
+from convnext_steps.study.plan import plan
+from convnext_steps.study.report import stored_results
+from convnext_steps.study.runner import run_study
+from convnext_steps.study.significance import seeds_needed, smallest_p
+from convnext_steps.study.statistics import compare
+
+
+def whole_results(profile: str, results: str | Path, train: bool = False) -> pd.DataFrame:
+    """The results of all steps of a study.
+
+    Args:
+        profile: the study.
+        results: the results folder.
+        train: whether to train what is missing of one seed first, into this folder.
+    """
+    runs = plan(profile)
+    if train:
+        run_study(runs, results)
+    return stored_results(results, profile, steps=[run.step for run in runs])
+
+
+def agreement(results: pd.DataFrame) -> pd.DataFrame:
+    """One row a comparison: our gain and those of the paper's two regimes, in points.
+
+    `direction` is that of our mean beside the paper's in the tiny regime, whatever its
+    uncertainty; `finding` is of the tested verdicts.
+    """
+    table = compare(results)
+    base = compare(results.iloc[:0], "base").set_index("step")["paper_difference"]
+    return pd.DataFrame(
+        {
+            "step": table["title"],
+            "seeds": table["n"],
+            "ours": table["difference"],
+            "paper, tiny": table["paper_difference"],
+            "paper, base": table["step"].map(base),
+            "direction": [_direction(row) for row in table.itertuples()],
+            "finding": [_finding(row) for row in table.itertuples()],
+        }
+    ).set_index("step")
+
+
+def _direction(row: Any) -> str:
+    if row.n == 0:
+        return "-"
+    both = round(row.difference, 2) * row.paper_difference  # as printed: 0.00 has no direction
+    return "same" if both > 0 else "opposite" if both < 0 else "none"
+
+
+def _finding(row: Any) -> str:
+    if row.n == 0:
+        return "no result"
+    if row.verdict.startswith("too few"):
+        return "undecided"
+    if row.paper_verdict.startswith(row.verdict):
+        return "holds"
+    if row.verdict == "within noise":
+        return "not found here"
+    return "only here" if row.paper_verdict == "within noise" else "turns around"
+
+
+def predict_agreement(results: pd.DataFrame, guess: int = -1) -> pd.DataFrame:
+    """How many comparisons have the paper's direction: guessed, by coins, repeated, and ours.
+
+    Args:
+        results: of one profile.
+        guess: the reader's; -1 where none was made.
+    """
+    table = agreement(results)
+    tested = int((table["direction"] != "-").sum())
+    repeated = int((table["paper, tiny"] * table["paper, base"] > 0).sum())
+    rows = {
+        "your guess": [str(guess) if guess >= 0 else "-", str(tested)],
+        "tossing coins": [f"{tested / 2:g}", str(tested)],
+        "the paper's base regime": [str(repeated), str(len(table))],
+        "this study": [str((table["direction"] == "same").sum()), str(tested)],
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["same direction", "of"])
+
+
+def reading(results: pd.DataFrame) -> str:
+    """What the whole trajectory says, and what it cannot say, as Markdown."""
+    table = agreement(results)
+    found = table[table["direction"] != "-"]
+    if found.empty:
+        return origin(results)
+    same = int((found["direction"] == "same").sum())
+    luck = stats.binomtest(same, len(found), alternative="greater").pvalue
+    lines = [
+        f"**Direction.** {same} of {len(found)} mean gains have the paper's sign; as many coins "
+        f"show at least as many heads with a probability of {luck:.2f}.",
+        f"**Opposite:** {_names(found, 'direction', 'opposite')}.",
+    ]
+    for finding in ("holds", "turns around", "not found here", "only here"):
+        if finding in set(found["finding"]):
+            lines.append(f"**{finding.capitalize()}:** {_names(found, 'finding', finding)}.")
+    undecided = int((found["finding"] == "undecided").sum())
+    if undecided:
+        seeds = int(found["seeds"].min())
+        lines.append(
+            f"**Undecided:** {undecided}. With {seeds} seeds no p-value can fall below "
+            f"{smallest_p(seeds):.2g}; {len(table)} comparisons need {seeds_needed(len(table))}."
+        )
+    return "\n".join([origin(results), "", *(f"- {line}" for line in lines)])
+
+
+def _names(table: pd.DataFrame, column: str, value: str) -> str:
+    return ", ".join(table.index[table[column] == value]) or "none"
