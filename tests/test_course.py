@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from convnext_steps import Design, Network, cli, count_flops, roadmap, scaled
+from convnext_steps import ConvNeXt, Design, Network, cli, count_flops, roadmap, scaled
 from convnext_steps.course import (
     blocks,
     drawing,
+    family,
+    family_figures,
     illustrations,
     lesson,
     norms,
-    overviews,
     predict,
     receptive_field,
     recipes,
@@ -32,7 +33,6 @@ from convnext_steps.course.sections import SECTIONS, find_section, navigation
 from convnext_steps.models.layers import LayerNorm2d
 from convnext_steps.study import report
 from convnext_steps.study.plan import plan
-from convnext_steps.study.statistics import compare
 from convnext_steps.training.config import RECIPES
 from convnext_steps.training.data import load_data
 
@@ -317,6 +317,54 @@ def test_the_whole_trajectory_is_trained_when_asked_to(tmp_path, monkeypatch) ->
     assert [run.step for run in asked] == ["resnet", "separate_downsampling"]
 
 
+@pytest.mark.parametrize(("resolution", "models", "staged"), [(224, 8, 5), (384, 5, 5)])
+def test_formula_and_counter_give_the_counts_of_the_authors_models(
+    resolution, models, staged
+) -> None:
+    table = family.predict_then_measure(resolution, {"convnext_base": 20.0})
+    assert len(table) == models
+    assert list(table["counted"]) == list(table["authors' model"])
+    assert list(table["parameters"]) == list(table["authors' parameters"])
+    assert list(table["by formula"])[:staged] == list(table["authors' model"])[:staged]
+    assert set(table["by formula"][staged:]) <= {"-"}
+    assert table.loc["ConvNeXt-B", "your guess"] == "20.00"
+
+
+def test_layer_scale_and_stochastic_depth_are_measured_on_the_built_network() -> None:
+    options = {"dims": (4, 8, 16, 32), "in_channels": 1, "drop_path_rate": 0.5}
+    scaled_down = ConvNeXt(layer_scale_init_value=1e-6, **options)
+    plain = ConvNeXt(layer_scale_init_value=0, **options)
+    assert len(family_figures.branch_sizes(plain)) == 18
+    assert max(family_figures.branch_sizes(scaled_down)) < 1e-5
+    assert min(family_figures.branch_sizes(plain)) > 1e-3
+    torch.manual_seed(0)
+    picture = family_figures.draw_stochastic_depth({"half": plain})
+    built, drawn = (line.get_ydata() for line in picture.figure.axes[0].lines)
+    assert built[0] == drawn[0] == 100
+    assert built[-1] == 50
+    assert abs(drawn - built).max() < 5
+    assert "from 100 to 50 per cent of 18 blocks" in picture.alternative
+    assert labelled(picture)
+    assert labelled(family_figures.draw_branches({"plain": plain}))
+
+
+def test_the_family_is_drawn_with_the_papers_accuracies() -> None:
+    picture = family_figures.draw_family()
+    assert "ImageNet-22K first, 384: T 84.1, S 85.8, B 86.8, L 87.5, XL 87.8" in picture.alternative
+    assert labelled(picture)
+
+
+def test_the_halves_of_a_data_set_have_half_of_the_classes_each() -> None:
+    _, test = load_data("fashion_mnist")
+    first, second = family.halves(test)
+    assert len(first) + len(second) == len(test)
+    for half, labels in ((first, range(5)), (second, range(5, 10))):
+        assert half.num_classes == 5
+        assert set(half.labels.tolist()) == set(range(5))
+        chosen = torch.isin(test.labels, torch.tensor(list(labels)))
+        assert torch.equal(half.images, test.images[chosen])
+
+
 def test_a_design_of_the_readers_own_is_counted_and_trained_if_asked() -> None:
     mine = replace(STEPS["depthwise"].design, depths=(1, 1, 1, 1))
     table = trial.compare_designs({"mine": mine})
@@ -394,13 +442,3 @@ def test_recipes_are_drawn_from_what_trains() -> None:
     for fields in list(recipes.AUGMENTATIONS.values())[1:]:
         assert not torch.equal(recipes.augmented(data, images, labels, fields, seed=0), plain)
     assert "CutMix" in recipes.draw_augmentations(data).alternative
-
-
-def test_overviews_draw_what_the_tables_say() -> None:
-    family = overviews.draw_family()
-    assert "ConvNeXt-T 82.1 % at 4.5 G" in family.alternative
-    assert "XL" not in family.alternative  # the paper has no accuracy without ImageNet-22K
-    assert labelled(family)
-    gains = overviews.draw_gains(compare(results_of(plan("quick"))))
-    assert 'stage ratio +0.0 (+0.5); "patchify" stem +0.0 (+0.2)' in gains.alternative
-    assert overviews.draw_gains(compare(results_of(plan("quick")).iloc[:0])).svg()
