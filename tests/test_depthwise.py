@@ -344,34 +344,6 @@ def test_importing_it_does_not_import_numba():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
-
-
-@needs_onednn
-@pytest.mark.parametrize("shape", [(5, 24), (2, 7, 7, 24), (1, 24)])
-@pytest.mark.parametrize("out", [10, 96])
-@pytest.mark.parametrize("bias", [True, False])
-def test_linear_layers_agree_with_float64(shape, out, bias):
-    torch.manual_seed(0)
-    layer, plain = FastLinear(24, out, bias), nn.Linear(24, out, bias, dtype=torch.float64)
-    plain.load_state_dict(layer.state_dict())
-    x, slope = torch.randn(shape), torch.randn(*shape[:-1], out)
-    assert "Linear" in type(layer(x).grad_fn).__name__
-    expected = gradients(plain, x.double(), slope.double())
-    for value, right in zip(gradients(layer, x, slope), expected, strict=True):
-        assert error(value, right) < 1e-5
-
-
-def test_linear_layers_step_aside():
-    layer, x = FastLinear(24, 96), torch.randn(5, 24)
-    with torch.autocast("cpu", torch.float16):
-        assert "_Linear" not in type(layer(x).grad_fn).__name__
-    assert "_Linear" not in type(layer.double()(x.double()).grad_fn).__name__
-    assert "_Linear" not in type(layer.float().eval()(x).grad_fn).__name__
-    compiled = torch.compile(layer.train(), backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), layer(x))
-
-
 def test_a_models_layers_are_replaced_in_place():
     model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Flatten(), nn.Linear(8, 2))
     names = list(model.state_dict())

@@ -14,6 +14,7 @@ from convnext_steps.models.design import scaled
 from convnext_steps.models.fast_layers import (
     FastBlock,
     FastGELU,
+    FastLinear,
     PointwiseConv2d,
     use_fast_layers,
 )
@@ -232,3 +233,30 @@ def test_a_small_convolution_is_a_linear_layer_in_float32_only():
     assert "Linear" in name_of(layer(x))
     with torch.autocast("cpu", torch.bfloat16):
         assert "Convolution" in name_of(layer(x))
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(5, 24), (2, 7, 7, 24), (1, 24)])
+@pytest.mark.parametrize("out", [10, 96])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_agree_with_float64(shape, out, bias):
+    torch.manual_seed(0)
+    layer, plain = FastLinear(24, out, bias), nn.Linear(24, out, bias, dtype=torch.float64)
+    plain.load_state_dict(layer.state_dict())
+    x, slope = torch.randn(shape), torch.randn(*shape[:-1], out)
+    assert "_Linear" in name_of(layer(x))
+    expected = values_and_gradients(plain, [x.double()], slope.double())
+    for value, right in zip(values_and_gradients(layer, [x], slope), expected, strict=True):
+        assert error(value, right) < 1e-5
+    for value, right in zip(layer.parameters(), plain.parameters(), strict=True):
+        assert error(value.grad, right.grad) < 1e-5
+
+
+def test_linear_layers_step_aside():
+    layer, x = FastLinear(24, 96), torch.randn(5, 24)
+    with torch.autocast("cpu", torch.float16):
+        assert "_Linear" not in name_of(layer(x))
+    assert "_Linear" not in name_of(layer.double()(x.double()))
+    assert "_Linear" not in name_of(layer.float().eval()(x))
+    compiled = torch.compile(layer.train(), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x))
