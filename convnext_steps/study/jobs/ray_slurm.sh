@@ -4,7 +4,8 @@
 #   sbatch --nodes=4 ray_slurm.sh --profile quick --seeds 0-9
 #
 # Better than slurm.sh where runs are many and short, or where the queue takes few jobs. With GPUs,
-# add --gpus-per-node and hand it on to Ray as --num-gpus. Stopped and requeued, it goes on.
+# add --gpus-per-node and hand it on to Ray as --num-gpus. Stopped and requeued, it goes on. Where
+# Ray does not start, the job still ends with 0: `convnext-steps status` says what is done.
 #SBATCH --job-name=convnext-steps
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -16,4 +17,4 @@ set -euo pipefail
 export RAY_USAGE_STATS_ENABLED=0
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 exec srun ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
-    --num-cpus "$SLURM_CPUS_PER_TASK" -- convnext-steps study --address auto "$@"
+    --num-cpus "$SLURM_CPUS_PER_TASK" --include-dashboard=false -- convnext-steps study --address auto "$@"
