@@ -41,8 +41,9 @@ class Browser:
         self.driver.save_screenshot(str(self.folder / f"{name}.png"))
 
     def assert_quiet(self, *allowed: str, console: bool = True) -> None:
-        """No request but to files and the allowed addresses, and nothing on the console."""
-        told = [entry["message"] for entry in self.driver.get_log("browser")]
+        """No request but to files and the allowed addresses, no complaint on the console."""
+        log = self.driver.get_log("browser")
+        told = [entry["message"] for entry in log if entry["level"] in ("WARNING", "SEVERE")]
         assert not (console and told), told
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]

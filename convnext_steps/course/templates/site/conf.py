@@ -13,6 +13,8 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = html_css_files = ["site.css"]
 html_use_index = False
+html_show_search_summary = False  # they are fetched, which a folder does not allow
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_copy_source = False
 html_show_copyright = False
 html_theme_options = {
