@@ -76,6 +76,7 @@ def test_a_ray_cluster_within_a_slurm_job(tmp_path) -> None:
     variables = environment(
         SLURM_JOB_NODELIST="one", SLURM_JOB_NUM_NODES="1", SLURM_CPUS_PER_TASK="1"
     )
+    variables["RAY_raylet_start_wait_time_s"] = "300"  # the machine may be busy
     variables["PATH"] = f"{tmp_path}{os.pathsep}{variables['PATH']}"
     command = ["bash", str(JOBS / "ray_slurm.sh"), "--profile", "smoke", "--results"]
     subprocess.run([*command, str(tmp_path / "results")], env=variables, check=True, timeout=400)

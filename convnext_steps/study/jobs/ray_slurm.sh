@@ -17,4 +17,4 @@ set -euo pipefail
 export RAY_USAGE_STATS_ENABLED=0
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 exec srun ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
-    --num-cpus "$SLURM_CPUS_PER_TASK" --include-dashboard=false -- convnext-steps study --address auto "$@"
+    --num-cpus "$SLURM_CPUS_PER_TASK" -- convnext-steps study --address auto "$@"
