@@ -265,6 +265,8 @@ def test_the_trajectory_so_far_leaves_the_sections_own_bars_open() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "left open" in nothing.svg()
+    missing = lesson.trajectory(results[results["step"] != "gelu"])
+    assert "ReLU -> GELU no result (80.6 %)" in missing.alternative
 
 
 def as_in_the_paper(seeds: int, factor: float = 1) -> pd.DataFrame:
@@ -331,13 +333,19 @@ def test_formula_and_counter_give_the_counts_of_the_authors_models(
 
 
 def test_layer_scale_and_stochastic_depth_are_measured_on_the_built_network() -> None:
-    options = {"dims": (4, 8, 16, 32), "in_channels": 1, "drop_path_rate": 0.5}
-    scaled_down = ConvNeXt(layer_scale_init_value=1e-6, **options)
-    plain = ConvNeXt(layer_scale_init_value=0, **options)
-    assert len(family_figures.branch_sizes(plain)) == 18
-    assert max(family_figures.branch_sizes(scaled_down)) < 1e-5
-    assert min(family_figures.branch_sizes(plain)) > 1e-3
-    torch.manual_seed(0)
+    models = {}
+    for scale in (0.0, 0.5, 1e-6):
+        torch.manual_seed(0)
+        options = {"dims": (4, 8, 16, 32), "in_channels": 1, "drop_path_rate": 0.5}
+        models[scale] = ConvNeXt(layer_scale_init_value=scale, **options)
+    sizes = {}
+    for scale, model in models.items():
+        torch.manual_seed(0)
+        sizes[scale] = family_figures.branch_sizes(model)
+    assert len(sizes[0.0]) == 18
+    assert sizes[0.5][0] == pytest.approx(0.5 * sizes[0.0][0], rel=1e-3)
+    assert max(sizes[1e-6]) < 1e-5
+    plain = models[0.0]
     picture = family_figures.draw_stochastic_depth({"half": plain})
     built, drawn = (line.get_ydata() for line in picture.figure.axes[0].lines)
     assert built[0] == drawn[0] == 100

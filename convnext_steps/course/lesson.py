@@ -55,7 +55,9 @@ def trajectory(results: pd.DataFrame, until: str | None = None, ask: bool = Fals
     words = []
     for step in roadmap().values():
         if until is None or step.section < until or (step.section == until and not ask):
-            words.append(f"{step.title} {means[step.name]:.1f} % ({step.paper.top1_mean:.1f} %)")
+            mean = means[step.name]
+            ours = "no result" if pd.isna(mean) else f"{mean:.1f} %"
+            words.append(f"{step.title} {ours} ({step.paper.top1_mean:.1f} %)")
         elif step.section == until:
             words.append(f"{step.title}: left open")
     alternative = f"Bars of accuracy, ours and in brackets the paper's: {'; '.join(words)}."
