@@ -79,6 +79,7 @@ def test_notebooks_are_committed_without_outputs_and_with_short_cells(path) -> N
 def documents() -> list[tuple[Path, str]]:
     pages = [(path, path.read_text()) for path in ROOT.glob("*.md")]
     pages += [(path, path.read_text()) for path in (ROOT / "results").rglob("*.md")]
+    pages += [(path, path.read_text()) for path in (ROOT / "notebooks").glob("*.md")]
     for path in NOTEBOOKS:
         cells = json.loads(path.read_text())["cells"]
         prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
