@@ -76,6 +76,14 @@ def test_notebooks_are_committed_without_outputs_and_with_short_cells(path) -> N
             assert len("".join(cell["source"]).splitlines()) <= 15
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_show_figures_with_words_only(path) -> None:
+    """Without the inline back-end, a figure is shown by `Picture`, which asks for the words."""
+    cells = json.loads(path.read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any("matplotlib inline" in source or "pyplot" in source for source in sources)
+
+
 def documents() -> list[tuple[Path, str]]:
     pages = [(path, path.read_text()) for path in ROOT.glob("*.md")]
     pages += [(path, path.read_text()) for path in (ROOT / "results").rglob("*.md")]
