@@ -45,11 +45,13 @@ def explorer_page(results: str | Path, profile: str = "quick", regime: str = "ti
     find_profile(profile)
     if regime not in REGIME_TITLES:
         raise ValueError(unknown("regime", regime, REGIME_TITLES))
+    sections = {step.section for name in REGIME_TITLES for step in roadmap(name).values()}
     data = {
         "opens": regime,
         "sections": {
             section: {"title": title, "color": SECTION_COLORS[section]}
             for section, title in SECTION_TITLES.items()
+            if section in sections
         },
         "regimes": {
             name: explorer_data(stored_results(results, profile, name), name)
