@@ -63,10 +63,11 @@ class Block(nn.Module):
 
     def add(self, x: Tensor, branch: Tensor) -> Tensor:
         """Return x plus the scaled branch, (N, C, H, W) and (N, H, W, C) -> (N, C, H, W)."""
-        if self.gamma is not None:
-            branch = self.gamma * branch
-        branch = self.drop_path(branch.permute(0, 3, 1, 2))  # (N, H, W, C) -> (N, C, H, W)
-        return x + branch
+        branch = branch.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+        if self.gamma is None:
+            return x + self.drop_path(branch)
+        branch = self.drop_path(self.gamma[:, None, None] * branch)
+        return branch.add_(x)  # into the product's memory, which nobody else needs
 
 
 class Classifier(nn.Module):
