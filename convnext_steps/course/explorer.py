@@ -112,8 +112,6 @@ def _describe(step: Step, against: str | None) -> dict[str, Any]:
         "section": step.section,
         "against": against,
         "probe": step.probe,
-        "claim": step.claim,
-        "recipe": step.recipe,
         "fields": {name: list(pair) for name, pair in diff.fields.items()} if diff else {},
         "diff": diff.modules if diff else "",
         "drawing": {"svg": drawing.svg(), "alternative": drawing.alternative, "caption": caption},
