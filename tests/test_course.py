@@ -89,7 +89,7 @@ def test_a_drawing_has_a_text_that_stands_for_it() -> None:
     assert element.get("aria-label") == picture.alternative
     assert "3×3, 64 → 64; BatchNorm; ReLU" in picture.alternative
     assert 'alt="one &lt;step&gt;: 256 channels' in picture._repr_html_()
-    assert ET.fromstring(drawing.block_svg(STEPS["gelu"].design)).tag.endswith("svg")
+    assert ET.fromstring(drawing.draw_blocks({"": STEPS["gelu"].design}).svg()).tag.endswith("svg")
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])

@@ -56,11 +56,6 @@ def draw_blocks(designs: Mapping[str, Design], stage: int = 0, index: int = 1) -
     return Picture(figure, " ".join(words))
 
 
-def block_svg(design: Design) -> str:
-    """One block of the first stage as an SVG element for a page."""
-    return draw_blocks({"": design}).svg()
-
-
 def _depth(block: Block) -> float:
     layers = (*block.leading, *block.branch, *block.after)
     return sum(HEIGHTS[layer.kind] + GAP for layer in layers) + 1.5

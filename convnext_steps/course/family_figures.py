@@ -52,7 +52,6 @@ def draw_family() -> Picture:
     ticks = (4, 8, 16, 32, 64, 128)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.legend(frameon=False)
     _finish(axes)
     return Picture(figure, f"The paper's top-1 accuracies in per cent. {'; '.join(words)}.")
 
@@ -91,10 +90,8 @@ def draw_branches(models: Mapping[str, Classifier]) -> Picture:
         numbers = range(1, len(sizes) + 1)
         axes.semilogy(numbers, sizes, color=color, marker=marker, linestyle=line, label=name)
         words.append(f"{name} from {min(sizes):.1g} to {max(sizes):.1g}")
-    axes.set(xlabel="block", ylabel="branch, relative to the input")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False)
-    _finish(axes)
+    axes.set_ylabel("branch, relative to the input")
+    _finish_blocks(axes)
     return Picture(
         figure, f"Length of each block's branch over that of its input: {'; '.join(words)}."
     )
@@ -118,10 +115,8 @@ def draw_stochastic_depth(models: Mapping[str, Classifier]) -> Picture:
         axes.plot(numbers, kept, color=color, linestyle=line, label=f"{name}, as built")
         axes.plot(numbers, drawn, color=color, marker=marker, linestyle="", markersize=4)
         words.append(f"{name}: from {kept[0]:.0f} to {kept[-1]:.0f} per cent of {len(kept)} blocks")
-    axes.set(xlabel="block", ylabel="branches kept in training (%)", ylim=(0, 105))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False)
-    _finish(axes)
+    axes.set(ylabel="branches kept in training (%)", ylim=(0, 105))
+    _finish_blocks(axes)
     return Picture(figure, f"How often a branch is kept, falling with depth. {'; '.join(words)}.")
 
 
@@ -129,6 +124,14 @@ def _blocks(model: nn.Module) -> list[Block]:
     return [module for module in model.modules() if isinstance(module, Block)]
 
 
+def _finish_blocks(axes: Axes) -> None:
+    """What the figures with a mark for each block share."""
+    axes.set_xlabel("block")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes)
+
+
 def _finish(axes: Axes) -> None:
+    axes.legend(frameon=False)
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
