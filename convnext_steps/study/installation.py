@@ -17,7 +17,6 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
 PACKAGE = "convnext-steps"
 NOTEBOOKS = ("run_step", "trajectory")
@@ -73,13 +72,12 @@ def _problem(need: Requirement) -> str:
 
 
 def torch_pair() -> Finding:
-    """Whether torchvision was built for this torch: 0.(N + 15) for 2.N, and its operators run."""
-    torch, vision = (Version(metadata.version(name)) for name in ("torch", "torchvision"))
-    names = f"torch {torch} and torchvision {vision}"
-    fitting = f"0.{torch.minor + 15}"
-    remedy = f"pip install 'torch=={torch.major}.{torch.minor}.*' 'torchvision=={fitting}.*'"
-    if torch.major == 2 and f"{vision.major}.{vision.minor}" != fitting:
-        return Finding("fail", f"{names} are no pair", remedy)
+    """Whether this torch is one that torchvision says it was built for, and its operators run."""
+    names = " and ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision"))
+    remedy = "pip install --force-reinstall torch torchvision"
+    for need in map(Requirement, metadata.requires("torchvision") or ()):
+        if need.name == "torch" and _problem(need):
+            return Finding("fail", f"{names} are no pair: it needs torch{need.specifier}", remedy)
     try:
         run_operator()
     except Exception as error:  # whatever it is, the remedy is to install a pair
