@@ -68,18 +68,16 @@ def test_a_cell_that_fails_is_one_line(tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "parameters", "figures"),
-    [
-        ("flops_are_not_seconds", {"ROUNDS": "1"}, 2),
-        ("learning_rate", {"STEPS": "[resnet]", "LEARNING_RATES": "[0.001, 0.004]"}, 1),
-    ],
-)
-def test_the_other_notebooks_run_at_the_smoke_size(tmp_path, name, parameters, figures) -> None:
-    executed = tmp_path / "executed.ipynb"
-    execute_notebook(name, executed, {"PROFILE": "smoke", **parameters})
-    assert_clean(executed)
-    assert pictures(executed) == figures
+def test_learning_rates_are_trained_when_asked_to(tmp_path) -> None:
+    executed, table = tmp_path / "executed.ipynb", tmp_path / "rates.csv"
+    switches = {"TRAIN": "true", "STEPS": "[resnet]", "OUTPUT": str(table)}
+    rates = {"LEARNING_RATES": "[0.001, 0.004]"}
+    execute_notebook("learning_rate", executed, {"PROFILE": "smoke", **switches, **rates})
+    assert "trained just now" in printed(executed)
+    assert pictures(executed) == 1
+    header, *rows = table.read_text().splitlines()
+    assert header == "step,learning_rate,accuracy"
+    assert [row.rpartition(",")[0] for row in rows] == ["resnet,0.001", "resnet,0.004"]
 
 
 def test_trajectory_opens_on_a_fresh_clone(tmp_path) -> None:

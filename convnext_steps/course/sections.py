@@ -35,6 +35,8 @@ SECTIONS = (
     Section("07_family", "The family"),
     Section("08_trajectory", "The trajectory"),
 )
+BESIDES = ("learning_rate", "flops_are_not_seconds")  # lessons that belong to no one section
+LESSONS = (*(section.notebook for section in SECTIONS), *BESIDES)  # with exercises
 
 
 def find_section(number: str) -> Section:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convnext_steps.course.sections import SECTIONS
+from convnext_steps.course.sections import LESSONS
 from convnext_steps.study.notebook import find_notebook
 from convnext_steps.training.files import write_bytes
 
@@ -60,7 +60,7 @@ def write_student_versions(name: str, output: Path) -> list[Path]:
     """
     if name == COURSE:
         output.mkdir(parents=True, exist_ok=True)
-        targets = {s.notebook: output / f"{s.notebook}.ipynb" for s in SECTIONS}
+        targets = {lesson: output / f"{lesson}.ipynb" for lesson in LESSONS}
     else:
         targets = {name: output}
     for source, target in targets.items():
