@@ -13,7 +13,7 @@ from convnext_steps.models.fast_functions import gelu, linear, residual
 from convnext_steps.models.fast_run import kernels
 
 TYPES = (torch.float32, torch.bfloat16)
-LARGE = 8192  # weights of a bfloat16 1x1 convolution from which on it is faster as a linear layer
+LARGE = 2**15  # weights of a 1x1 convolution from which on it is faster as a linear layer
 
 
 def use_fast_layers(model: nn.Module) -> nn.Module:
@@ -46,8 +46,7 @@ class PointwiseConv2d(nn.Conv2d):
         """Mix the channels of each position, (N, in, H, W) -> (N, out, H, W)."""
         if not torch.compiler.is_compiling() and self.training and x.ndim == 4:
             kind = _product_type(x, self.weight)
-            faster = kind == torch.float32 or self.weight.numel() >= LARGE
-            if kind is not None and faster and x.shape[1] == self.in_channels:
+            if kind is not None and x.shape[1] == self.in_channels:
                 return linear(x, self.weight, self.bias, kind)
         return super().forward(x)
 
@@ -89,12 +88,13 @@ FAST: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def _is_known(layer: nn.Module) -> bool:
-    """Return whether the fast class computes what this layer does."""
+    """Return whether the fast class computes what this layer does, and is faster."""
     if isinstance(layer, nn.Conv2d):
         return (
             layer.kernel_size == layer.stride == (1, 1)
             and layer.groups == 1
             and layer.padding == (0, 0)
+            and layer.weight.numel() >= LARGE
         )
     return not isinstance(layer, nn.GELU) or layer.approximate == "none"
 
