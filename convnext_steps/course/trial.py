@@ -12,8 +12,9 @@ from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
 from convnext_steps.study.plan import plan
 from convnext_steps.study.profiles import find_profile
+from convnext_steps.study.training import train_run
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.trainer import Trainer, seed_everything
+from convnext_steps.training.trainer import seed_everything
 
 
 def compare_designs(
@@ -60,7 +61,7 @@ def train_design(
     run = replace(step, design=small, config=replace(step.config, **recipe))
     seed_everything(seed)
     train, test = run.load_data()
-    return Trainer(run.build(train), train, test, run.config).train().accuracy
+    return train_run(run, run.build(train), train, test, output=None).evaluation.accuracy
 
 
 def recipe_of(profile: str, changes: Mapping[str, Any]) -> TrainingConfig:

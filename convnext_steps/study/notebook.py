@@ -54,7 +54,7 @@ def start_notebook(
     command += [str(notebook), str(output.resolve())]
     command += ["--parameters_yaml", json.dumps(dict(parameters)), "--cwd", str(notebook.parent)]
     command += ["--no-progress-bar", "--log-level", "ERROR"]
-    environment = dict(os.environ)
+    environment = os.environ | {"PYTHONSTARTUP": str(Path(__file__).with_name("kernel_start.py"))}
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with log_of(output).open("wb") as log:

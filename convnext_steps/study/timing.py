@@ -38,7 +38,8 @@ def run_times(profile: str, regime: str, step: str | None) -> dict[str, Any]:
         result = read_result(Path(folder, PARTIAL_RESULT))
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     durations = [cell["metadata"].get("papermill", {}).get("duration") or 0.0 for cell in cells]
-    imports = max(durations[:4])  # the first cell that does something
+    importing = next(place for place, cell in enumerate(cells) if "import " in cell["source"][0])
+    imports = durations[importing]
     seconds = result["seconds"]
     times = {
         "papermill and kernel": wall - sum(durations),

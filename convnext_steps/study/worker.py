@@ -19,5 +19,7 @@ def follow(parent: int) -> None:
 
 
 if __name__ == "__main__":
+    # jsonschema, imported by nbformat, would spend a second on a grammar that no notebook needs
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     threading.Thread(target=follow, args=(int(sys.argv.pop(1)),), daemon=True).start()
     runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
