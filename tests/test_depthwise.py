@@ -14,9 +14,10 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convnext_steps.models import depthwise, fast_run
-from convnext_steps.models.depthwise import DepthwiseConv2d, Job, use_fast_depthwise
-from convnext_steps.models.fast_layers import FastLinear, use_fast_layers
+from convnext_steps.models.fast import depthwise
+from convnext_steps.models.fast import run as fast_run
+from convnext_steps.models.fast.depthwise import DepthwiseConv2d, Job, use_fast_depthwise
+from convnext_steps.models.fast.layers import FastLinear, use_fast_layers
 
 needs_numba = pytest.mark.skipif(depthwise.kernels() is None, reason="numba is not installed")
 
@@ -331,7 +332,8 @@ def test_importing_it_does_not_import_numba():
     program = """if True:
         import importlib.util, sys
         path = importlib.util.find_spec("convnext_steps").submodule_search_locations[0]
-        spec = importlib.util.spec_from_file_location("depthwise", f"{path}/models/depthwise.py")
+        path += "/models/fast/depthwise.py"
+        spec = importlib.util.spec_from_file_location("depthwise", path)
         module = importlib.util.module_from_spec(spec)
         sys.modules["depthwise"] = module
         spec.loader.exec_module(module)

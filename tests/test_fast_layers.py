@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convnext_steps.models import fast_layers
 from convnext_steps.models.convnext import Block, ConvNeXt
 from convnext_steps.models.design import scaled
-from convnext_steps.models.fast_layers import (
+from convnext_steps.models.fast import layers as fast_layers
+from convnext_steps.models.fast.layers import (
     FastBlock,
     FastGELU,
     FastLinear,
     PointwiseConv2d,
     use_fast_layers,
 )
-from convnext_steps.models.fast_run import kernels
+from convnext_steps.models.fast.run import kernels
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import roadmap
 

@@ -12,7 +12,7 @@ from torch import nn
 from convnext_steps.cli.options import add_backend, backend, find_model
 from convnext_steps.measure.speed import Speed, Work, measure_speeds, ratio
 from convnext_steps.models.design import scaled
-from convnext_steps.models.fast_layers import use_fast_layers
+from convnext_steps.models.fast.layers import use_fast_layers
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import Step
 from convnext_steps.study.plan import plan

@@ -107,8 +107,8 @@ def numba() -> Finding:
     if importlib.util.find_spec("numba") is None:
         return Finding("warn", "missing, depthwise convolutions train slowly", remedy)
     try:
-        importlib.import_module("convnext_steps.models.depthwise_kernels")
-    except Exception as error:  # as in models.depthwise: training goes on without
+        importlib.import_module("convnext_steps.models.fast.elementwise_kernels")
+    except Exception as error:  # as in models.fast.run: training goes on without
         return Finding("warn", f"its kernels do not compile: {first_line(error)}", remedy)
     return Finding("ok", f"{metadata.version('numba')}, its kernels compile")
 

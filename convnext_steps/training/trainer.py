@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from convnext_steps.models.fast_layers import use_fast_layers
+from convnext_steps.models.fast.layers import use_fast_layers
 from convnext_steps.training.batches import TrainingBatches, loader, mixed_seed
 from convnext_steps.training.checkpoint import identity
 from convnext_steps.training.checks import check_fit

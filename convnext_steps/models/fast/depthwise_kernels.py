@@ -1,25 +1,31 @@
 # mypy: ignore-errors
 """The loops of a depthwise convolution's gradients, compiled by numba.
 
-Maps are channels-last, so one vector holds 16 channels of a pixel. A task copies its pixels to a
-float32 scratch that stays in the processor's cache (bfloat16 is widened there, once a pixel and not
-once a tap), and keeps its running sums in registers, as in Zhang, Franchetti and Low, "High
-Performance Zero-Memory Overhead Direct Convolutions" (2018).
+Maps are channels-last, so one vector holds 16 channels of a pixel, or 8 without AVX-512. A task
+copies its pixels to a float32 scratch that stays in the processor's cache (bfloat16 is widened
+there, once a pixel and not once a tap), and keeps its running sums in registers, as in Zhang,
+Franchetti and Low, "High Performance Zero-Memory Overhead Direct Convolutions" (2018).
 
 Addresses are plain integers and steps are in bytes: one compilation serves all shapes and types
 (mypy can't follow numba's types, nor LLVM's). Tasks are drawn from a shared counter, so any number
 of threads may run a kernel on one call; each result is one task's, so the bits don't depend on it.
+
+All this is one file, since numba compiles a kernel anew when its own file changes, and only then.
 """
 
 import numpy as np
 from llvmlite import ir
 from numba import carray, cfunc, from_dtype, njit, types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-LANES = 16  # channels in a vector
+# The processor's features as in the key of numba's cache: kernels of both widths may lie there.
+_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+
+LANES = 16 if "+avx512f" in _FEATURES else 8  # channels in a vector, which fills a register
 VECTOR = 4 * LANES  # its bytes in float32
-PIXELS = 8  # running sums kept in registers by `correlate`
+PIXELS = 8  # running sums kept in registers by `correlate_pixels`
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _WORDS = ir.VectorType(ir.IntType(32), LANES)
@@ -27,16 +33,17 @@ _HALVES = ir.VectorType(ir.IntType(16), LANES)
 _BITS = ir.VectorType(ir.IntType(1), LANES)
 
 
-def _fields(names: str) -> np.dtype:
+def fields(names: str) -> np.dtype:
+    """Return the type of a record of integers with these names."""
     return np.dtype([(name, np.int64) for name in names.split()])
 
 
 # What a kernel is told: the convolution's shapes, this call's plan, addresses.
 _JOB = "images channels rows columns out_rows out_columns kernel stride padding half wide "
 _CALL = "scratch counter tasks slab_bytes scratch_bytes slab_columns "
-INPUT_GRADIENT = _fields(_JOB + _CALL + "source target taps phases together left")
-WEIGHT_GRADIENT = _fields(_JOB + _CALL + "source gradient total slope_bytes chunk tile")
-PHASE = _fields("taps last_tap first_out outs start")  # one axis, see `phases` in depthwise.py
+INPUT_GRADIENT = fields(_JOB + _CALL + "source target taps phases together left")
+WEIGHT_GRADIENT = fields(_JOB + _CALL + "source gradient total slope_bytes chunk tile")
+PHASE = fields("taps last_tap first_out outs start")  # one axis, see `Phase` in depthwise_plans.py
 
 
 # --- Vector instructions that numba has no words for ------------------------------------------
@@ -75,7 +82,7 @@ def _call(builder, name, result, arguments):
 
 
 def _multiply_add(builder, left, right, total):
-    return _call(builder, "llvm.fma.v16f32", _FLOATS, [left, right, total])
+    return _call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, [left, right, total])
 
 
 def _read(builder, address, lanes, half):
@@ -88,7 +95,7 @@ def _read(builder, address, lanes, half):
         align = ir.IntType(32)(2 if half else 4)
         zero = ir.Constant(kind, None) if half else ir.Constant(kind, [0.0] * LANES)
         arguments = [pointer, align, _first(builder, lanes), zero]
-        name = f"llvm.masked.load.v16{'i16' if half else 'f32'}.p0"
+        name = f"llvm.masked.load.v{LANES}{'i16' if half else 'f32'}.p0"
         value = _call(builder, name, kind, arguments)
     if half:  # bfloat16 is the upper half of a float32
         value = builder.shl(builder.zext(value, _WORDS), ir.Constant(_WORDS, [16] * LANES))
@@ -114,7 +121,7 @@ def _write(builder, value, address, lanes, half):
     else:
         align = ir.IntType(32)(2 if half else 4)
         arguments = [value, pointer, align, _first(builder, lanes)]
-        name = f"llvm.masked.store.v16{'i16' if half else 'f32'}.p0"
+        name = f"llvm.masked.store.v{LANES}{'i16' if half else 'f32'}.p0"
         _call(builder, name, ir.VoidType(), arguments)
 
 
@@ -133,7 +140,7 @@ def _branch_on_kind(builder, half, lanes, emit):
 
 @intrinsic
 def unpack_row(typing, source, source_step, target, target_step, count, lanes, half):
-    """Copy `count` pixels of up to 16 channels into float32 vectors."""
+    """Copy `count` pixels of up to `LANES` channels into float32 vectors."""
 
     def code(context, builder, signature, arguments):
         source, source_step, target, target_step, count, lanes, half = arguments
@@ -152,7 +159,7 @@ def unpack_row(typing, source, source_step, target, target_step, count, lanes, h
 
 @intrinsic
 def pack_row(typing, source, target, target_step, count, lanes, half):
-    """Copy `count` float32 vectors that lie side by side out to pixels of up to 16 channels."""
+    """Copy `count` float32 vectors, side by side, out to pixels of up to `LANES` channels."""
 
     def code(context, builder, signature, arguments):
         source, target, target_step, count, lanes, half = arguments
@@ -298,22 +305,22 @@ def phase_pointer(typing, address):
 # --- The two kernels --------------------------------------------------------------------------
 
 
-def _compile(record):
+def compile_kernel(record, **options):
     """Compile a kernel to a C function of one pointer to a record; keep it for later processes."""
     signature = types.void(types.CPointer(from_dtype(record)))
 
     def decorate(function):
         try:
-            return cfunc(signature, cache=True)(function)
+            return cfunc(signature, cache=True, **options)(function)
         except RuntimeError:  # no folder to keep it in can be written to
-            return cfunc(signature)(function)
+            return cfunc(signature, **options)(function)
 
     return decorate
 
 
-@_compile(INPUT_GRADIENT)
+@compile_kernel(INPUT_GRADIENT)
 def input_gradient(calls):
-    """Draw tasks until none is left; a task is 16 channels of one image, or of eight.
+    """Draw tasks until none is left; a task is `LANES` channels of one image, or of eight.
 
     With one image, 8 neighbouring columns are computed at once, and the scratch has zeros left
     and right. With eight, the images lie side by side in it and are computed at once.
@@ -399,9 +406,9 @@ def _accumulate(source, row, column, slope, slope_row, rows, columns, sums, taps
         accumulate_taps(source, row, column, slope, slope_row, rows, columns, sums, 11)
 
 
-@_compile(WEIGHT_GRADIENT)
+@compile_kernel(WEIGHT_GRADIENT)
 def weight_gradient(calls):
-    """Draw tasks until none is left; a task is 16 channels of `chunk` images.
+    """Draw tasks until none is left; a task is `LANES` channels of `chunk` images.
 
     It leaves the gradient of the taps and, after them, of the bias. Images are summed one by one
     and then added up: long sums of float32 lose digits.

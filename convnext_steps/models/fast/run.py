@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-VECTOR = 64  # bytes of a vector, as in depthwise_kernels.py
+LINE = 64  # bytes of a line of the processor's cache
 
 Record = np.ndarray[Any, np.dtype[Any]]  # what a kernel is told, one row of named integers
 
@@ -24,16 +24,16 @@ def kernels() -> tuple[ModuleType, ...] | None:
     if importlib.util.find_spec("numba") is None:
         return None
     try:
-        from convnext_steps.models import depthwise_kernels, fast_kernels
+        from convnext_steps.models.fast import depthwise_kernels, elementwise_kernels
     except Exception as error:  # numba is an option: whatever ails it, training must go on
         warnings.warn(f"networks train slowly, numba fails: {error}", stacklevel=2)
         return None
-    return depthwise_kernels, fast_kernels
+    return depthwise_kernels, elementwise_kernels
 
 
 @cache
 def attribute(name: str) -> Any:
-    """Return a kernel, or the type of its record, from whichever module has it."""
+    """Return a kernel, the type of its record or a number, from whichever module has it."""
     for module in kernels() or ():
         if hasattr(module, name):
             return getattr(module, name)
@@ -49,8 +49,8 @@ def run(name: str, call: Record) -> None:
     counter = np.zeros(2, np.int64)  # the next task, the next thread
     call["counter"] = counter.ctypes.data
     if size:
-        scratch = torch.empty(threads * size + VECTOR, dtype=torch.uint8)
-        call["scratch"] = -(-scratch.data_ptr() // VECTOR) * VECTOR
+        scratch = torch.empty(threads * size + LINE, dtype=torch.uint8)
+        call["scratch"] = -(-scratch.data_ptr() // LINE) * LINE
     here = call.ctypes.data
     if threads == 1:
         function(here)

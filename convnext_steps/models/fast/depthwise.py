@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from convnext_steps.models.depthwise_plans import (
-    LANES,
+from convnext_steps.models.fast.depthwise_plans import (
     Job,
     plan_input_gradient,
     plan_weight_gradient,
 )
-from convnext_steps.models.fast_run import kernels, run
+from convnext_steps.models.fast.run import attribute, kernels, run
 
 KERNEL_SIZES = (3, 5, 7, 9, 11)
 
@@ -140,7 +139,7 @@ class _Depthwise(torch.autograd.Function):
 
 def input_gradient(gradient: Tensor, weight: Tensor, job: Job) -> Tensor:
     """Return the gradient of the input, channels-last, from the result's, which must be so too."""
-    taps = torch.zeros(job.kernel**2, job.blocks * LANES)
+    taps = torch.zeros(job.kernel**2, job.blocks * attribute("LANES"))
     taps[:, : job.channels] = weight.detach().reshape(job.channels, -1).t()
     kind = torch.float32 if job.wide else gradient.dtype
     target = gradient.new_empty(job.images, job.rows, job.columns, job.channels, dtype=kind)
@@ -161,11 +160,12 @@ def weight_gradient(x: Tensor, gradient: Tensor, job: Job) -> tuple[Tensor, Tens
     """
     call = plan_weight_gradient(job).copy()
     chunks = int(call["tasks"][0]) // job.blocks
-    total = torch.empty(chunks, job.blocks, job.kernel**2 + 1, LANES)
+    lanes = attribute("LANES")
+    total = torch.empty(chunks, job.blocks, job.kernel**2 + 1, lanes)
     call["source"] = x.data_ptr()
     call["gradient"] = gradient.data_ptr()
     call["total"] = total.data_ptr()
     run("weight_gradient", call)
     # (chunks, blocks, taps, lanes) -> (blocks, lanes, taps) -> (C, taps)
-    total = total.sum(0).transpose(1, 2).reshape(job.blocks * LANES, -1)[: job.channels]
+    total = total.sum(0).transpose(1, 2).reshape(job.blocks * lanes, -1)[: job.channels]
     return total[:, :-1].reshape(-1, 1, job.kernel, job.kernel), total[:, -1].contiguous()

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convnext_steps.models.fast_run import VECTOR, Record, attribute
+from convnext_steps.models.fast.run import Record, attribute
 
-LANES = 16  # channels in a vector, as in depthwise_kernels.py
 TOGETHER = 8  # results that a kernel computes at once
 
 
@@ -41,7 +40,7 @@ class Job(NamedTuple):
     @property
     def blocks(self) -> int:
         """How many vectors hold a pixel's channels."""
-        return -(-self.channels // LANES)
+        return -(-self.channels // int(attribute("LANES")))
 
 
 class Phase(NamedTuple):
@@ -92,13 +91,13 @@ def plan_input_gradient(job: Job) -> tuple[Record, Record]:
         together, left = 1, max(0, *(-p.start for p in horizontal))
         ends = [p.start + _round_up(p.outs, TOGETHER) - 1 + p.taps for p in horizontal]
         slab_columns = left + max(job.out_columns, *ends)
-    slab_bytes = job.out_rows * slab_columns * together * VECTOR
+    slab_bytes = job.out_rows * slab_columns * together * attribute("VECTOR")
     plan = _record(
         "INPUT_GRADIENT",
         job,
         tasks=job.blocks * -(-job.images // together),
         slab_bytes=slab_bytes,
-        scratch_bytes=slab_bytes + TOGETHER * VECTOR,
+        scratch_bytes=slab_bytes + TOGETHER * attribute("VECTOR"),
         together=together,
         left=left,
         slab_columns=slab_columns,
@@ -112,8 +111,8 @@ def plan_weight_gradient(job: Job) -> Record:
     chunk = -(-job.images // 8)  # up to 8 chunks: enough tasks for threads where channels are few
     columns = (job.out_columns - 1) * job.stride + job.kernel
     slab_columns = max(job.columns + job.padding, columns)
-    slab_bytes = job.rows * slab_columns * VECTOR
-    slope_bytes = _round_up(job.out_rows * job.out_columns, TOGETHER) * VECTOR
+    slab_bytes = job.rows * slab_columns * attribute("VECTOR")
+    slope_bytes = _round_up(job.out_rows * job.out_columns, TOGETHER) * attribute("VECTOR")
     return _record(
         "WEIGHT_GRADIENT",
         job,
@@ -121,7 +120,7 @@ def plan_weight_gradient(job: Job) -> Record:
         chunk=chunk,
         slab_bytes=slab_bytes,
         slope_bytes=slope_bytes,
-        scratch_bytes=slab_bytes + slope_bytes + job.kernel**2 * VECTOR,
+        scratch_bytes=slab_bytes + slope_bytes + job.kernel**2 * attribute("VECTOR"),
         slab_columns=slab_columns,
         tile=max(1, 256 // job.out_columns),  # rows whose pixels fit the first-level cache
     )

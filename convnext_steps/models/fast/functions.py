@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from convnext_steps.models.fast_run import run_with
+from convnext_steps.models.fast.run import run_with
 
 WIDE = 128  # from so many channels on, oneDNN's float32 weight gradient is faster than MKL's
 LONG = 4096  # rows from which on turning a bfloat16 weight gradient round costs less than it saves

@@ -9,15 +9,15 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, from_dtype, njit, types
+from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from convnext_steps.models.depthwise_kernels import _fields, draw
+from convnext_steps.models.fast.depthwise_kernels import compile_kernel, draw, fields
 
 _CALL = "scratch counter tasks scratch_bytes "
-GELU = _fields(_CALL + "x gradient target count chunk half")
-RESIDUAL = _fields(_CALL + "x branch gamma factors target rows channels chunks half_x half")
-RESIDUAL_GRADIENT = _fields(
+GELU = fields(_CALL + "x gradient target count chunk half")
+RESIDUAL = fields(_CALL + "x branch gamma factors target rows channels chunks half_x half")
+RESIDUAL_GRADIENT = fields(
     _CALL + "gradient branch gamma factors to_branch total rows channels chunks half"
 )
 
@@ -37,11 +37,6 @@ A1, A2, A3, A4, A5 = (
 )
 SIXTEEN, TWENTY_THREE = np.uint32(16), np.uint32(23)
 BELOW_HALF, LAST_BIT = np.uint32(0x7FFF), np.uint32(1)
-
-
-def _compile(record):
-    signature = types.void(types.CPointer(from_dtype(record)))
-    return lambda function: cfunc(signature, cache=True, **_FAST)(function)
 
 
 @intrinsic
@@ -107,7 +102,7 @@ def _slope(x):
     return share + x * DENSITY * e
 
 
-@_compile(GELU)
+@compile_kernel(GELU, **_FAST)
 def gelu_gradient(calls):
     """Multiply the result's gradient by the slope of GELU; a task is `chunk` numbers."""
     call = carray(calls, 1)[0]
@@ -136,7 +131,7 @@ def _rows(task, chunks, rows):
     return image * rows + chunk * rows // chunks, image * rows + (chunk + 1) * rows // chunks
 
 
-@_compile(RESIDUAL)
+@compile_kernel(RESIDUAL, **_FAST)
 def residual(calls):
     """Add the scaled branch to the shortcut; a task is one of an image's `chunks`."""
     call = carray(calls, 1)[0]
@@ -168,7 +163,7 @@ def residual(calls):
                     target[c] = x32[c] + gamma[c] * branch32[c] * factor
 
 
-@_compile(RESIDUAL_GRADIENT)
+@compile_kernel(RESIDUAL_GRADIENT, **_FAST)
 def residual_gradient(calls):
     """Scale the result's gradient to the branch's, and sum gamma's over a task's rows."""
     call = carray(calls, 1)[0]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from convnext_steps.models.convnext import Block
-from convnext_steps.models.depthwise import is_plain_training, use_fast_depthwise
-from convnext_steps.models.fast_functions import gelu, linear, residual
-from convnext_steps.models.fast_run import kernels
+from convnext_steps.models.fast.depthwise import is_plain_training, use_fast_depthwise
+from convnext_steps.models.fast.functions import gelu, linear, residual
+from convnext_steps.models.fast.run import kernels
 
 TYPES = (torch.float32, torch.bfloat16)
 LARGE = 2**15  # weights of a 1x1 convolution from which on it is faster as a linear layer
