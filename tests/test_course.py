@@ -310,6 +310,21 @@ def test_the_whole_trajectory_is_read_in_words_and_figures() -> None:
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in seeds.figure.axes)
 
 
+def test_gains_of_several_studies_stand_side_by_side(tmp_path) -> None:
+    table = whole.elsewhere(["standard_quarter", "smoke"], report.PROJECT_RESULTS)
+    folder = report.PROJECT_RESULTS / "standard_quarter" / "tiny"
+
+    def accuracy(step: str) -> float:
+        files = sorted(folder.glob(f"{step}/seed-*/result.json"))
+        return sum(json.loads(file.read_text())["accuracy"] for file in files) / len(files)
+
+    gain = table.loc["kernel size -> 9"]
+    assert gain["standard_quarter"] == pytest.approx(accuracy("kernel_9") - accuracy("move_up"))
+    assert gain["paper"] == pytest.approx(80.57 - 79.92)
+    assert table["smoke"].isna().all()  # nothing is stored, and nothing is made up
+    assert whole.elsewhere(["standard_quarter"], tmp_path)["standard_quarter"].isna().all()
+
+
 def test_the_whole_trajectory_is_trained_when_asked_to(tmp_path, monkeypatch) -> None:
     asked: list = []
     monkeypatch.setattr(whole, "run_study", lambda runs, results: asked.extend(runs))

@@ -1,5 +1,6 @@
 """The whole trajectory: which of the paper's gains are found again, and how sure that is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,11 @@ import pandas as pd
 from scipy import stats
 
 from convnext_steps.course.lesson import origin
+from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.plan import plan
-from convnext_steps.study.report import stored_results
+from convnext_steps.study.probes import gains, paper_gains
+from convnext_steps.study.report import PROJECT_RESULTS, of_the_plan, stored_results
+from convnext_steps.study.results import load_results
 from convnext_steps.study.runner import run_study
 from convnext_steps.study.significance import seeds_needed, smallest_p
 from convnext_steps.study.statistics import compare
@@ -66,6 +70,21 @@ def _finding(row: Any) -> str:
     if row.verdict == "within noise":
         return "not found here"
     return "only here" if row.paper_verdict == "within noise" else "turns around"
+
+
+def elsewhere(profiles: Sequence[str], results: str | Path = PROJECT_RESULTS) -> pd.DataFrame:
+    """The mean gain of each step over its parent in several studies, and the paper's, in points.
+
+    Args:
+        profiles: the studies; one without results is a column without numbers.
+        results: the results folder; by default the project's own.
+    """
+    found = {}
+    for profile in profiles:
+        table = load_results(Path(results, profile, "tiny"))
+        found[profile] = gains(of_the_plan(table, profile, "tiny")).mean()
+    columns = pd.DataFrame(found).assign(paper=paper_gains())
+    return columns.rename(index={name: step.title for name, step in roadmap().items()})
 
 
 def predict_agreement(results: pd.DataFrame, guess: int = -1) -> pd.DataFrame:

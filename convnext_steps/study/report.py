@@ -21,6 +21,7 @@ from convnext_steps.training.checkpoint import clear_partial
 from convnext_steps.training.files import write_bytes
 
 GUARD = ".report.lock"  # one report at a time
+PROJECT_RESULTS = Path(__file__).parents[2] / "results"  # what the project brings
 
 
 def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
@@ -101,12 +102,11 @@ def stored_results(
         regime: "tiny" or "base".
         steps: results that lack one of these count as none.
     """
-    project = Path(__file__).parents[2] / "results"
     folders = [
         (Path(results), profile),
         (Path(results), "standard"),
-        (project, "standard"),
-        (project / "reference", "quick"),
+        (PROJECT_RESULTS, "standard"),
+        (PROJECT_RESULTS / "reference", "quick"),
     ]
     for folder, name in folders:
         table = of_the_plan(load_results(folder / name / regime), name, regime)
