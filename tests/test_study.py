@@ -1,5 +1,6 @@
 """Plan, results, report and figure, without training."""
 
+import importlib.metadata
 import json
 from dataclasses import asdict, replace
 
@@ -8,6 +9,7 @@ import pytest
 
 from convnext_steps import Design, TrainingConfig, load_results, plot_trajectory, roadmap
 from convnext_steps.models.paper import published_roadmap
+from convnext_steps.study import results
 from convnext_steps.study.notebook import log_of
 from convnext_steps.study.plan import PLAIN, Run, plan, read_run
 from convnext_steps.study.profiles import PROFILES
@@ -304,3 +306,17 @@ def test_the_trajectory_is_shown_again_where_results_have_come_since(tmp_path, m
         assert show_trajectory(tmp_path, "quick", "tiny")
     assert shown == [["resnet"], ["gelu", "resnet"]]
     assert [path.name for path in tmp_path.glob("quick/tiny/*.ipynb")] == ["trajectory.ipynb"]
+
+
+def test_evidence_has_the_versions_and_says_which_option_is_missing(monkeypatch) -> None:
+    known = importlib.metadata.version
+
+    def without_numba(package: str) -> str:
+        if package == "numba":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return known(package)
+
+    monkeypatch.setattr(results, "version", without_numba)
+    packages = results.environment()["packages"]
+    assert packages["numba"] is None
+    assert packages["torch"] == known("torch")

@@ -7,7 +7,7 @@ import subprocess
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from convnext_steps.training.files import write_bytes
 SCHEMA = 1
 PARTIAL_RESULT = "result.partial.json"
 RESULT = "result.json"
-PACKAGES = ("convnext-steps", "torch", "torchvision", "fvcore", "papermill", "numpy", "pandas")
+PACKAGES = (
+    *("convnext-steps", "torch", "torchvision", "fvcore", "papermill", "numpy", "pandas"),
+    "numba",  # an option: where it is, training on processors has other kernels
+)
 
 
 class ResultError(ValueError):
@@ -62,7 +65,7 @@ def environment() -> dict[str, Any]:
     """The versions, the machine and the commit that a result was made with."""
     return {
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "machine": platform.machine(),
         "system": platform.system(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -70,6 +73,13 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **commit(),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def commit() -> dict[str, Any]:
