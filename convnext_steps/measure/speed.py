@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +56,11 @@ class Ratio:
 
 
 def measure_speeds(
-    models: Mapping[str, nn.Module], work: Work, rounds: int = 10, warmup: int = 3
+    models: Mapping[str, nn.Module],
+    work: Work,
+    rounds: int = 10,
+    warmup: int = 3,
+    memory: bool = True,
 ) -> dict[str, Speed]:
     """Time networks in turn (A B A B ...), so that they share whatever else the machine does.
 
@@ -64,19 +69,20 @@ def measure_speeds(
         work: what is done.
         rounds: timed steps of each network.
         warmup: steps of each network before.
+        memory: whether to measure the peak memory too, over five more steps of each.
     """
     steps = {name: prepare_step(model, work) for name, model in models.items()}
     for _ in range(warmup):
         for step in steps.values():
             step()
-    memory = {name: _typical_memory(step) for name, step in steps.items()}
+    peaks = {name: _typical_memory(step) if memory else None for name, step in steps.items()}
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(rounds):
         for name, step in steps.items():
             seconds[name].append(_seconds(step))
-    rate = matrix_rate(work.precision)
+    rate = _rate(work.precision, torch.get_num_threads())
     return {
-        name: _speed(model, work, seconds[name], memory[name], rate)
+        name: _speed(model, work, seconds[name], peaks[name], rate)
         for name, model in models.items()
     }
 
@@ -123,6 +129,12 @@ def matrix_rate(precision: Precision, size: int = 2048) -> float:
     a, b = (torch.randn(size, size, dtype=TYPES[precision]) for _ in range(2))
     best = min(_seconds(lambda: a @ b) for _ in range(10))
     return 2 * size**3 / best
+
+
+@cache
+def _rate(precision: Precision, threads: int) -> float:
+    """The matrix rate of so many threads, measured once."""
+    return matrix_rate(precision)
 
 
 def _speed(

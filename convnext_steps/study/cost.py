@@ -31,7 +31,7 @@ def measure_costs(runs: Iterable[Run], rounds: int = 5) -> pd.DataFrame:
             num_classes=train.num_classes,
         )
         models = {"fast": use_fast_layers(run.build(train)), "plain": run.build(train)}
-        speeds = measure_speeds(models, work, rounds, warmup=2)
+        speeds = measure_speeds(models, work, rounds, warmup=2, memory=False)
         count = count_flops(models["plain"], work.resolution, work.in_channels)
         rows.append(
             {
