@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,8 @@ from convnext_steps.measure.flops import count_flops
 
 Precision = Literal["fp32", "bf16"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+SIZES = (256, 512, 1024, 2048)  # of matrices; large ones reach the peak
+PATIENCE = 1.0  # seconds for a product: a processor without bf16 takes 20 for the largest
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,16 @@ def prepare_step(model: nn.Module, work: Work) -> Callable[[], object]:
     return train
 
 
-def matrix_rate(precision: Precision, size: int = 2048) -> float:
+def matrix_rate(precision: Precision) -> float:
     """The rate of a square matrix product on this machine, in operations a second; the best of 10.
 
     A multiply-add counts as two operations.
     """
-    a, b = (torch.randn(size, size, dtype=TYPES[precision]) for _ in range(2))
-    best = min(_seconds(lambda: a @ b) for _ in range(10))
+    for size in SIZES:
+        a, b = (torch.randn(size, size, dtype=TYPES[precision]) for _ in range(2))
+        best = min(_seconds(partial(torch.matmul, a, b)) for _ in range(10))
+        if 8 * best > PATIENCE:  # the next size takes eight times as long
+            break
     return 2 * size**3 / best
 
 
