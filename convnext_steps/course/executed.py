@@ -62,12 +62,15 @@ def _is_fresh(target: Path, notebook: Path, values: Mapping[str, str]) -> bool:
     return target.stat().st_mtime > newest
 
 
-def read_static(path: Path, pages: Mapping[str, str]) -> NotebookNode:
+def read_static(
+    path: Path, pages: Mapping[str, str], built: Mapping[str, str] | None = None
+) -> NotebookNode:
     """An executed notebook for a page: no widgets, and links only to what the page can reach.
 
     Args:
         path: the executed notebook.
         pages: what a link to a file of `notebooks/` becomes; other relative links become text.
+        built: the same for links in outputs, where they are not made from the same text.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
@@ -78,7 +81,7 @@ def read_static(path: Path, pages: Mapping[str, str]) -> NotebookNode:
             data = output.get("data", {})
             data.pop(WIDGET, None)
             if "text/markdown" in data:
-                data["text/markdown"] = relink(data["text/markdown"], pages)
+                data["text/markdown"] = relink(data["text/markdown"], built or pages)
     return notebook
 
 

@@ -57,7 +57,8 @@ def trajectory(results: pd.DataFrame, until: str | None = None, ask: bool = Fals
         if until is None or step.section < until or (step.section == until and not ask):
             mean = means[step.name]
             ours = "no result" if pd.isna(mean) else f"{mean:.1f} %"
-            words.append(f"{step.title} {ours} ({step.paper.top1_mean:.1f} %)")
+            paper = step.paper.top1_mean  # None for a step of the reader's own
+            words.append(f"{step.title} {ours}" + (f" ({paper:.1f} %)" if paper else ""))
         elif step.section == until:
             words.append(f"{step.title}: left open")
     alternative = f"Bars of accuracy, ours and in brackets the paper's: {'; '.join(words)}."

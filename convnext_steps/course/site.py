@@ -51,8 +51,9 @@ def _write_pages(executed: Mapping[str, Path], source: Path) -> None:
         pages["README.md"] = f"{GUIDE}.md"
         text = relink(guide.read_text(encoding="utf-8"), pages)
         write_bytes(source / f"{GUIDE}.md", text.encode())
+    built = {file: f"{Path(page).stem}.html" for file, page in pages.items()}
     for name, path in executed.items():
-        notebook = fold(read_static(path, pages))
+        notebook = fold(read_static(path, pages, built))  # Sphinx leaves links in outputs alone
         write_bytes(source / f"{name}.ipynb", nbformat.writes(notebook).encode())
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convnext_steps.course.sections import LESSONS
+from convnext_steps.course.executed import all_notebooks
 from convnext_steps.study.notebook import find_notebook
 from convnext_steps.training.files import write_bytes
 
@@ -48,7 +48,9 @@ def without_solution(source: str) -> str:
 
 
 def write_student_versions(name: str, output: Path) -> list[Path]:
-    """Write the student version of a notebook, or of the whole course into a folder.
+    """Write the student version of a notebook, or of all that the course has into a folder.
+
+    A notebook without exercises stays as it is.
 
     Args:
         name: a notebook by name or path, or "course".
@@ -60,7 +62,7 @@ def write_student_versions(name: str, output: Path) -> list[Path]:
     """
     if name == COURSE:
         output.mkdir(parents=True, exist_ok=True)
-        targets = {lesson: output / f"{lesson}.ipynb" for lesson in LESSONS}
+        targets = {name: output / f"{name}.ipynb" for name in all_notebooks()}
     else:
         targets = {name: output}
     for source, target in targets.items():
