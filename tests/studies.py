@@ -7,7 +7,7 @@ from pathlib import Path
 
 from convnext_steps.study.results import RESULT, read_result
 
-TIMES = ("seconds", "checksum")  # the checksum covers the times
+TIMES = ("seconds", "written", "checksum")  # the checksum covers the times
 
 
 def study(results: Path, *options: str, **keywords) -> "subprocess.Popen[str]":

@@ -15,6 +15,7 @@ from convnext_steps.training.checkpoint import (
     DamagedCheckpointError,
     ForeignCheckpointError,
     checkpoints,
+    clear,
     read_checkpoint,
     read_metadata,
 )
@@ -88,6 +89,13 @@ def test_without_resume_a_run_begins_anew(tmp_path) -> None:
     run = trainer(tmp_path)
     run.train()
     assert len([entry for entry in run.history if "accuracy" in entry]) == 4
+
+
+def test_beginning_anew_removes_no_file_of_others(tmp_path) -> None:
+    (tmp_path / "mine.safetensors").write_bytes(b"mine")
+    (tmp_path / "best.safetensors").write_bytes(b"of an earlier training")
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.safetensors"]
 
 
 @pytest.mark.parametrize(("every", "keep", "left"), [(1, 2, [4, 3]), (2, 5, [4, 2]), (3, 1, [4])])

@@ -6,8 +6,10 @@ import sys
 import pytest
 
 from convnext_steps import cli
+from convnext_steps.cli import study
 from convnext_steps.cli.study import parse_seeds
 from convnext_steps.study import local
+from convnext_steps.study.errors import StudyError
 from convnext_steps.training import data
 
 
@@ -54,6 +56,12 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
         (["notebook", "run_step", "out.ipynb", "-p", "STEP"], "NAME=VALUE"),
         (["notebook", "run_step", "out.ipynb", "-p", "STEP=["], "not readable as YAML"),
         (["notebook", "run_step", "nowhere/out.ipynb"], "there is no folder nowhere"),
+        (["bench", "gelu", "--threads", "-1"], ""),
+        (["bench", "--study", "--workers", "0"], ""),
+        (
+            ["bench", "convnext_tiny", "--profile", "quick", "--against", "timm"],
+            "timm's models take three channels, not 1",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(
@@ -72,6 +80,19 @@ def test_a_mistake_is_one_line_and_writes_nothing(
         assert error.startswith("convnext-steps: ")
         assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_runs_are_told_though_the_report_fails_too(monkeypatch, capsys, tmp_path) -> None:
+    def fail(*_: object) -> None:
+        raise StudyError("1 of 2 runs failed")
+
+    def break_down(*_: object) -> None:
+        raise ValueError("no results")
+
+    monkeypatch.setattr(study, "run_study", fail)
+    monkeypatch.setattr(study, "show_trajectory", break_down)
+    assert cli.main(["study", "--profile", "smoke", "--results", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "convnext-steps: 1 of 2 runs failed\n"
 
 
 def test_a_results_folder_that_cannot_be_written(capsys, tmp_path) -> None:

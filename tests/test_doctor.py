@@ -279,6 +279,15 @@ def test_memory_for_a_run_on_each_core(monkeypatch, memory, level, text) -> None
     assert (finding.level, str(finding)) == (level, text)
 
 
+@pytest.mark.parametrize(("text", "count"), [("max 100000", 8), ("250000 100000", 2), ("5 10", 1)])
+def test_a_containers_limit_is_the_cores(monkeypatch, tmp_path, text, count) -> None:
+    limit = tmp_path / "cpu.max"
+    limit.write_text(f"{text}\n")
+    monkeypatch.setattr(machine, "CPU_LIMIT", limit)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert machine.cores() == count
+
+
 def test_a_containers_limit_is_the_memory(monkeypatch, tmp_path) -> None:
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(machine, "MEMORY_LIMIT", limit)

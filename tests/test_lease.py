@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -45,6 +45,18 @@ def test_a_claimed_run_cannot_be_claimed_again_until_it_is_released(folder, tmp_
     assert claim(folder, tmp_path)
 
 
+@pytest.mark.parametrize("changes", [{"token": "another"}, {"space": "pid:[1]", "pid": 2**22 + 1}])
+def test_a_process_of_the_same_number_or_of_other_numbers_is_another(
+    folder, tmp_path, changes
+) -> None:
+    """As in containers, which may all be process 1 of one machine."""
+    take(folder, replace(Owner.me(), **changes), age=10)
+    assert not claim(folder, tmp_path)
+    assert not keep(folder)
+    release(folder)
+    assert (folder / LEASE).exists()
+
+
 def test_of_many_claims_at_once_one_wins(folder, tmp_path) -> None:
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda _: claim(folder, tmp_path), range(40)))
@@ -72,7 +84,9 @@ def test_of_many_takeovers_at_once_one_wins(folder, tmp_path) -> None:
 )
 def test_a_lease_without_heartbeat_is_taken_over(folder, tmp_path, host, alive, age, free) -> None:
     pid = os.getppid() if alive else dead_process()
-    take(folder, Owner(Owner.me().host if host == "here" else host, pid), age)
+    take(
+        folder, replace(Owner.me(), pid=pid, host=Owner.me().host if host == "here" else host), age
+    )
     assert claim(folder, tmp_path) == free
 
 

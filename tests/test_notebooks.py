@@ -8,7 +8,7 @@ from test_study import put
 
 from convnext_steps import cli
 from convnext_steps.study.errors import NotebookError
-from convnext_steps.study.notebook import execute_notebook
+from convnext_steps.study.notebook import _value, execute_notebook
 from convnext_steps.study.plan import plan
 from convnext_steps.study.results import PARTIAL_RESULT, read_result
 
@@ -134,3 +134,8 @@ def test_a_step_of_ones_own_is_trained_and_then_only_read(tmp_path) -> None:
         assert pictures(executed) == 1
     (result,) = (tmp_path / "own").rglob("response_norm/*/result.json")
     assert read_result(result)["design"]["response_norm"] is True
+
+
+def test_a_folder_named_by_the_day_stays_a_text() -> None:
+    assert _value("OUTPUT", "2026-11-24") == "2026-11-24"
+    assert _value("SEEDS", "[0, 1]") == [0, 1]

@@ -9,6 +9,7 @@ from convnext_steps.study import runner, timing
 from convnext_steps.study.backends import Outcome
 from convnext_steps.study.errors import StudyError
 from convnext_steps.study.lease import claim
+from convnext_steps.study.local import LocalBackend
 from convnext_steps.study.plan import plan
 from convnext_steps.study.runner import Runner, run_study
 
@@ -71,6 +72,15 @@ def test_a_failed_run_is_tried_again_and_one_that_another_has_does_not_count(tmp
     work.execute()
     assert backend.started == {once: 2, twice: 2, shared: 4}
     assert work.errors == {twice: "why"}
+
+
+def test_a_folder_that_cannot_be_used_fails_its_run_alone(tmp_path) -> None:
+    (run,) = plan("smoke", steps=["resnet"])
+    run.folder(tmp_path).parent.mkdir(parents=True)
+    run.folder(tmp_path).touch()
+    work = Runner([run], tmp_path, LocalBackend(), 1)
+    work.execute()
+    assert list(work.errors) == [run]
 
 
 def test_the_others_are_completed_before_a_failure_is_told(tmp_path, monkeypatch) -> None:

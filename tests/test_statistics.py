@@ -276,18 +276,18 @@ def test_the_base_regime_prints_no_spread() -> None:
 def test_the_table_for_people() -> None:
     accuracies = {"kernel_7": [80.0] * 10, "gelu": [81.0, 82.0] * 5, "fewer_activations": [81.0]}
     lines = to_markdown(compare(results_of(accuracies))).splitlines()
-    assert lines[0].startswith("| step | against | n | difference | p | verdict |")
+    assert lines[0].startswith("| step | against | n | difference | std | p | p, t | verdict |")
     assert (
-        "| ReLU -> GELU | kernel size -> 7 | 10 | +1.50 ± 0.38 | 0.031 | up "
+        "| ReLU -> GELU | kernel size -> 7 | 10 | +1.50 ± 0.38 | 0.53 | 0.031 | < 0.001 | up "
         "| +0.05 ± 0.32 | within noise |"
     ) in lines
     assert (
-        "| fewer activations | ReLU -> GELU | 1 | +0.00 | 1.000 | too few seeds (1 of 10) "
+        "| fewer activations | ReLU -> GELU | 1 | +0.00 | - | 1.000 | - | too few seeds (1 of 10) "
         "| +0.65 ± 0.30 | up |"
     ) in lines
     assert (
-        "| ResNet-50 (modern recipe) | ResNet-50 (original recipe) | 0 | - | - | no results "
-        "| +2.69 | up (no std printed) |"
+        "| ResNet-50 (modern recipe) | ResNet-50 (original recipe) | 0 | - | - | - | - "
+        "| no results | +2.69 | up (no std printed) |"
     ) in lines
     assert len(lines) == 2 + 16 + 2
     assert "over 16 comparisons" in lines[-1]

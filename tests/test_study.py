@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import subprocess
 from dataclasses import asdict, replace
 
 import pandas as pd
@@ -23,7 +24,14 @@ from convnext_steps.study.results import (
     summarize,
     write_json,
 )
-from convnext_steps.study.runfolder import PARTIAL_NOTEBOOK, PARTIAL_RESULT, finish
+from convnext_steps.study.runfolder import (
+    PARTIAL_NOTEBOOK,
+    PARTIAL_RESULT,
+    REJECTED,
+    finish,
+    prepare,
+    rejection,
+)
 
 PINNED = "b79ae3db3d6ce67c"  # of quick, tiny, separate_downsampling, seed 0
 
@@ -193,14 +201,14 @@ def test_regimes_are_kept_apart_and_a_run_counts_once(tmp_path) -> None:
     table = load_results(tmp_path)
     for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
         assert summarize(table, regime).set_index("step").loc["gelu", "macs"] == macs
-    with pytest.raises(ValueError, match="there twice"):
+    with pytest.raises(ValueError, match="is twice"):
         summarize(pd.concat([table, table]))
 
 
 def test_profiles_are_not_mixed(tmp_path) -> None:
     for profile in ("quick", "smoke"):
         put(plan(profile, steps=["gelu"])[0], tmp_path)
-    with pytest.raises(ValueError, match=r"several profiles \(quick, smoke\)"):
+    with pytest.raises(ValueError, match="mix the profiles quick, smoke"):
         summarize(load_results(tmp_path))
 
 
@@ -225,7 +233,7 @@ def leave(run: Run, folder, result: dict | None) -> None:
 def test_a_finished_run_is_put_in_place_whole(tmp_path) -> None:
     (run,) = plan("quick", steps=["gelu"])
     leave(run, run.folder(tmp_path), result_of(run))
-    finish(run, run.folder(tmp_path))
+    finish(run, run.folder(tmp_path), 0)
     names = {file.name for file in run.folder(tmp_path).iterdir()}
     assert names == {"result.json", "run_step.ipynb"}
     assert done(run, tmp_path)
@@ -242,9 +250,48 @@ def test_a_run_without_result_or_with_anothers_fails_and_keeps_its_notebook(tmp_
         folder = tmp_path / str(number)
         leave(run, folder, result)
         with pytest.raises(ResultError, match=reason):
-            finish(run, folder)
+            finish(run, folder, 0)
         assert (folder / "run_step.failed.ipynb").exists()
         assert not (folder / RESULT).exists()
+
+
+def test_a_notebook_that_did_not_end_well_is_no_result(tmp_path) -> None:
+    (run,) = plan("quick", steps=["gelu"])
+    folder = run.folder(tmp_path)
+    leave(run, folder, result_of(run))
+    with pytest.raises(ResultError, match="ValueError: why"):
+        finish(run, folder, -9)
+    assert not done(run, tmp_path)
+
+
+def test_a_result_that_does_not_count_is_kept_beside_the_new_one(tmp_path) -> None:
+    (run,) = plan("quick", steps=["gelu"])
+    folder = run.folder(tmp_path)
+    leave(run, folder, None)
+    edited = result_of(run) | {"accuracy": 99.0}
+    write_json(folder / RESULT, edited)
+    assert "changed after it was written" in rejection(run, folder)
+    prepare(run, folder)
+    assert not (folder / RESULT).exists()
+    assert json.loads((folder / REJECTED).read_text()) == edited
+
+
+def test_a_gain_is_paired_by_seed_where_a_run_is_missing(tmp_path) -> None:
+    for run, accuracy in zip(
+        plan("quick", steps=["kernel_7"], seeds=range(3)), (70, 80, 90), strict=True
+    ):
+        put(run, tmp_path, accuracy)
+    put(plan("quick", steps=["gelu"], seeds=[2])[0], tmp_path, 91)
+    table = summarize(load_results(tmp_path)).set_index("step")
+    assert table.loc["gelu", "gain"] == pytest.approx(1)
+
+
+def test_an_installed_package_is_of_no_commit(tmp_path, monkeypatch) -> None:
+    module = tmp_path / "lib" / "convnext_steps" / "study" / "results.py"
+    module.parent.mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setattr(results, "__file__", str(module))
+    assert results.commit() == {"commit": None, "clean": None}
 
 
 def test_report_writes_table_and_figure_with_gaps(tmp_path) -> None:

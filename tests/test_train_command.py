@@ -56,6 +56,8 @@ def test_a_step_trains_and_resumes(tmp_path, capsys) -> None:
     assert f"weights: {tmp_path / 'final.safetensors'}" in out
     assert list((tmp_path / "tensorboard").glob("events.*"))
     weights = (tmp_path / "final.safetensors").read_bytes()
+    assert cli.main(arguments) == 2  # it would begin anew
+    assert "go on from them with --resume" in capsys.readouterr().err
     assert cli.main([*arguments, "--resume"]) == 0
     assert (tmp_path / "final.safetensors").read_bytes() == weights
 

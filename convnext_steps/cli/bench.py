@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convnext_steps.cli.options import add_backend, backend, find_model
+from convnext_steps.cli.options import add_backend, backend, find_model, positive
 from convnext_steps.measure.speed import Speed, Work, measure_speeds, ratio
 from convnext_steps.models.design import scaled
 from convnext_steps.models.fast.layers import use_fast_layers
@@ -42,19 +42,24 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", choices=("pytorch", "torchvision", "timm"), help="the peer")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--inference", action="store_true", help="time that, not a training step")
-    parser.add_argument("--resolution", type=int, help="default 224, or the profile's 32")
-    parser.add_argument("--batch-size", type=int, help="default 8, or the profile's")
+    parser.add_argument("--resolution", type=positive, help="default 224, or the profile's 32")
+    parser.add_argument("--batch-size", type=positive, help="default 8, or the profile's")
     parser.add_argument("--profile", help="scale a step as this study does")
     parser.add_argument("--regime", default="tiny", help="tiny (the default) or base")
-    parser.add_argument("--threads", type=int, help="default: PyTorch's choice")
-    parser.add_argument("--rounds", type=int, default=10, help="timed steps of each, default 10")
+    parser.add_argument("--threads", type=positive, help="default: PyTorch's choice")
+    parser.add_argument(
+        "--rounds", type=positive, default=10, help="timed steps of each, default 10"
+    )
     parser.add_argument("--study", action="store_true", help="time one run of a study instead")
     parser.add_argument(
-        "--workers", nargs="+", type=int, metavar="N", help="time many runs, with N at once"
+        "--workers", nargs="+", type=positive, metavar="N", help="time many runs, with N at once"
     )
     add_backend(parser)
     parser.add_argument(
-        "--bookkeeping", type=int, metavar="N", help="time planning and reporting N made-up results"
+        "--bookkeeping",
+        type=positive,
+        metavar="N",
+        help="time planning and reporting N made-up results",
     )
     parser.add_argument("--output", type=Path, help="write the figures as JSON too")
     parser.set_defaults(command=bench_command)
@@ -146,6 +151,8 @@ def peer(options: argparse.Namespace, work: Work) -> nn.Module:
     known = ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")
     if options.model not in known:
         raise ValueError(f"{options.against} is timed on {', '.join(known)}, not {options.model}")
+    if work.in_channels != 3:
+        raise ValueError(f"{options.against}'s models take three channels, not {work.in_channels}")
     if options.against == "torchvision":
         import torchvision
 

@@ -12,6 +12,14 @@ from convnext_steps.models.roadmap import Step, roadmap, unknown
 from convnext_steps.study.profiles import PROFILES
 
 
+def positive(text: str) -> int:
+    """A whole number above zero, for argparse."""
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return number
+
+
 def add_regime(parser: argparse.ArgumentParser) -> None:
     """--regime."""
     parser.add_argument(

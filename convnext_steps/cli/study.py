@@ -84,10 +84,12 @@ def study_command(options: argparse.Namespace) -> None:
             print(f"all {len(runs)} runs are done already")
     except StudyError as error:  # the runs that were completed are reported all the same
         failures = error
-    if show_trajectory(options.results, options.profile, options.regime):
-        report_command(options)
-    if failures:
-        raise failures
+    try:
+        if show_trajectory(options.results, options.profile, options.regime):
+            report_command(options)
+    finally:
+        if failures:
+            raise failures
 
 
 def planned(options: argparse.Namespace) -> list[Run]:

@@ -12,6 +12,7 @@ from torch import nn
 from convnext_steps.cli.options import find_model
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import Step, unknown
+from convnext_steps.training.checkpoint import checkpoints
 from convnext_steps.training.config import RECIPES, TrainingConfig
 from convnext_steps.training.data import SOURCES, ImageData, load_data
 from convnext_steps.training.distributed import join
@@ -72,6 +73,11 @@ def train_command(options: argparse.Namespace) -> None:
             options.data, options.train_images, config=config, root=options.data_root
         )
     check_writable(options.output)
+    if not options.resume and checkpoints(options.output):
+        raise ValueError(
+            f"{options.output} has checkpoints of an earlier training; go on from them with "
+            "--resume, or choose another folder"
+        )
     seed_everything(config.seed)
     model = build(options, train, config)
     trainer = Trainer(model, train, test, config, options.output)

@@ -12,6 +12,7 @@ from convnext_steps.study.installation import first_line
 from convnext_steps.study.local import LocalAttempt
 from convnext_steps.study.machine import cores
 from convnext_steps.study.plan import Run
+from convnext_steps.study.results import done
 
 LOST_NODES = 10  # times that a task is begun again because its node or its worker is gone
 POLL_SECONDS = 0.5
@@ -57,7 +58,7 @@ class RayBackend:
         needs = {"num_gpus": gpus} if gpus else {"num_cpus": run.processes}
         reference = self.task.options(name=run.name, **needs).remote(run, results.resolve())
         self.references.append(reference)
-        return RayAttempt(self.ray, reference)
+        return RayAttempt(self.ray, reference, run, results)
 
     def close(self) -> None:
         """Give stopped tasks the time to end their processes and leases."""
@@ -69,8 +70,8 @@ class RayBackend:
 class RayAttempt:
     """One attempt somewhere in the cluster."""
 
-    def __init__(self, ray: Any, reference: Any) -> None:
-        self.ray, self.reference = ray, reference
+    def __init__(self, ray: Any, reference: Any, run: Run, results: Path) -> None:
+        self.ray, self.reference, self.run, self.results = ray, reference, run, results
         self.future = reference.future()
 
     def outcome(self) -> Outcome | None:
@@ -80,7 +81,9 @@ class RayAttempt:
         try:
             outcome: Outcome = self.future.result()
         except self.ray.exceptions.RayError as error:
-            return Outcome("failed", first_line(error))
+            return Outcome("failed", first_line(getattr(error, "cause", None) or error))
+        if outcome.state == "done" and not done(self.run, self.results):
+            return Outcome("failed", f"no result in {self.results}; do all nodes share it?")
         return outcome
 
     def stop(self) -> None:

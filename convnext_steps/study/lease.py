@@ -8,6 +8,7 @@ a lock on the results folder.
 import json
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,23 +21,26 @@ ABANDONED_SECONDS = 60.0  # without a heartbeat, of an owner on another machine
 GONE_SECONDS = 4.0  # of an owner on this machine that has died: time for its notebook to end too
 LEASE = "lease.partial.json"
 GUARD = ".claims.lock"
+TOKEN = uuid.uuid4().hex  # of this process
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process on a machine."""
+    """A process: its machine, its number there, and what tells it from another of that number."""
 
     host: str
     pid: int
+    space: str = ""  # of process numbers: containers of one machine may have their own
+    token: str = ""
 
     @classmethod
     def me(cls) -> "Owner":
         """This process."""
-        return cls(socket.gethostname(), os.getpid())
+        return cls(socket.gethostname(), os.getpid(), _space(), TOKEN)
 
     def gone(self) -> bool:
         """Whether it is known to have died: it was on this machine, and is there no more."""
-        if self.host != socket.gethostname():
+        if (self.host, self.space) != (socket.gethostname(), _space()):
             return False
         try:
             os.kill(self.pid, 0)
@@ -45,6 +49,13 @@ class Owner:
         except PermissionError:
             return False
         return False
+
+
+def _space() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        return ""
 
 
 @contextmanager
@@ -97,7 +108,7 @@ def release(folder: Path) -> None:
 def _read(folder: Path) -> Owner | None:
     try:
         return Owner(**json.loads((folder / LEASE).read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):  # written this very moment, or cut off by a full disk
         return Owner("unknown", 0)

@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -42,9 +43,9 @@ class LocalAttempt:
         self.ended = self._begin(results)
 
     def _begin(self, results: Path) -> Outcome | None:
-        if not claim(self.folder, results):
-            return Outcome("held")
         try:
+            if not claim(self.folder, results):
+                return Outcome("held")
             if done(self.run, results):  # since the runner looked
                 return self._release(Outcome("done"))
             prepare(self.run, self.folder)
@@ -67,19 +68,20 @@ class LocalAttempt:
         if not ended and time.monotonic() - self.renewed < HEARTBEAT_SECONDS:
             return None
         self.renewed = time.monotonic()
-        if not keep(self.folder):  # this process slept for long, and another runner has taken over
-            self.stop()
-            return Outcome("held")
-        if not ended:
-            return None
         try:
-            finish(self.run, self.folder)
-        except ResultError as error:
+            if not keep(self.folder):  # this process slept for long, and another has taken over
+                self.stop()
+                return Outcome("held")
+            if not ended:
+                return None
+            finish(self.run, self.folder, self.process.returncode)
+        except (ResultError, OSError) as error:
             return self._failed(str(error))
         return self._release(Outcome("done"))
 
     def _failed(self, error: str) -> Outcome:
-        record_failure(self.folder, error)
+        with suppress(OSError):  # the folder may be what ails the run
+            record_failure(self.folder, error)
         return self._release(Outcome("failed", error))
 
     def _release(self, outcome: Outcome) -> Outcome:

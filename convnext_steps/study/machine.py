@@ -10,6 +10,7 @@ from convnext_steps.study.installation import Finding, Level
 GIB = 2**30
 LITTLE, TOO_LITTLE = 5 * GIB, GIB // 2  # of disk
 WORKER = GIB  # of memory, for one run of a small profile
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a container
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
 
@@ -51,10 +52,15 @@ def cores_and_memory() -> Finding:
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
+    """The processor cores that this process may use, also in a container."""
+    count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    try:
+        quota, period = map(int, CPU_LIMIT.read_text().split())
+    except (OSError, ValueError):  # not there, or "max"
+        return count
+    return max(1, min(count, quota // period))
 
 
 def memory() -> int | None:

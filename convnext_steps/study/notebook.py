@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,10 @@ def last_line(output: Path) -> str:
 
 def _value(name: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ValueError(f"-p {name}={text}: the value is not readable as YAML") from None
+    return text if isinstance(value, date) else value  # a folder may be named by the day
 
 
 def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> None:

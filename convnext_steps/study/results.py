@@ -7,6 +7,7 @@ import subprocess
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from convnext_steps.measure.flops import FlopCount
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.plan import Run
+from convnext_steps.study.statistics import accuracies
 from convnext_steps.study.training import Trained
 from convnext_steps.training.files import write_bytes
 
@@ -50,6 +52,7 @@ def write_partial_result(run: Run, output: str | Path, count: FlopCount, trained
         "params": count.params,
         "environment": environment(),
         "seconds": trained.seconds,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     result["checksum"] = checksum(result)
     write_json(Path(output) / PARTIAL_RESULT, result)
@@ -67,12 +70,21 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "machine": platform.machine(),
+        "processor": _processor(),
         "system": platform.system(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         **commit(),
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
 
 
 def _version(package: str) -> str | None:
@@ -85,6 +97,8 @@ def _version(package: str) -> str | None:
 def commit() -> dict[str, Any]:
     """The commit of the project's checkout and whether its code was unchanged; None outside one."""
     project = Path(__file__).parents[2]
+    if not _git(project, "ls-files", "convnext_steps/__init__.py"):  # installed, below another's
+        return {"commit": None, "clean": None}
     head = _git(project, "rev-parse", "HEAD")
     changes = _git(project, "status", "--porcelain", "--", "convnext_steps", "notebooks")
     return {"commit": head, "clean": None if changes is None else changes == ""}
@@ -160,31 +174,25 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
 def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
     """One row a step in the roadmap's order: ours over the seeds, and the paper's; gaps stay empty.
 
-    Accuracies are per cent; `gain` is the difference of our mean to the parent's.
+    Accuracies are per cent; `gain` is the difference to the parent, paired by seed.
 
     Raises:
         ValueError: the results are of several profiles, or have a run twice.
     """
-    results = results[results["regime"] == regime]
-    if results["profile"].nunique() > 1:
-        names = ", ".join(sorted(set(results["profile"])))
-        raise ValueError(f"the results are of several profiles ({names}); choose one")
-    if results.duplicated(["step", "seed"]).any():
-        raise ValueError("a step and seed is there twice; load one study's folder, not several")
-    accuracy = results.groupby("step")["accuracy"]
-    means, deviations, counts = accuracy.mean(), accuracy.std(), accuracy.count()
-    macs = results.groupby("step")["macs"].first()
+    columns = accuracies(results, regime)
+    macs = results[results["regime"] == regime].groupby("step")["macs"].first()
     rows = []
     for name, step in roadmap(regime).items():
-        mean = means.get(name, float("nan"))
+        ours = columns[name]
+        gain = (ours - columns[step.parent]).mean() if step.parent else float("nan")
         rows.append(
             {
                 "step": name,
                 "title": step.title,
-                "seeds": int(counts.get(name, 0)),
-                "accuracy": mean,
-                "std": deviations.get(name, float("nan")),
-                "gain": mean - means.get(step.parent, float("nan")),
+                "seeds": int(ours.count()),
+                "accuracy": ours.mean(),
+                "std": ours.std(),
+                "gain": gain,
                 "macs": macs.get(name, float("nan")),
                 "paper_top1": step.paper.top1_mean,
                 "paper_macs": step.paper.macs,

@@ -1,6 +1,7 @@
 """The files of one run: what it leaves while it works, and how that becomes a result."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,18 @@ PARTIAL_NOTEBOOK = "run_step.partial.ipynb"
 NOTEBOOK = "run_step.ipynb"
 FAILED_NOTEBOOK = "run_step.failed.ipynb"
 FAILURE = "failure.json"
+REJECTED = "result.rejected.json"
 PLAN = "plan.partial"  # the hash of the plan whose checkpoints are here
 
 
 def prepare(run: Run, folder: Path) -> None:
-    """Clear what earlier attempts left, but for the checkpoints of the same plan."""
-    for name in (RESULT, PARTIAL_RESULT, NOTEBOOK, PARTIAL_NOTEBOOK, TRAINED):
+    """Clear what earlier attempts left, but for the checkpoints of the same plan.
+
+    A result that is not this plan's stays as `REJECTED`.
+    """
+    if (folder / RESULT).exists():
+        (folder / RESULT).replace(folder / REJECTED)
+    for name in (PARTIAL_RESULT, NOTEBOOK, PARTIAL_NOTEBOOK, TRAINED):
         (folder / name).unlink(missing_ok=True)
     plan = folder / PLAN
     if not plan.exists() or plan.read_text() != run.hash:
@@ -36,35 +43,38 @@ def prepare(run: Run, folder: Path) -> None:
         plan.write_text(run.hash)
 
 
-def finish(run: Run, folder: Path) -> None:
-    """Check what a run left behind and put it in place, the result last.
+def finish(run: Run, folder: Path, exit_code: int) -> None:
+    """Check what a run left behind and put it in place, the result last; then tidy up.
+
+    Args:
+        run: the run.
+        folder: its folder.
+        exit_code: of papermill; a notebook is only whole where it is 0.
 
     Raises:
         ResultError: the run did not end with a result of this plan; its notebook is kept.
     """
     partial = folder / PARTIAL_NOTEBOOK
     try:
-        result = read_result(folder / PARTIAL_RESULT)
-        if result["hash"] != run.hash:
+        if exit_code != 0 or not (folder / PARTIAL_RESULT).exists():
+            raise ResultError(last_line(partial))
+        if read_result(folder / PARTIAL_RESULT)["hash"] != run.hash:
             raise ResultError(f"{folder} holds the result of another plan")
     except ResultError as error:
-        reason = last_line(partial) if not (folder / PARTIAL_RESULT).exists() else str(error)
         if partial.exists():
             partial.replace(folder / FAILED_NOTEBOOK)
-        raise ResultError(f"{reason} (see {folder / FAILED_NOTEBOOK})") from None
+        raise ResultError(f"{error} (see {folder / FAILED_NOTEBOOK})") from None
     partial.replace(folder / NOTEBOOK)
-    for name in (FAILURE, FAILED_NOTEBOOK, PLAN):
-        (folder / name).unlink(missing_ok=True)
-    log_of(partial).unlink(missing_ok=True)
-    clear(folder)
-    write_json(folder / RESULT, result)
-    (folder / PARTIAL_RESULT).unlink(missing_ok=True)
+    (folder / PARTIAL_RESULT).replace(folder / RESULT)
+    clear_leftovers(folder)
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what a kill right after the result was written left beside it."""
-    for name in (PARTIAL_RESULT, LEASE):
+    """Remove what only a run that is not done needs."""
+    for name in (PARTIAL_RESULT, FAILURE, FAILED_NOTEBOOK, PLAN, LEASE):
         (folder / name).unlink(missing_ok=True)
+    log_of(folder / PARTIAL_NOTEBOOK).unlink(missing_ok=True)
+    clear(folder)
 
 
 def record_failure(folder: Path, error: str) -> None:
@@ -82,6 +92,17 @@ def progress(folder: Path) -> float:
         return 0.0
 
 
+def rejection(run: Run, folder: Path) -> str | None:
+    """Why the result in a run's folder does not count; None where it does."""
+    try:
+        result = read_result(folder / RESULT)
+    except ResultError as error:
+        return str(error)
+    if result["hash"] != run.hash:
+        return "the result there is of another design, recipe or data"
+    return None
+
+
 @dataclass(frozen=True)
 class Status:
     """How far a run has come: done, running, failed or missing, and why."""
@@ -94,13 +115,10 @@ def status(run: Run, results: Path) -> Status:
     """Look at one run's files."""
     folder = run.folder(results)
     if (folder / RESULT).exists():
-        try:
-            result = read_result(folder / RESULT)
-        except ResultError as error:
-            return Status("missing", str(error))
-        if result["hash"] == run.hash:
-            return Status("done", f"{result['accuracy']:.2f} %")
-        return Status("missing", "the result there is of another design, recipe or data")
+        reason = rejection(run, folder)
+        if reason is None:
+            return Status("done", f"{read_result(folder / RESULT)['accuracy']:.2f} %")
+        return Status("missing", reason)
     if not results.exists():
         return Status("missing")
     with claims(results) as now:
@@ -108,8 +126,7 @@ def status(run: Run, results: Path) -> Status:
     if owner is not None:
         done = f"{100 * progress(folder):.0f} % of its training"
         return Status("running", f"{done}, process {owner.pid} on {owner.host}")
-    if (folder / FAILURE).exists():
-        failure = json.loads((folder / FAILURE).read_text())
-        return Status("failed", failure["error"])
+    with suppress(FileNotFoundError):
+        return Status("failed", json.loads((folder / FAILURE).read_text())["error"])
     interrupted = (folder / PLAN).exists()
     return Status("missing", "interrupted; `study` goes on with it" if interrupted else "")

@@ -167,19 +167,22 @@ def _word(difference: float, significant: bool) -> str:
 def to_markdown(table: pd.DataFrame) -> str:
     """A table of `compare` for people; a missing result is a dash."""
     lines = [
-        "| step | against | n | difference | p | verdict | paper | paper's verdict |",
-        "|---|---|--:|--:|--:|---|--:|---|",
+        "| step | against | n | difference | std | p | p, t | verdict | paper | paper's verdict |",
+        "|---|---|--:|--:|--:|--:|--:|---|--:|---|",
     ]
     for row in table.itertuples():
         ours = _points(row.difference, row.margin)
         paper = _points(row.paper_difference, row.paper_margin)
-        cells = [row.title, row.against, str(row.n), ours, _probability(row.p_sign_flip_holm)]
+        std = "-" if math.isnan(row.std) else f"{row.std:.2f}"
+        cells = [row.title, row.against, str(row.n), ours, std]
+        cells += [_probability(row.p_sign_flip_holm), _probability(row.p_t_holm)]
         cells += [row.verdict, paper, row.paper_verdict]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
         "Differences in points, paired by n seeds, ± half of their 95 % t-interval (uncorrected); "
-        f"p of the sign-flip test, Holm's correction over {len(table)} comparisons. "
+        "p of the sign-flip test and, beside it, of the paired t-test, both with Holm's "
+        f"correction over {len(table)} comparisons. "
         f"The paper's on ImageNet-1K, ± Welch's interval over {PAPER_SEEDS} seeds.",
     ]
     return "\n".join(lines) + "\n"

@@ -22,6 +22,7 @@ from convnext_steps.training.files import atomic_file, write_bytes
 
 FORMAT = 1
 METADATA = "convnext_steps"
+WEIGHTS = ("best", "final", "final_ema")  # the weights that a training writes
 
 
 def identity(
@@ -68,7 +69,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def clear(folder: Path) -> None:
     """Remove the checkpoints and weights of an earlier run, and what a kill left of them."""
-    for path in (*checkpoints(folder), *folder.glob("*.safetensors")):
+    for path in (*checkpoints(folder), *(folder / f"{name}.safetensors" for name in WEIGHTS)):
         path.unlink(missing_ok=True)
     clear_partial(folder)
 
