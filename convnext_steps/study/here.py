@@ -14,9 +14,10 @@ def train_here(run: Run, results: str | Path) -> None:
 
     For steps that only this process knows; `run_study` trains each run in a process of its own.
     """
-    if done(run, results):
-        return
     folder = run.folder(results)
+    if done(run, results):
+        print(f"{run.name} is done already; to train it anew, remove {folder}")
+        return
     folder.mkdir(parents=True, exist_ok=True)
     seed_everything(run.seed)
     train, test = run.load_data()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import platform
 import subprocess
 import warnings
@@ -18,8 +19,9 @@ import torch
 from convnext_steps.measure.flops import FlopCount
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.plan import Run
-from convnext_steps.study.statistics import accuracies
+from convnext_steps.study.statistics import accuracies, describe
 from convnext_steps.study.training import Trained
+from convnext_steps.training.data import SOURCES
 from convnext_steps.training.files import write_bytes
 
 SCHEMA = 1
@@ -42,6 +44,7 @@ def write_partial_result(run: Run, output: str | Path, count: FlopCount, trained
         "schema": SCHEMA,
         "hash": run.hash,
         **asdict(run),
+        "data_fingerprint": SOURCES[run.data].fingerprint,
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
         "correct": evaluation.correct,
@@ -174,25 +177,26 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
 def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
     """One row a step in the roadmap's order: ours over the seeds, and the paper's; gaps stay empty.
 
-    Accuracies are per cent; `gain` is the difference to the parent, paired by seed.
+    Accuracies are per cent; `margin` is half of the mean's 95 % t-interval, `gain` the
+    difference to the parent, paired by seed.
 
     Raises:
         ValueError: the results are of several profiles, or have a run twice.
     """
-    columns = accuracies(results, regime)
+    columns, ours = accuracies(results, regime), describe(results, regime).set_index("step")
     macs = results[results["regime"] == regime].groupby("step")["macs"].first()
     rows = []
     for name, step in roadmap(regime).items():
-        ours = columns[name]
-        gain = (ours - columns[step.parent]).mean() if step.parent else float("nan")
+        gains = columns[name] - columns[step.parent] if step.parent else columns[name] * math.nan
         rows.append(
             {
                 "step": name,
                 "title": step.title,
-                "seeds": int(ours.count()),
-                "accuracy": ours.mean(),
-                "std": ours.std(),
-                "gain": gain,
+                "seeds": int(ours.loc[name, "n"]),
+                "accuracy": ours.loc[name, "mean"],
+                "std": ours.loc[name, "std"],
+                "margin": ours.loc[name, "margin"],
+                "gain": gains.mean(),
                 "macs": macs.get(name, float("nan")),
                 "paper_top1": step.paper.top1_mean,
                 "paper_macs": step.paper.macs,
