@@ -412,6 +412,7 @@ def test_a_patchify_stem_sees_patches_and_a_resnets_stem_overlaps() -> None:
     assert {len(window) for window in overlapping.windows} == {11}
     edge = list(stems.EDGES).index(26)  # two columns of the first patch are bright
     assert patches.responses[edge].tolist() == [0.5, 1, 1, 1]
+    assert (patches.partial(), overlapping.partial()) == (1, 2)  # as notebook 02 says
     assert labelled(stems.draw_stems({"patchify": STEPS["patchify"].design}))
 
 

@@ -16,6 +16,7 @@ SIDE = 64  # of the images in pixels
 EDGES = range(18, 43)  # columns at which the edge stands
 OUTPUTS = (6, 7, 8, 9)  # neighbours in the middle of the stem's output, four pixels apart
 STYLES = (("#0072B2", "-"), ("#E69F00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class StemView:
 
     responses: Tensor  # (edges, outputs), 0 for a dark image and 1 for a bright one
     windows: list[range]  # the columns of pixels that each output sees
+
+    def partial(self) -> int:
+        """The most outputs that are neither dark nor fully bright at once."""
+        between = (self.responses > ROUNDING) & (self.responses < 1 - ROUNDING)
+        return int(between.sum(1).max())
 
 
 @torch.no_grad()
@@ -67,7 +73,10 @@ def draw_stems(designs: Mapping[str, Design]) -> Picture:
         _draw_view(axes, view)
         axes.set(title=name, xlabel="column at which the edge stands (pixels)")
         widths = {len(window) for window in view.windows}
-        words.append(f"{name}: each output sees {widths.pop()} columns")
+        words.append(
+            f"{name}: each output sees {widths.pop()} columns, "
+            f"at most {view.partial()} answer in part at once"
+        )
     panels[0].set_ylabel("response (share of a bright image's)")
     panels[0].set_yticks([0, 0.25, 0.5, 0.75, 1])
     return Picture(
