@@ -32,7 +32,7 @@ def no_leftovers(results: Path) -> bool:
     return partial == [] and not list(results.rglob("checkpoint-*"))
 
 
-def wait_for(path: Path, seconds: float = 120) -> None:
+def wait_for(path: Path, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
