@@ -66,15 +66,21 @@ def finish(run: Run, folder: Path, exit_code: int) -> None:
         raise ResultError(f"{error} (see {folder / FAILED_NOTEBOOK})") from None
     partial.replace(folder / NOTEBOOK)
     (folder / PARTIAL_RESULT).replace(folder / RESULT)
-    clear_leftovers(folder)
+    _tidy(folder)
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what only a run that is not done needs."""
-    for name in (PARTIAL_RESULT, FAILURE, FAILED_NOTEBOOK, PLAN, LEASE):
-        (folder / name).unlink(missing_ok=True)
+    """Go on where a kill right after the result was written has stopped the tidying up."""
+    if (folder / PLAN).exists() or (folder / LEASE).exists():
+        _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what only a run that is not done needs; the plan last, as a sign that more is left."""
     log_of(folder / PARTIAL_NOTEBOOK).unlink(missing_ok=True)
     clear(folder)
+    for name in (PARTIAL_RESULT, FAILURE, FAILED_NOTEBOOK, LEASE, PLAN):
+        (folder / name).unlink(missing_ok=True)
 
 
 def record_failure(folder: Path, error: str) -> None:
