@@ -71,11 +71,15 @@ def _is_served(layer: nn.Conv2d, x: Tensor) -> bool:
         and x.ndim == 4
         and x.shape[1] == layer.in_channels
         and _has_kernels(layer)
-        # in float32 PyTorch's own 3x3 is as fast
-        and (layer.kernel_size[0] > 3 or autocast or x.dtype == torch.bfloat16)
+        and (autocast or x.dtype == torch.bfloat16 or _is_slow_in_float32(layer, x))
         and min(x.shape[2:]) + 2 * int(layer.padding[0]) >= layer.kernel_size[0]
         and kernels() is not None
     )
+
+
+def _is_slow_in_float32(layer: nn.Conv2d, x: Tensor) -> bool:
+    """Return whether PyTorch's own gradients are slow: all but of 3x3 on maps of that size on."""
+    return layer.kernel_size[0] > 3 or min(x.shape[2:]) < 3
 
 
 def is_plain_training(x: Tensor, weight: Tensor) -> bool:
