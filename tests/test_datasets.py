@@ -6,6 +6,8 @@ import pickle
 import random
 import shutil
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
@@ -254,6 +256,33 @@ def test_a_full_disk_while_unpacking_is_one_line(imagenette, monkeypatch, tmp_pa
     shutil.copy(imagenette, tmp_path)
     monkeypatch.setattr(datasets, "extract_archive", full)
     assert "No space left on device" in refused("imagenette", root=tmp_path)
+
+
+def test_processes_that_come_at_once_unpack_once(imagenette, monkeypatch, tmp_path, capsys) -> None:
+    shutil.copy(imagenette, tmp_path)
+    unpacked, extract = [], datasets.extract_archive
+
+    def slow(archive: str, target: str) -> None:
+        unpacked.append(archive)
+        time.sleep(0.5)
+        extract(archive, target)
+
+    monkeypatch.setattr(datasets, "extract_archive", slow)
+    monkeypatch.setattr(datasets, "PATIENCE", 0.1)
+    with ThreadPoolExecutor(4) as pool:  # of one process; a lock is of whoever opened its file
+        loads = [pool.submit(load_data, "imagenette", root=tmp_path) for _ in range(4)]
+        assert [len(load.result()[0]) for load in loads] == [20] * 4
+    assert len(unpacked) == 1
+    assert capsys.readouterr().out.startswith("waiting for another process")
+
+
+def test_a_shared_folder_that_cannot_be_written_is_read(imagenette, monkeypatch, tmp_path) -> None:
+    shutil.copy(imagenette, tmp_path)
+    load_data("imagenette", root=tmp_path)
+    (tmp_path / ".lock").unlink()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the superuser may write anywhere
+    assert len(load_data("imagenette", root=tmp_path)[0]) == 20
+    assert not (tmp_path / ".lock").exists()
 
 
 # ---- ImageNet

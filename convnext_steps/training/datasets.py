@@ -4,13 +4,16 @@ torchvision compares the MD5 sum of each archive before unpacking it, so a downl
 half-way is repeated. What was unpacked half-way it takes as whole: here it is not.
 """
 
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torchvision.datasets import CIFAR10, ImageFolder, ImageNet, Imagenette
 from torchvision.datasets.folder import find_classes
 from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, load_meta_file
@@ -27,6 +30,7 @@ IMAGENETTE = {  # size -> archive and MD5 sum, as in torchvision
 }
 IMAGENETTE_IMAGES = {"train": 9_469, "val": 3_925}
 IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
+PATIENCE = 1.0  # seconds, until a process that waits for another says so
 
 
 def cifar(kind: type[CIFAR10], mean: Triple, std: Triple, train: bool, root: Path) -> ImageTensors:
@@ -35,11 +39,12 @@ def cifar(kind: type[CIFAR10], mean: Triple, std: Triple, train: bool, root: Pat
     Raises:
         DataError: the archive is missing or damaged and cannot be downloaded.
     """
-    try:
-        files = kind(root, train)
-    except RuntimeError:  # a file is missing, or its MD5 sum is another
-        _unpack(_fetch(kind.url, kind.tgz_md5, root), root)
-        files = kind(root, train)
+    with _alone(root, create=True):
+        try:
+            files = kind(root, train)
+        except RuntimeError:  # a file is missing, or its MD5 sum is another
+            _unpack(_fetch(kind.url, kind.tgz_md5, root), root)
+            files = kind(root, train)
     images = torch.from_numpy(files.data).permute(0, 3, 1, 2).contiguous()  # (N, 3, 32, 32)
     labels, classes = torch.tensor(files.targets), len(files.classes)
     return ImageTensors(images, labels, mean=mean, std=std, num_classes=classes)
@@ -58,8 +63,9 @@ def imagenette(train: bool, root: Path, size: str = "320px") -> ImageFiles:
     """
     name, md5 = IMAGENETTE[size]
     unpacked = root / Path(name).stem
-    if not unpacked.exists():
-        _unpack_whole(_fetch(IMAGENETTE_URL + name, md5, root), unpacked)
+    with _alone(root, create=True):
+        if not unpacked.exists():
+            _unpack_whole(_fetch(IMAGENETTE_URL + name, md5, root), unpacked)
     half = "train" if train else "val"
     return _counted(
         lambda: Imagenette(root, half, size, loader=read_image),
@@ -76,14 +82,15 @@ def imagenet(train: bool, root: Path) -> ImageFiles:
         DataError: an archive is missing or damaged, or was not unpacked whole.
     """
     half = "train" if train else "val"
-    _check_imagenet_archives(half, root)
-    return _counted(
-        lambda: ImageNet(root, half, loader=read_image),
-        root / half,
-        IMAGENET_IMAGES[half],
-        f"delete {root / half}, and it will be unpacked from {ARCHIVE_META[half][0]} again, "
-        "or load a part of ImageNet as 'folder'",
-    )
+    with _alone(root):
+        _check_imagenet_archives(half, root)
+        return _counted(
+            lambda: ImageNet(root, half, loader=read_image),
+            root / half,
+            IMAGENET_IMAGES[half],
+            f"delete {root / half}, and it will be unpacked from {ARCHIVE_META[half][0]} again, "
+            "or load a part of ImageNet as 'folder'",
+        )
 
 
 def folder(train: bool, root: Path) -> ImageFiles:
@@ -109,6 +116,30 @@ def folder(train: bool, root: Path) -> ImageFiles:
         names = ", ".join(sorted(difference)[:5])
         raise DataError(f"the classes of {training} and {test} differ: only one has {names}")
     return ImageFiles(files, num_classes=len(files.classes))
+
+
+@contextmanager
+def _alone(root: Path, create: bool = False) -> Iterator[None]:
+    """Let one process at a time look whether data are whole, download and unpack them.
+
+    A folder that cannot be written, such as one that a cluster shares, has no lock and needs none.
+    """
+    if create:
+        with suppress(OSError):  # whatever is wrong, `_fetch` says it
+            root.mkdir(parents=True, exist_ok=True)
+    if not os.access(root, os.W_OK):
+        yield
+        return
+    lock = FileLock(root / ".lock")
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        print(f"waiting for another process, which prepares the data in {root}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _fetch(url: str, md5: str, root: Path) -> Path:
