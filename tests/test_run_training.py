@@ -42,7 +42,7 @@ def test_two_processes_train_a_run_as_one_does(tmp_path, capsys) -> None:
     count = count_flops(run.build(run.load_data()[0]), resolution=32)
     write_partial_result(replace(run, processes=2), tmp_path, count, two)
     result = read_result(tmp_path / PARTIAL_RESULT)
-    assert (result["hash"], result["processes"]) == (run.hash, 2)
+    assert (result["hash"], result["environment"]["processes"]) == (run.hash, 2)
     again = train(replace(run, processes=2), tmp_path)
     assert (again.evaluation, again.history) == (two.evaluation, two.history)
     assert not (tmp_path / TRAINED).exists()

@@ -10,7 +10,7 @@ import pytest
 
 from convnext_steps import Design, TrainingConfig, load_results, plot_trajectory, roadmap
 from convnext_steps.models.paper import published_roadmap
-from convnext_steps.study import results
+from convnext_steps.study import evidence, results, training
 from convnext_steps.study.notebook import log_of
 from convnext_steps.study.plan import PLAIN, Run, plan, read_run
 from convnext_steps.study.profiles import PROFILES
@@ -30,8 +30,8 @@ from convnext_steps.study.runfolder import (
     REJECTED,
     finish,
     prepare,
-    rejection,
 )
+from convnext_steps.training.evaluation import Evaluation
 
 PINNED = "b79ae3db3d6ce67c"  # of quick, tiny, separate_downsampling, seed 0
 
@@ -270,7 +270,8 @@ def test_a_result_that_does_not_count_is_kept_beside_the_new_one(tmp_path) -> No
     leave(run, folder, None)
     edited = result_of(run) | {"accuracy": 99.0}
     write_json(folder / RESULT, edited)
-    assert "changed after it was written" in rejection(run, folder)
+    with pytest.raises(ResultError, match="changed after it was written"):
+        results.result_of(run, tmp_path)
     prepare(run, folder)
     assert not (folder / RESULT).exists()
     assert json.loads((folder / REJECTED).read_text()) == edited
@@ -287,11 +288,11 @@ def test_a_gain_is_paired_by_seed_where_a_run_is_missing(tmp_path) -> None:
 
 
 def test_an_installed_package_is_of_no_commit(tmp_path, monkeypatch) -> None:
-    module = tmp_path / "lib" / "convnext_steps" / "study" / "results.py"
+    module = tmp_path / "lib" / "convnext_steps" / "study" / "evidence.py"
     module.parent.mkdir(parents=True)
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    monkeypatch.setattr(results, "__file__", str(module))
-    assert results.commit() == {"commit": None, "clean": None}
+    monkeypatch.setattr(evidence, "__file__", str(module))
+    assert evidence.commit() == {"commit": None, "clean": None}
 
 
 def test_report_writes_table_and_figure_with_gaps(tmp_path) -> None:
@@ -363,7 +364,22 @@ def test_evidence_has_the_versions_and_says_which_option_is_missing(monkeypatch)
             raise importlib.metadata.PackageNotFoundError(package)
         return known(package)
 
-    monkeypatch.setattr(results, "version", without_numba)
-    packages = results.environment()["packages"]
+    monkeypatch.setattr(evidence, "version", without_numba)
+    packages = evidence.environment()["packages"]
     assert packages["numba"] is None
     assert packages["torch"] == known("torch")
+
+
+def test_evidence_is_taken_before_the_training(monkeypatch) -> None:
+    """A commit that is made while a run trains is not the run's."""
+    moments = ["before", "after"]
+    monkeypatch.setattr(training, "environment", lambda: {"commit": moments[0]})
+
+    def train(*given) -> training.Trained:
+        moments.pop(0)
+        return training.Trained(Evaluation(90.0, 0.3, 9, 10), [], 1, {})
+
+    monkeypatch.setattr(training, "train_in_process", train)
+    (run,) = plan("smoke", steps=["gelu"])
+    trained = training.train_run(run, None, None, None, None)
+    assert trained.environment == {"commit": "before", "processes": 1}

@@ -15,9 +15,9 @@ from convnext_steps.models.design import scaled
 from convnext_steps.models.fast.layers import use_fast_layers
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import Step
+from convnext_steps.study.evidence import environment
 from convnext_steps.study.plan import plan
 from convnext_steps.study.profiles import find_profile
-from convnext_steps.study.results import environment
 from convnext_steps.study.timing import bookkeeping_times, run_times, runs_per_hour
 from convnext_steps.training.files import write_bytes
 

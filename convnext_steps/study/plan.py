@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class Run:
     train_images: int | None
     processes: int = 1  # not in the hash: the work is only shared
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change when the design, the recipe or the data do.
 

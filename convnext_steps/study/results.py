@@ -3,18 +3,14 @@
 import hashlib
 import json
 import math
-import platform
-import subprocess
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from convnext_steps.measure.flops import FlopCount
 from convnext_steps.models.roadmap import roadmap
@@ -27,10 +23,6 @@ from convnext_steps.training.files import write_bytes
 SCHEMA = 1
 PARTIAL_RESULT = "result.partial.json"
 RESULT = "result.json"
-PACKAGES = (
-    *("convnext-steps", "torch", "torchvision", "fvcore", "papermill", "numpy", "pandas"),
-    "numba",  # an option: where it is, training on processors has other kernels
-)
 
 
 class ResultError(ValueError):
@@ -53,7 +45,7 @@ def write_partial_result(run: Run, output: str | Path, count: FlopCount, trained
         "macs": count.conv_linear,
         "flops_fvcore": count.total,
         "params": count.params,
-        "environment": environment(),
+        "environment": trained.environment,
         "seconds": trained.seconds,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -65,54 +57,6 @@ def checksum(result: Mapping[str, Any]) -> str:
     """The SHA-256 sum of everything else in a result."""
     rest = {name: value for name, value in result.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def environment() -> dict[str, Any]:
-    """The versions, the machine and the commit that a result was made with."""
-    return {
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "machine": platform.machine(),
-        "processor": _processor(),
-        "system": platform.system(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        **commit(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def commit() -> dict[str, Any]:
-    """The commit of the project's checkout and whether its code was unchanged; None outside one."""
-    project = Path(__file__).parents[2]
-    if not _git(project, "ls-files", "convnext_steps/__init__.py"):  # installed, below another's
-        return {"commit": None, "clean": None}
-    head = _git(project, "rev-parse", "HEAD")
-    changes = _git(project, "status", "--porcelain", "--", "convnext_steps", "notebooks")
-    return {"commit": head, "clean": None if changes is None else changes == ""}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
-    except OSError:  # git is not installed
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -137,12 +81,25 @@ def read_result(path: str | Path) -> dict[str, Any]:
     return result
 
 
+def result_of(run: Run, results: str | Path) -> dict[str, Any]:
+    """Read a run's result.
+
+    Raises:
+        ResultError: it is missing, cannot be trusted, or is not the plan's.
+    """
+    result = read_result(run.folder(results) / RESULT)
+    if result.get("hash") != run.hash:
+        raise ResultError("the result there is of another design, recipe or data")
+    return result
+
+
 def done(run: Run, results: str | Path) -> bool:
     """Whether a run's result is there and is the plan's: same design, recipe and data."""
     try:
-        return bool(read_result(run.folder(results) / RESULT)["hash"] == run.hash)
-    except (ResultError, KeyError):
+        result_of(run, results)
+    except ResultError:
         return False
+    return True
 
 
 def load_results(folder: str | Path) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from convnext_steps.study.results import (
     RESULT,
     ResultError,
     read_result,
+    result_of,
     write_json,
 )
 from convnext_steps.study.training import TRAINED
@@ -98,17 +99,6 @@ def progress(folder: Path) -> float:
         return 0.0
 
 
-def rejection(run: Run, folder: Path) -> str | None:
-    """Why the result in a run's folder does not count; None where it does."""
-    try:
-        result = read_result(folder / RESULT)
-    except ResultError as error:
-        return str(error)
-    if result["hash"] != run.hash:
-        return "the result there is of another design, recipe or data"
-    return None
-
-
 @dataclass(frozen=True)
 class Status:
     """How far a run has come: done, running, failed or missing, and why."""
@@ -121,10 +111,10 @@ def status(run: Run, results: Path) -> Status:
     """Look at one run's files."""
     folder = run.folder(results)
     if (folder / RESULT).exists():
-        reason = rejection(run, folder)
-        if reason is None:
-            return Status("done", f"{read_result(folder / RESULT)['accuracy']:.2f} %")
-        return Status("missing", reason)
+        try:
+            return Status("done", f"{result_of(run, results)['accuracy']:.2f} %")
+        except ResultError as error:
+            return Status("missing", str(error))
     if not results.exists():
         return Status("missing")
     with claims(results) as now:

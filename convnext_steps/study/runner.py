@@ -16,8 +16,8 @@ from convnext_steps.study.lease import claims, holder
 from convnext_steps.study.local import LocalBackend, parameters
 from convnext_steps.study.notebook import check_parameters, find_notebook
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import RESULT, done
-from convnext_steps.study.runfolder import clear_leftovers, progress, rejection
+from convnext_steps.study.results import RESULT, ResultError, done, result_of
+from convnext_steps.study.runfolder import clear_leftovers, progress
 from convnext_steps.training.files import check_writable
 
 ATTEMPTS = 2
@@ -127,14 +127,16 @@ def run_study(
     results = Path(results)
     check_writable(results)
     missing = []
-    for run in dict.fromkeys(runs):
+    for run in {run.hash: run for run in runs}.values():
         folder = run.folder(results)
-        if done(run, results):
+        try:
+            result_of(run, results)
+        except ResultError as error:
+            missing.append(run)
+            if (folder / RESULT).exists():
+                tqdm.write(f"{run.name} is trained anew: {error}", file=sys.stderr)
+        else:
             clear_leftovers(folder)
-            continue
-        missing.append(run)
-        if (folder / RESULT).exists():
-            tqdm.write(f"{run.name} is trained anew: {rejection(run, folder)}", file=sys.stderr)
     if not missing:
         return 0
     check_parameters(find_notebook("run_step"), parameters(missing[0], Path()))

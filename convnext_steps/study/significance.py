@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +41,15 @@ def _all_sums(differences: Floats) -> Floats:
 
 
 def _random_sums(differences: Floats) -> Floats:
-    random = np.random.default_rng(0)
-    size = (DRAWS, differences.size)
-    kept = [random.integers(0, 2, size, np.int8) @ differences for _ in range(BATCHES)]
+    kept = [signs @ differences for signs in _random_signs(differences.size)]
     return 2 * np.concatenate(kept) - differences.sum()
+
+
+@lru_cache(maxsize=1)  # the comparisons of a study have the same seeds
+def _random_signs(size: int) -> list[Floats]:
+    """Which differences keep their sign: 1, or 0 where it is turned."""
+    random = np.random.default_rng(0)
+    return [random.integers(0, 2, (DRAWS, size), np.int8) * 1.0 for _ in range(BATCHES)]
 
 
 def smallest_p(seeds: int) -> float:

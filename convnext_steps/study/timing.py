@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_steps.study.backends import Backend
+from convnext_steps.study.evidence import environment
 from convnext_steps.study.local import parameters
 from convnext_steps.study.notebook import find_notebook, start_notebook
 from convnext_steps.study.plan import Run, plan
@@ -19,7 +20,6 @@ from convnext_steps.study.results import (
     RESULT,
     SCHEMA,
     checksum,
-    environment,
     read_result,
 )
 from convnext_steps.study.runner import Runner, open_backend, run_study

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from convnext_steps.study.evidence import environment
 from convnext_steps.study.plan import Run
 from convnext_steps.training.data import ImageData
 from convnext_steps.training.errors import TrainingError
@@ -31,6 +33,7 @@ class Trained:
     history: Sequence[Mapping[str, float]]
     steps: int
     seconds: Mapping[str, float]
+    environment: Mapping[str, Any] = field(default_factory=dict)  # when it began
 
 
 def train_run(
@@ -45,12 +48,15 @@ def train_run(
         TrainingError: training cannot begin or go on.
     """
     processes = min(run.processes, torch.cuda.device_count() or run.processes)
+    made_with = environment() | {"processes": processes}
     if processes == 1:
-        return train_in_process(run, model, train, test, output)
-    if output:
-        return _train_together(run, processes, Path(output))
-    with tempfile.TemporaryDirectory() as folder:
-        return _train_together(run, processes, Path(folder))
+        trained = train_in_process(run, model, train, test, output)
+    elif output:
+        trained = _train_together(run, processes, Path(output))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            trained = _train_together(run, processes, Path(folder))
+    return replace(trained, environment=made_with)
 
 
 def train_in_process(

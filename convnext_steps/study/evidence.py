@@ -1,0 +1,62 @@
+"""What a result was made with: versions, machine, commit."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    *("convnext-steps", "torch", "torchvision", "fvcore", "papermill", "numpy", "pandas"),
+    "numba",  # an option: where it is, training on processors has other kernels
+)
+
+
+def environment() -> dict[str, Any]:
+    """The versions, the machine and the commit that a result was made with."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "system": platform.system(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        **commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the project's checkout and whether its code was unchanged; None outside one."""
+    project = Path(__file__).parents[2]
+    if not _git(project, "ls-files", "convnext_steps/__init__.py"):  # installed, below another's
+        return {"commit": None, "clean": None}
+    head = _git(project, "rev-parse", "HEAD")
+    changes = _git(project, "status", "--porcelain", "--", "convnext_steps", "notebooks")
+    return {"commit": head, "clean": None if changes is None else changes == ""}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+    except OSError:  # git is not installed
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
