@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from convnext_steps.models.fast import run as fast_run
 from convnext_steps.models.fast.depthwise import DepthwiseConv2d, Job, use_fast_depthwise
 from convnext_steps.models.fast.layers import FastLinear, use_fast_layers
 
-needs_numba = pytest.mark.skipif(depthwise.kernels() is None, reason="numba is not installed")
+needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,32 @@ def compare(layer: DepthwiseConv2d, x: Tensor, slope: Tensor, limit: float) -> N
             right = right + slope.abs().sum()
             value = value + slope.abs().sum()
         assert error(value, right) < limit, name
+
+
+@needs_numba
+def test_the_kernels_compile():
+    assert depthwise.kernels() is not None
+
+
+@needs_numba
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_the_default_type_is_not_the_kernels(default):
+    layer, x, slope = make(), torch.randn(4, 24, 9, 9), torch.randn(4, 24, 9, 9)
+    torch.set_default_dtype(default)
+    try:
+        compare(layer, x, slope, 1e-5)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@needs_numba
+def test_a_saved_input_may_come_back_in_another_layout():
+    layer, x, slope = make(), torch.randn(4, 24, 9, 9), torch.randn(4, 24, 9, 9)
+    expected = gradients(layer, x, slope)
+    with torch.autograd.graph.saved_tensors_hooks(torch.Tensor.tolist, torch.tensor):
+        found = gradients(layer, x, slope)
+    for value, right in zip(found, expected, strict=True):
+        assert torch.equal(value, right)
 
 
 @needs_numba
@@ -151,7 +178,9 @@ def test_with_shorter_vectors_gradients_agree_too():
     features |= {name: False for name in features if "avx512" in name}
     variables = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": features.flatten()}
     command = [sys.executable, "-m", "pytest", "-q", "-k", "agrees or rounded", __file__]
-    subprocess.run(command, env=os.environ | variables, check=True)
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
 
 
 def test_double_precision_passes_gradcheck():
@@ -235,10 +264,10 @@ def test_only_the_gradients_that_are_wanted():
 
 @needs_numba
 def test_differentiating_twice_is_one_clear_error():
+    """A sum's gradient is a constant: of it, PyTorch's own guard takes notice of nothing."""
     layer, x = make(), torch.randn(1, 24, 4, 4, requires_grad=True)
-    (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        slope.sum().backward()
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(layer(x).sum(), x, create_graph=True)
 
 
 def test_it_is_a_drop_in():
@@ -272,13 +301,13 @@ def test_other_convolutions_stay_pytorchs(change):
 def test_evaluation_is_pytorchs():
     layer, x = make(), torch.randn(2, 24, 8, 8)
     assert not is_fast(layer.eval()(x))
-    with torch.no_grad():
-        assert layer.train()(x).grad_fn is None
 
 
 @pytest.mark.parametrize("x", [torch.randn(24, 8, 8), torch.randn(0, 24, 8, 8)])
 def test_odd_inputs_are_pytorchs(x):
-    assert make()(x).shape == x.shape
+    result = make()(x)
+    assert result.shape == x.shape
+    assert not is_fast(result)
 
 
 @pytest.mark.parametrize("x", [torch.randn(2, 23, 8, 8), torch.randn(2, 24, 0, 8),
@@ -364,7 +393,7 @@ def test_importing_it_does_not_import_numba():
         assert "numba" not in sys.modules
         sys.modules["numba"] = None  # as if it were not installed
         import torch
-        layer = module.DepthwiseConv2d(4, 4, 3, groups=4)
+        layer = module.DepthwiseConv2d(4, 4, 7, groups=4)
         layer(torch.randn(1, 4, 8, 8)).sum().backward()
         """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -89,9 +89,27 @@ def run(command: list[str], **keywords) -> "subprocess.Popen[str]":
     )
 
 
+TRAIN_SMALL = """
+import sys
+import torch
+from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
+from convnext_steps.training.data import synthetic
+from convnext_steps.training.trainer import seed_everything
+
+torch.set_num_threads(1)
+seed_everything(0)
+design = scaled(roadmap()["separate_downsampling"].design, width=1 / 8, depth=1 / 3, stem_stride=2)
+model = Network(design, 4, 1, drop_path_rate=0.1)
+config = TrainingConfig(max_epochs=30, batch_size=64, random_shift=1, ema_decay=0.9, mixup=0.8)
+data = synthetic(True, 256), synthetic(False, 64)
+Trainer(model, *data, config, sys.argv[1]).train(resume=True)
+"""
+
+
 def test_killed_at_ten_random_moments_and_resumed_ends_with_the_same_bits(tmp_path) -> None:
+    """A small network: its epochs are short, and so kills come while all kinds of files are new."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    alone = [sys.executable, *TRAIN, "--output"]
+    alone = [sys.executable, "-c", TRAIN_SMALL]
     start = time.monotonic()
     process = run([*alone, str(whole)])
     output, _ = process.communicate(timeout=300)
@@ -102,7 +120,8 @@ def test_killed_at_ten_random_moments_and_resumed_ends_with_the_same_bits(tmp_pa
     while kills < 10:
         process = run([*alone, str(killed)])
         try:
-            process.communicate(timeout=generator.uniform(0.2, 0.75) * duration)
+            moment = generator.uniform(0.45, 0.75) * duration  # before, it imports
+            process.communicate(timeout=moment)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()

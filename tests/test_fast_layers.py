@@ -1,6 +1,7 @@
 """The fast layers against float64 and PyTorch's own, and wherever they must step aside."""
 
 import copy
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -10,19 +11,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convnext_steps.models.convnext import Block, ConvNeXt
 from convnext_steps.models.design import scaled
-from convnext_steps.models.fast import layers as fast_layers
+from convnext_steps.models.fast import layers as fast
 from convnext_steps.models.fast.layers import (
     FastBlock,
     FastGELU,
     FastLinear,
     PointwiseConv2d,
+    fast_layers,
     use_fast_layers,
 )
-from convnext_steps.models.fast.run import kernels
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import roadmap
 
-needs_numba = pytest.mark.skipif(kernels() is None, reason="numba is not installed")
+needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
@@ -63,7 +64,7 @@ def test_gelu_agrees_with_float64(kind, shape):
     if len(shape) == 4:
         x = x.to(memory_format=torch.channels_last)
     expected = values_and_gradients(F.gelu, [x.double()], slope.double())
-    assert "Gelu" in name_of(FastGELU()(x.requires_grad_()))
+    assert name_of(FastGELU()(x.requires_grad_())) == "_GeluBackward"
     for value, right in zip(values_and_gradients(FastGELU(), [x], slope), expected, strict=True):
         assert value.dtype == kind
         assert error(value, right) < LIMITS[kind]
@@ -130,6 +131,67 @@ def test_scaled_sums_agree_with_float64(kinds, drop_path):
         assert error(value, right) < (1e-5 if value.dtype == torch.float32 else 1e-2)
     assert error(found[2], expected[2]) < LIMITS[kinds[1]]
     assert error(block.gamma.grad, reference.gamma.grad) < 1e-5
+
+
+@needs_numba
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_the_default_type_is_not_the_kernels(default):
+    block, x, branch = make_block(), torch.randn(6, 24, 9, 7), torch.randn(6, 9, 7, 24)
+    (fast_block,) = use_fast_layers(nn.Sequential(copy.deepcopy(block)))
+    slope = torch.randn(6, 24, 9, 7)
+    expected = values_and_gradients(block.add, [x, branch], slope)
+    torch.set_default_dtype(default)
+    try:
+        found = values_and_gradients(fast_block.add, [x, branch], slope)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected)
+
+
+@needs_numba
+def test_scales_that_are_broadcast_are_pytorchs():
+    """The kernels go by addresses: shapes that they do not know are not theirs."""
+    block, x, branch = make_block(), torch.randn(2, 24, 3, 3), torch.randn(2, 3, 3, 24)
+    block.gamma = nn.Parameter(torch.full((1,), 0.3))
+    expected = block.add(x, branch)
+    (fast_block,) = use_fast_layers(nn.Sequential(block))
+    assert torch.equal(fast_block.add(x, branch), expected)
+    block.gamma = nn.Parameter(torch.full((24,), 0.3))
+    assert "Residual" in name_of(fast_block.add(x, branch))
+    assert fast_block.add(x[:1], branch).shape == x.shape
+    with pytest.raises(RuntimeError):
+        fast_block.add(torch.randn(3, 24, 3, 3), branch)
+
+
+@needs_numba
+def test_an_activation_may_follow_a_block_in_place():
+    model, x = nn.Sequential(make_block(), nn.ReLU(inplace=True)), torch.randn(2, 24, 8, 8)
+    slope = torch.randn(2, 24, 8, 8)
+    expected = values_and_gradients(copy.deepcopy(model), [x], slope)
+    for value, right in zip(
+        values_and_gradients(use_fast_layers(model), [x], slope), expected, strict=True
+    ):
+        torch.testing.assert_close(value, right)
+
+
+@needs_numba
+def test_differentiating_twice_is_one_clear_error():
+    block, x = use_fast_layers(nn.Sequential(make_block())), torch.randn(2, 24, 8, 8)
+    for layer in (FastGELU(), FastLinear(8, 8), block):
+        with pytest.raises(RuntimeError, match="no second derivatives"):
+            torch.autograd.grad(layer(x.requires_grad_()).sum(), x, create_graph=True)
+
+
+def test_a_model_gets_its_own_layers_back():
+    kinds = [nn.Conv2d, nn.Linear, nn.GELU]
+    model = nn.Sequential(nn.Conv2d(8, 8, 7, groups=8), nn.Linear(8, 8), nn.GELU())
+    with fast_layers(model):
+        assert not {type(layer) for layer in model} & {*kinds}
+        with pytest.raises(KeyError), fast_layers(model):
+            raise KeyError
+        assert not {type(layer) for layer in model} & {*kinds}
+    assert [type(layer) for layer in model] == kinds
+    torch.jit.script(model)
 
 
 def test_the_state_dict_stays():
@@ -199,9 +261,9 @@ def test_compilation_and_tracing_are_pytorchs():
 
 
 def test_without_numba_they_are_pytorchs(monkeypatch):
-    monkeypatch.setattr(fast_layers, "kernels", lambda: None)
+    monkeypatch.setattr(fast, "kernels", lambda: None)
     x = torch.randn(2, 24, 4, 4, requires_grad=True)
-    assert "Gelu" not in name_of(FastGELU()(x)).replace("GeluBackward0", "")
+    assert name_of(FastGELU()(x)) == "GeluBackward0"
     (block,) = use_fast_layers(nn.Sequential(make_block()))
     assert "Residual" not in name_of(block.add(x, torch.randn(2, 4, 4, 24)))
 
@@ -247,6 +309,9 @@ def test_linear_layers_agree_with_float64(shape, out, bias):
 
 def test_linear_layers_step_aside():
     layer, x = FastLinear(24, 96), torch.randn(5, 24)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert "_Linear" not in name_of(layer(x))
+    assert "_Linear" not in name_of(layer(x.to_sparse()))
     with torch.autocast("cpu", torch.float16):
         assert "_Linear" not in name_of(layer(x))
     assert "_Linear" not in name_of(layer.double()(x.double()))

@@ -110,6 +110,18 @@ def test_the_runs_an_hour_are_measured_with_as_many_workers_as_asked_for(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_failed_runs_make_no_rate(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (bad,) = plan("smoke", steps=["separate_downsampling"], seeds=[0])
+    monkeypatch.setattr(
+        timing, "open_backend", lambda name, address: Pretended({bad: [FAILED] * 2})
+    )
+    assert cli.main(["bench", "--study", "--profile", "smoke", "--workers", "1"]) == 1
+    written = capsys.readouterr()
+    assert "1 of 1 runs failed; separate_downsampling seed 0: why" in written.err
+    assert "runs an hour" not in written.out
+
+
 def test_the_bookkeeping_is_timed_in_parts(capsys) -> None:
     assert cli.main(["bench", "--bookkeeping", "40"]) == 0
     lines = capsys.readouterr().out.splitlines()

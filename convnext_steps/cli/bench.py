@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from convnext_steps.cli.options import add_backend, backend, find_model, positive
-from convnext_steps.measure.speed import Speed, Work, measure_speeds, ratio
+from convnext_steps.measure.speed import Precision, Speed, Work, measure_speeds, ratio
 from convnext_steps.models.design import scaled
 from convnext_steps.models.fast.layers import use_fast_layers
 from convnext_steps.models.network import Network
@@ -40,16 +40,14 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a step, or convnext_tiny, ...")
     parser.add_argument("--against", choices=("pytorch", "torchvision", "timm"), help="the peer")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="default fp32")
     parser.add_argument("--inference", action="store_true", help="time that, not a training step")
     parser.add_argument("--resolution", type=positive, help="default 224, or the profile's 32")
     parser.add_argument("--batch-size", type=positive, help="default 8, or the profile's")
     parser.add_argument("--profile", help="scale a step as this study does")
     parser.add_argument("--regime", default="tiny", help="tiny (the default) or base")
     parser.add_argument("--threads", type=positive, help="default: PyTorch's choice")
-    parser.add_argument(
-        "--rounds", type=positive, default=10, help="timed steps of each, default 10"
-    )
+    parser.add_argument("--rounds", type=positive, help="timed steps of each, default 10")
     parser.add_argument("--study", action="store_true", help="time one run of a study instead")
     parser.add_argument(
         "--workers", nargs="+", type=positive, metavar="N", help="time many runs, with N at once"
@@ -65,8 +63,14 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=bench_command)
 
 
+ROUNDS = 10
+# Options that only some of the kinds of measurement read.
+OF_A_MODEL = ("against", "precision", "inference", "resolution", "batch_size", "threads", "rounds")
+
+
 def bench_command(options: argparse.Namespace) -> None:
     """Measure as asked, print, and write the figures where an output is given."""
+    refuse_idle_options(options)
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.study:
@@ -78,8 +82,27 @@ def bench_command(options: argparse.Namespace) -> None:
     else:
         figures = model_times(options)
     if options.output:
-        content = {"figures": figures, "environment": environment()}
+        content = {"figures": figures, "environment": environment("timm")}
         write_bytes(options.output, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def refuse_idle_options(options: argparse.Namespace) -> None:
+    """Say which of the options this kind of measurement would not read.
+
+    Raises:
+        ValueError: there are some.
+    """
+    kind, idle = "the timing of a model", ["workers", "address"]
+    if options.bookkeeping:
+        kind, idle = "--bookkeeping", ["model", "study", "workers", "profile", *OF_A_MODEL]
+    elif options.study and options.workers:
+        kind, idle = "--study --workers", ["model", *OF_A_MODEL]
+    elif options.study:
+        kind, idle = "--study", [*OF_A_MODEL]
+    given = [name for name in idle if getattr(options, name)]
+    if given:
+        names = ["MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in given]
+        raise ValueError(f"{kind} does not use {', '.join(names)}; leave it out")
 
 
 def model_times(options: argparse.Namespace) -> dict[str, Any]:
@@ -88,7 +111,7 @@ def model_times(options: argparse.Namespace) -> dict[str, Any]:
     models = {"ours": use_fast_layers(build(options, work))}
     if options.against:
         models[options.against] = peer(options, work)
-    speeds = measure_speeds(models, work, options.rounds)
+    speeds = measure_speeds(models, work, options.rounds or ROUNDS)
     kind = "training" if work.training else "inference"
     print(
         f"{options.model}, {kind}, {work.precision}, batch {work.batch_size}, "
@@ -118,13 +141,14 @@ def work_of(options: argparse.Namespace) -> Work:
     """What is timed: at the paper's size, or as a study's profile does it."""
     sizes = {"resolution": 224, "batch_size": 8}
     if options.profile:
-        (run,) = plan(options.profile, options.regime, ["resnet"])
+        run = plan(options.profile, options.regime)[-1]  # all have the same sizes
         train, _ = run.load_data()
         sizes = {"resolution": train[0][0].shape[-1], "batch_size": run.config.batch_size}
         sizes |= {"in_channels": train.channels, "num_classes": train.num_classes}
     given = {name: getattr(options, name) for name in ("resolution", "batch_size")}
     sizes |= {name: value for name, value in given.items() if value}
-    return Work(training=not options.inference, precision=options.precision, **sizes)
+    precision: Precision = options.precision or "fp32"
+    return Work(training=not options.inference, precision=precision, **sizes)
 
 
 def build(options: argparse.Namespace, work: Work) -> nn.Module:
@@ -143,6 +167,8 @@ def build(options: argparse.Namespace, work: Work) -> nn.Module:
 def peer(options: argparse.Namespace, work: Work) -> nn.Module:
     """The same network as another library builds it; of PyTorch, our own with its plain layers.
 
+    None drops paths: torchvision's would by default, timm's and ours would not.
+
     Raises:
         ValueError: that library has no such model, or is not installed.
     """
@@ -156,7 +182,9 @@ def peer(options: argparse.Namespace, work: Work) -> nn.Module:
     if options.against == "torchvision":
         import torchvision
 
-        return torchvision.models.get_model(options.model, num_classes=work.num_classes)
+        return torchvision.models.get_model(
+            options.model, num_classes=work.num_classes, stochastic_depth_prob=0.0
+        )
     try:
         import timm
     except ImportError:

@@ -14,11 +14,11 @@ PACKAGES = (
 )
 
 
-def environment() -> dict[str, Any]:
-    """The versions, the machine and the commit that a result was made with."""
+def environment(*packages: str) -> dict[str, Any]:
+    """The versions, also of these packages, the machine and the commit of what is made now."""
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in (*PACKAGES, *packages)},
         "machine": platform.machine(),
         "processor": _processor(),
         "system": platform.system(),

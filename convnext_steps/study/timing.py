@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_steps.study.backends import Backend
+from convnext_steps.study.errors import StudyError
 from convnext_steps.study.evidence import environment
 from convnext_steps.study.local import parameters
 from convnext_steps.study.notebook import find_notebook, start_notebook
@@ -62,6 +63,9 @@ def runs_per_hour(
 
     Each number has the same runs to do: of the profile's last step, four seeds for each of the most
     workers. One run for each goes before, untimed: by then every worker has imported what it needs.
+
+    Raises:
+        StudyError: a run failed.
     """
     step, most = plan(profile, regime)[-1].step, max(workers)
     runs = plan(profile, regime, [step], range(4 * most))
@@ -72,9 +76,14 @@ def runs_per_hour(
 
 def _seconds(runs: Sequence[Run], backend: Backend, workers: int) -> float:
     with tempfile.TemporaryDirectory(dir=".") as folder:  # where other nodes may see it
+        runner = Runner(runs, Path(folder).resolve(), backend, workers)
         start = time.perf_counter()
-        Runner(runs, Path(folder).resolve(), backend, workers).execute()
-        return time.perf_counter() - start
+        runner.execute()
+        seconds = time.perf_counter() - start
+    if runner.errors:
+        run, error = next(iter(runner.errors.items()))
+        raise StudyError(f"{len(runner.errors)} of {len(runs)} runs failed; {run.name}: {error}")
+    return seconds
 
 
 def bookkeeping_times(count: int) -> dict[str, float]:

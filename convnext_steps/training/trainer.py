@@ -5,6 +5,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from convnext_steps.models.fast.layers import use_fast_layers
+from convnext_steps.models.fast.layers import fast_layers
 from convnext_steps.training.batches import TrainingBatches, loader, mixed_seed
 from convnext_steps.training.checkpoint import identity
 from convnext_steps.training.checks import check_fit
@@ -77,8 +78,6 @@ class Trainer:
         self.processes = join()
         self.device = self.processes.device
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
-        if self.device.type == "cpu":
-            use_fast_layers(self.model)  # the same parameters and the same mathematics
         self.compiled: nn.Module = torch.compile(self.model) if configs.compile else self.model  # type: ignore[assignment]
         self.network = self.processes.wrap(self.compiled)
         self.train_dataset, self.test_dataset = train_dataset, test_dataset
@@ -109,7 +108,8 @@ class Trainer:
         self.output.begin(self.history, anew=self.epoch == 0)
         epochs = math.ceil(self.total_steps / self.batches.steps)
         evaluation = self.evaluate() if self.epoch == epochs else None
-        with self._bar() as bar:
+        on_processor = self.device.type == "cpu"
+        with fast_layers(self.model) if on_processor else nullcontext(), self._bar() as bar:
             while self.epoch < epochs:
                 self.epoch += 1
                 self._train_epoch(bar)

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from convnext_steps.models.fast.depthwise_plans import (
     Job,
     plan_input_gradient,
     plan_weight_gradient,
 )
-from convnext_steps.models.fast.run import attribute, kernels, run
+from convnext_steps.models.fast.run import SINGLE, attribute, differentiable_once, kernels, run
 
 KERNEL_SIZES = (3, 5, 7, 9, 11)
 
@@ -25,8 +24,9 @@ KERNEL_SIZES = (3, 5, 7, 9, 11)
 class DepthwiseConv2d(nn.Conv2d):
     """`nn.Conv2d` with groups = in_channels = out_channels, whose gradients are fast.
 
-    In training on a processor, in float32 or bfloat16, the result is channels-last. Everywhere
-    else (evaluation, GPU, other types, tracing, export, compilation, counting) it is `nn.Conv2d`.
+    In training on a processor, in float32 or bfloat16, where PyTorch's are slow; then the result is
+    channels-last. Everywhere else (evaluation, GPU, other types, tracing, export, compilation,
+    counting) it is `nn.Conv2d`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def _is_served(layer: nn.Conv2d, x: Tensor) -> bool:
 
 
 def _is_slow_in_float32(layer: nn.Conv2d, x: Tensor) -> bool:
-    """Return whether PyTorch's own gradients are slow: all but of 3x3 on maps of that size on."""
+    """Return whether PyTorch's gradients are: always, but for 3x3 on maps of at least 3x3."""
     return layer.kernel_size[0] > 3 or min(x.shape[2:]) < 3
 
 
@@ -88,6 +88,7 @@ def is_plain_training(x: Tensor, weight: Tensor) -> bool:
         not _is_watched()
         and torch.is_grad_enabled()
         and x.device.type == weight.device.type == "cpu"
+        and x.layout == weight.layout == torch.strided
         and type(x) in (Tensor, nn.Parameter)  # nothing that only stands for a tensor
         and type(weight) in (Tensor, nn.Parameter)
         and x.numel() > 0
@@ -126,9 +127,10 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(x, weight.to(kind), bias, stride, padding, groups=len(weight))
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        x = x.contiguous(memory_format=torch.channels_last)  # a hook may have kept it otherwise
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         job = Job.of(x, gradient, weight.shape[2], ctx.stride, ctx.padding, ctx.wide)
         to_x = to_weight = to_bias = None
@@ -143,7 +145,7 @@ class _Depthwise(torch.autograd.Function):
 
 def input_gradient(gradient: Tensor, weight: Tensor, job: Job) -> Tensor:
     """Return the gradient of the input, channels-last, from the result's, which must be so too."""
-    taps = torch.zeros(job.kernel**2, job.blocks * attribute("LANES"))
+    taps = torch.zeros(job.kernel**2, job.blocks * attribute("LANES"), **SINGLE)
     taps[:, : job.channels] = weight.detach().reshape(job.channels, -1).t()
     kind = torch.float32 if job.wide else gradient.dtype
     target = gradient.new_empty(job.images, job.rows, job.columns, job.channels, dtype=kind)
@@ -165,7 +167,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, job: Job) -> tuple[Tensor, Tens
     call = plan_weight_gradient(job).copy()
     chunks = int(call["tasks"][0]) // job.blocks
     lanes = attribute("LANES")
-    total = torch.empty(chunks, job.blocks, job.kernel**2 + 1, lanes)
+    total = torch.empty(chunks, job.blocks, job.kernel**2 + 1, lanes, **SINGLE)
     call["source"] = x.data_ptr()
     call["gradient"] = gradient.data_ptr()
     call["total"] = total.data_ptr()

@@ -10,7 +10,9 @@ Addresses are plain integers and steps are in bytes: one compilation serves all 
 (mypy can't follow numba's types, nor LLVM's). Tasks are drawn from a shared counter, so any number
 of threads may run a kernel on one call; each result is one task's, so the bits don't depend on it.
 
-All this is one file, since numba compiles a kernel anew when its own file changes, and only then.
+All this is one file, since numba compiles a kernel anew when its own file changes, and only then:
+who changes `draw` or `compile_kernel` must touch elementwise_kernels.py too, which has them from
+here.
 """
 
 import numpy as np

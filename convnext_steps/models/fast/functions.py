@@ -5,9 +5,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from convnext_steps.models.fast.run import run_with
+from convnext_steps.models.fast.run import SINGLE, differentiable_once, run_with
 
 WIDE = 128  # from so many channels on, oneDNN's float32 weight gradient is faster than MKL's
 LONG = 4096  # rows from which on turning a bfloat16 weight gradient round costs less than it saves
@@ -36,7 +35,7 @@ def residual(x: Tensor, branch: Tensor, gamma: Tensor, factors: Tensor) -> Tenso
     float32 and channels-last.
     """
     result: Tensor = _Residual.apply(x, branch, gamma, factors)
-    return result
+    return result.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W), out here as in `linear`
 
 
 class _Linear(torch.autograd.Function):
@@ -58,7 +57,7 @@ class _Linear(torch.autograd.Function):
         return _product(x, weight, None if bias is None else bias.to(kind))
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         rows = gradient.contiguous()
@@ -104,7 +103,7 @@ class _Gelu(torch.autograd.Function):
         return F.gelu(x)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         if gradient.stride() != x.stride():  # the kernel takes both in the order of memory
@@ -125,13 +124,13 @@ class _Gelu(torch.autograd.Function):
 
 
 class _Residual(torch.autograd.Function):
-    """Both directions in one pass over memory each."""
+    """Both directions in one pass over memory each; the result's channels are the last axis."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, branch: Tensor, gamma: Tensor, factors: Tensor) -> Tensor:
         x, branch = x.permute(0, 2, 3, 1).contiguous(), branch.contiguous()
         ctx.save_for_backward(branch, gamma, factors)
-        target = torch.empty(x.shape)
+        target = torch.empty(x.shape, **SINGLE)
         run_with(
             "residual",
             "RESIDUAL",
@@ -140,16 +139,16 @@ class _Residual(torch.autograd.Function):
             half_x=x.dtype == torch.bfloat16,
             **_scaling(branch, gamma, factors),
         )
-        return target.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+        return target
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         branch, gamma, factors = ctx.saved_tensors
-        rows = gradient.permute(0, 2, 3, 1).contiguous()
+        branch, rows = branch.contiguous(), gradient.contiguous()
         to_branch = torch.empty_like(branch)
         call = _scaling(branch, gamma, factors)
-        total = torch.empty(call["tasks"], len(gamma))
+        total = torch.empty(call["tasks"], len(gamma), **SINGLE)
         run_with(
             "residual_gradient",
             "RESIDUAL_GRADIENT",
@@ -158,7 +157,7 @@ class _Residual(torch.autograd.Function):
             total=total.data_ptr(),
             **call,
         )
-        return gradient, to_branch, total.sum(0), None
+        return gradient.permute(0, 3, 1, 2), to_branch, total.sum(0), None
 
 
 def _scaling(branch: Tensor, gamma: Tensor, factors: Tensor) -> dict[str, int]:

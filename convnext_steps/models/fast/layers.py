@@ -4,13 +4,16 @@ Everywhere else (evaluation, GPU, other types, tracing, export, compilation, cou
 layers that they stand for.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
 from convnext_steps.models.convnext import Block
 from convnext_steps.models.fast.depthwise import is_plain_training, use_fast_depthwise
 from convnext_steps.models.fast.functions import gelu, linear, residual
-from convnext_steps.models.fast.run import kernels
+from convnext_steps.models.fast.run import SINGLE, kernels
 
 TYPES = (torch.float32, torch.bfloat16)
 LARGE = 2**15  # weights of a 1x1 convolution from which on it is faster as a linear layer
@@ -25,6 +28,18 @@ def use_fast_layers(model: nn.Module) -> nn.Module:
         if type(layer) in FAST and _is_known(layer):
             layer.__class__ = FAST[type(layer)]
     return model
+
+
+@contextmanager
+def fast_layers(model: nn.Module) -> Iterator[None]:
+    """Let a model's layers be the fast ones for a while; then they are its own again."""
+    kinds = {layer: type(layer) for layer in model.modules()}
+    use_fast_layers(model)
+    try:
+        yield
+    finally:
+        for layer, kind in kinds.items():
+            layer.__class__ = kind
 
 
 class FastLinear(nn.Linear):
@@ -69,13 +84,9 @@ class FastBlock(Block):
         gamma = self.gamma
         if torch.compiler.is_compiling() or not self.training or gamma is None:
             return super().add(x, branch)
-        plain = is_plain_training(x, gamma) and is_plain_training(branch, gamma)
-        known = x.dtype in TYPES and gamma.dtype == torch.float32 and (
-            branch.dtype == torch.bfloat16 or x.dtype == branch.dtype == torch.float32
-        )  # fmt: skip
-        if not plain or not known or kernels() is None:
+        if not _is_scaled_sum(x, branch, gamma) or kernels() is None:
             return super().add(x, branch)
-        factors = self.drop_path(torch.ones(len(x), 1, 1, 1))  # what it would multiply with
+        factors = self.drop_path(torch.ones(len(x), 1, 1, 1, **SINGLE))  # what it multiplies with
         return residual(x, branch, gamma, factors)
 
 
@@ -110,10 +121,26 @@ def _product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
         {kind, x.dtype, weight.dtype} <= {*TYPES}
         and is_plain_training(x, weight)
         and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and (kind == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
     return kind if served else None
+
+
+def _is_scaled_sum(x: Tensor, branch: Tensor, gamma: Tensor) -> bool:
+    """Return whether the compiled kernels take a shortcut, a branch and a LayerScale."""
+    return (
+        is_plain_training(x, gamma)
+        and is_plain_training(branch, gamma)
+        and x.dtype in TYPES
+        and gamma.dtype == torch.float32
+        and (branch.dtype == torch.bfloat16 or x.dtype == branch.dtype == torch.float32)
+        and x.ndim == branch.ndim == 4
+        and x.permute(0, 2, 3, 1).shape == branch.shape
+        and gamma.shape == branch.shape[-1:]
+        and gamma.is_contiguous()
+    )
 
 
 def _has_kernel(x: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Finding the kernels that numba compiles, and running them on PyTorch's own threads."""
 
 import ctypes
+import functools
 import importlib.util
 import os
 import warnings
@@ -12,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 LINE = 64  # bytes of a line of the processor's cache
 
 Record = np.ndarray[Any, np.dtype[Any]]  # what a kernel is told, one row of named integers
+SINGLE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # of what a kernel writes to
 
 
 @cache
@@ -49,7 +52,7 @@ def run(name: str, call: Record) -> None:
     counter = np.zeros(2, np.int64)  # the next task, the next thread
     call["counter"] = counter.ctypes.data
     if size:
-        scratch = torch.empty(threads * size + LINE, dtype=torch.uint8)
+        scratch = torch.empty(threads * size + LINE, dtype=torch.uint8, device="cpu")
         call["scratch"] = -(-scratch.data_ptr() // LINE) * LINE
     here = call.ctypes.data
     if threads == 1:
@@ -67,6 +70,21 @@ def run_with(name: str, kind: str, **values: int) -> None:
     fields = attribute(kind)
     numbers = tuple(values.get(field, 0) for field in fields.names)
     run(name, np.array([numbers], fields))
+
+
+def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse to build a graph of a backward pass: PyTorch's own guard lets constants through."""
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, gradient: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "the layers that train fast on processors have no second derivatives; for "
+                "create_graph=True use the model as it was built, or its eval mode"
+            )
+        return backward(ctx, gradient)
+
+    return checked
 
 
 @cache
