@@ -1,6 +1,7 @@
 """convnext-steps explorer, slides and site: what is read in a browser."""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from convnext_steps.cli.options import add_results
@@ -78,6 +79,8 @@ def site_command(options: argparse.Namespace) -> None:
     """Make the site and say where it begins."""
     from convnext_steps.course.site import write_site
 
+    if find_spec("sphinx") is None:  # before the notebooks are executed, which takes minutes
+        raise ValueError("the site needs: pip install 'convnext-steps[site]'")
     notebooks = executed(options)
     page = explorer_page(options.results or Path("results"), options.profile or "quick")
     write_site(notebooks, page, options.build / "site-source", options.build / "site")

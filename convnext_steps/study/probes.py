@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -15,8 +16,8 @@ from convnext_steps.models.roadmap import FINISHED, roadmap
 from convnext_steps.study.plan import plan
 from convnext_steps.study.report import of_the_plan
 from convnext_steps.study.results import load_results
-from convnext_steps.study.significance import ALPHA, holm
-from convnext_steps.study.statistics import accuracies, paper_gain
+from convnext_steps.study.significance import ALPHA, holm, paired_t_p
+from convnext_steps.study.statistics import accuracies, paper_gain, spread
 
 
 def load_study(
@@ -80,23 +81,21 @@ def budget_gains(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def trends(budget: pd.DataFrame) -> pd.DataFrame:
-    """How a gain changes with every fourfold of the images seen: a line through all seeds.
+    """How a gain changes with every fourfold of the images seen: a line through each seed's gains.
 
-    One row a depth and step: slope, half of its 95 % t-interval, and whether the gain grows or
-    shrinks by the slope's t-test, with Holm's correction over all rows; the paper's gain beside it.
+    One row a depth and step: n seeds, the mean of their slopes, half of its 95 % t-interval, and
+    whether the gain grows or shrinks by the paired t-test, with Holm's correction over all rows;
+    the paper's gain beside it.
 
     Args:
         budget: a table of `budget_gains`.
     """
     rows = []
     for (depth, step), part in budget.groupby(["depth", "step"], sort=False):
-        row = {"depth": depth, "step": step, "n": len(part)}
-        if part["images"].nunique() > 1 and len(part) > 2:
-            fourfolds = [math.log(images, 4) for images in part["images"]]
-            line = stats.linregress(fourfolds, part["gain"].astype(float))
-            margin = stats.t.ppf(1 - ALPHA / 2, len(part) - 2) * line.stderr
-            row |= {"slope": line.slope, "margin": margin, "p": line.pvalue}
-        rows.append(row)
+        lines = [line for _, line in part.groupby("seed") if line["images"].nunique() > 1]
+        slopes = np.array([_slope(line) for line in lines])
+        row = {"depth": depth, "step": step, "n": slopes.size, **spread(slopes, "slope")}
+        rows.append({**row, "p": paired_t_p(slopes)})
     columns = ["depth", "step", "n", "slope", "margin", "p"]
     table = pd.DataFrame(rows, columns=columns).astype({"slope": float, "p": float})
     table["p_holm"] = holm(table["p"])
@@ -105,9 +104,14 @@ def trends(budget: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def _slope(line: pd.DataFrame) -> float:
+    fourfolds = [math.log(images, 4) for images in line["images"]]
+    return float(stats.linregress(fourfolds, line["gain"].astype(float)).slope)
+
+
 def _word(slope: float, p: float) -> str:
     if math.isnan(p):
-        return "too few results"
+        return "too few seeds"
     if p > ALPHA:
         return "within noise"
     return "grows" if slope > 0 else "shrinks"

@@ -36,7 +36,8 @@ def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
     table = of_the_plan(load_results(folder), profile, regime)
     if table.empty:
         raise ValueError(
-            f"no results in {folder}; make them with `convnext-steps study --profile {profile}`"
+            f"no results in {folder}; make them with `convnext-steps study "
+            f"--profile {profile} --regime {regime} --results {results}`"
         )
     summary = summarize(table, regime)
     markdown = to_markdown(summary)
@@ -127,7 +128,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def to_markdown(summary: pd.DataFrame) -> str:
     """A table of `summarize` for people; a missing result is a dash."""
     lines = [
-        "| step | seeds | accuracy % | gain | M multiply-adds | paper top-1 % | paper G |",
+        "| step | seeds | accuracy % ± std | gain | M multiply-adds | paper top-1 % | paper G |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in summary.itertuples():
@@ -139,9 +140,11 @@ def to_markdown(summary: pd.DataFrame) -> str:
             _format(row.gain, "+.2f"),
             _format(row.macs / 1e6, ".2f"),
             _format(row.paper_top1, ".2f"),
-            _format(row.paper_macs / 1e9, ".2f"),
+            _format(row.paper_macs / 1e9, ".2f") + ("\\*" if row.paper_erratum else ""),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    if summary["paper_erratum"].any():
+        lines += ["", "\\* As counted; the paper's table prints another number."]
     return "\n".join(lines) + "\n"
 
 

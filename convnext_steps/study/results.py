@@ -135,7 +135,8 @@ def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
     """One row a step in the roadmap's order: ours over the seeds, and the paper's; gaps stay empty.
 
     Accuracies are per cent; `margin` is half of the mean's 95 % t-interval, `gain` the
-    difference to the parent, paired by seed.
+    difference to the parent, paired by seed. Where `paper_erratum`, the paper prints another number
+    of multiply-adds than its network counts.
 
     Raises:
         ValueError: the results are of several profiles, or have a run twice.
@@ -157,6 +158,7 @@ def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
                 "macs": macs.get(name, float("nan")),
                 "paper_top1": step.paper.top1_mean,
                 "paper_macs": step.paper.macs,
+                "paper_erratum": step.paper.erratum is not None,
             }
         )
     return pd.DataFrame(rows)

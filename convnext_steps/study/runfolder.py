@@ -1,5 +1,6 @@
 """The files of one run: what it leaves while it works, and how that becomes a result."""
 
+import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,17 +25,18 @@ PARTIAL_NOTEBOOK = "run_step.partial.ipynb"
 NOTEBOOK = "run_step.ipynb"
 FAILED_NOTEBOOK = "run_step.failed.ipynb"
 FAILURE = "failure.json"
-REJECTED = "result.rejected.json"
+REJECTED = "result.rejected-{}.json"
 PLAN = "plan.partial"  # the hash of the plan whose checkpoints are here
 
 
 def prepare(run: Run, folder: Path) -> None:
     """Clear what earlier attempts left, but for the checkpoints of the same plan.
 
-    A result that is not this plan's stays as `REJECTED`.
+    A result that is not this plan's stays, by a name of its own.
     """
     if (folder / RESULT).exists():
-        (folder / RESULT).replace(folder / REJECTED)
+        digest = hashlib.sha256((folder / RESULT).read_bytes()).hexdigest()
+        (folder / RESULT).replace(folder / REJECTED.format(digest[:8]))
     for name in (PARTIAL_RESULT, NOTEBOOK, PARTIAL_NOTEBOOK, TRAINED):
         (folder / name).unlink(missing_ok=True)
     plan = folder / PLAN

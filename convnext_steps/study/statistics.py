@@ -39,7 +39,7 @@ def describe(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
     rows = []
     for name, step in roadmap(regime).items():
         ours = columns[name].dropna().to_numpy()
-        row = {"step": name, "title": step.title, "n": ours.size, **_spread(ours, "mean")}
+        row = {"step": name, "title": step.title, "n": ours.size, **spread(ours, "mean")}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -107,7 +107,7 @@ def _compare_pair(step: Step, parent: Step, columns: pd.DataFrame) -> dict[str, 
         "title": step.title,
         "against": parent.title,
         "n": gains.size,
-        **_spread(gains, "difference"),
+        **spread(gains, "difference"),
         "p_t": paired_t_p(gains),
         "p_sign_flip": sign_flip_p(gains),
         "paper_difference": difference,
@@ -133,7 +133,7 @@ def paper_gain(step: Step, parent: Step) -> tuple[float, float]:
     return difference, float(stats.t.ppf(1 - ALPHA / 2, freedom) * math.sqrt(a + b))
 
 
-def _spread(values: Floats, name: str) -> dict[str, float]:
+def spread(values: Floats, name: str) -> dict[str, float]:
     """Mean (under this name), standard deviation, and the margin of the mean's t-interval."""
     n = values.size
     mean = float(values.mean()) if n else math.nan
@@ -183,7 +183,8 @@ def to_markdown(table: pd.DataFrame) -> str:
         "Differences in points, paired by n seeds, ± half of their 95 % t-interval (uncorrected); "
         "p of the sign-flip test and, beside it, of the paired t-test, both with Holm's "
         f"correction over {len(table)} comparisons. "
-        f"The paper's on ImageNet-1K, ± Welch's interval over {PAPER_SEEDS} seeds.",
+        f"The paper's on ImageNet-1K, ± Welch's interval over {PAPER_SEEDS} seeds, uncorrected; "
+        "its verdict says whether the difference lies beyond it.",
     ]
     return "\n".join(lines) + "\n"
 
