@@ -48,6 +48,7 @@ class Trainer:
 
     Started by torchrun, all processes train one model together. Everything random follows from
     the recipe's seed and the epoch, so a run that was stopped and resumed ends with the same bits.
+    On a processor the model has the fast layers of `models.fast` while it trains, then its own.
 
     Args:
         model: any network from images (N, C, H, W) to logits (N, classes).
