@@ -118,7 +118,7 @@ def test_failed_runs_make_no_rate(tmp_path, monkeypatch, capsys) -> None:
     )
     assert cli.main(["bench", "--study", "--profile", "smoke", "--workers", "1"]) == 1
     written = capsys.readouterr()
-    assert "1 of 1 runs failed; separate_downsampling seed 0: why" in written.err
+    assert "1 of 1 runs failed:\n  separate_downsampling seed 0: why" in written.err
     assert "runs an hour" not in written.out
 
 

@@ -39,6 +39,7 @@ class Runner:
     def __init__(self, runs: Sequence[Run], results: Path, backend: Backend, workers: int) -> None:
         self.results, self.backend, self.workers = results, backend, workers
         self.waiting = deque(runs)
+        self.total = len(runs)
         self.later: list[Run] = []
         self.active: dict[Run, Attempt] = {}
         self.failures = Counter[Run]()
@@ -46,9 +47,8 @@ class Runner:
 
     def execute(self) -> None:
         """Work until every run is done, here or by another runner, or has failed too often."""
-        total = len(self.waiting)
         looked = time.monotonic()
-        with _bar(total) as bar:
+        with _bar(self.total) as bar:
             try:
                 while self.waiting or self.later or self.active:
                     if time.monotonic() - looked > LATER_SECONDS:
@@ -58,10 +58,20 @@ class Runner:
                     self._start_some()
                     time.sleep(POLL_SECONDS)
                     self._collect()
-                    self._show(bar, total)
+                    self._show(bar)
             finally:
                 for attempt in self.active.values():
                     attempt.stop()
+
+    def check(self) -> None:
+        """Tell of the runs that have failed too often.
+
+        Raises:
+            StudyError: there are some.
+        """
+        if self.errors:
+            details = "\n".join(f"  {run.name}: {error}" for run, error in self.errors.items())
+            raise StudyError(f"{len(self.errors)} of {self.total} runs failed:\n{details}")
 
     def _start_some(self) -> None:
         while self.waiting and len(self.active) < self.workers:
@@ -92,8 +102,8 @@ class Runner:
             else:
                 self.errors[run] = outcome.error
 
-    def _show(self, bar: "tqdm[None]", total: int) -> None:
-        ended = total - len(self.waiting) - len(self.later) - len(self.active)
+    def _show(self, bar: "tqdm[None]") -> None:
+        ended = self.total - len(self.waiting) - len(self.later) - len(self.active)
         partly = sum(progress(run.folder(self.results)) for run in self.active)
         names = ", ".join(run.name for run in list(self.active)[:NAMED])
         if len(self.active) > NAMED:
@@ -147,9 +157,7 @@ def run_study(
         results.mkdir(parents=True, exist_ok=True)
         runner = Runner(missing, results, chosen, workers or chosen.workers)
         runner.execute()
-    if runner.errors:
-        details = "\n".join(f"  {run.name}: {error}" for run, error in runner.errors.items())
-        raise StudyError(f"{len(runner.errors)} of {len(missing)} runs failed:\n{details}")
+    runner.check()
     return len(missing)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from convnext_steps.study.backends import Backend
-from convnext_steps.study.errors import StudyError
 from convnext_steps.study.evidence import environment
 from convnext_steps.study.local import parameters
 from convnext_steps.study.notebook import find_notebook, start_notebook
@@ -80,9 +79,7 @@ def _seconds(runs: Sequence[Run], backend: Backend, workers: int) -> float:
         start = time.perf_counter()
         runner.execute()
         seconds = time.perf_counter() - start
-    if runner.errors:
-        run, error = next(iter(runner.errors.items()))
-        raise StudyError(f"{len(runner.errors)} of {len(runs)} runs failed; {run.name}: {error}")
+    runner.check()
     return seconds
 
 
