@@ -30,7 +30,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 test-slow: setup
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --durations=20
 
 lint: setup
 	$(BIN)/ruff check .
