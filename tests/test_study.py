@@ -271,7 +271,7 @@ def test_a_result_that_does_not_count_is_kept_beside_the_new_one(tmp_path) -> No
     edited = result_of(run) | {"accuracy": 99.0}
     write_json(folder / RESULT, edited)
     with pytest.raises(ResultError, match="changed after it was written"):
-        results.result_of(run, tmp_path)
+        results.result_of(run, folder)
     prepare(run, folder)
     assert not (folder / RESULT).exists()
     write_json(folder / RESULT, edited | {"accuracy": 98.0})

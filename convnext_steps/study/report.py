@@ -80,7 +80,8 @@ def of_the_plan(table: pd.DataFrame, profile: str, regime: str) -> pd.DataFrame:
         return table.iloc[:0]
     runs = plan(profile, regime, steps, sorted(set(table["seed"])))
     planned = {(run.step, run.seed): run.hash for run in runs}
-    belongs = [planned.get((row.step, row.seed)) == row.hash for row in table.itertuples()]
+    columns = zip(table["step"], table["seed"], table["hash"], strict=True)
+    belongs = [planned.get((step, seed)) == digest for step, seed, digest in columns]
     for row in table[[not it for it in belongs]].itertuples():
         warnings.warn(
             f"left out: {row.step} seed {row.seed} is of another design, recipe or data",
@@ -122,6 +123,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
             picture = io.BytesIO()
             figure.savefig(picture, format=suffix[1:], dpi=150, metadata=metadata)
+            figure.set_layout_engine("none")  # laid out once, for both
             write_bytes(path.with_suffix(suffix), picture.getvalue())
 
 

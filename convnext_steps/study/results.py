@@ -71,7 +71,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
         ResultError: the file is missing, truncated, of another schema, or was changed by hand.
     """
     try:
-        result = json.loads(Path(path).read_text(encoding="utf-8"))
+        result = json.loads(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         raise ResultError(f"{path} is not readable: {error}") from None
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
@@ -81,13 +81,13 @@ def read_result(path: str | Path) -> dict[str, Any]:
     return result
 
 
-def result_of(run: Run, results: str | Path) -> dict[str, Any]:
-    """Read a run's result.
+def result_of(run: Run, folder: Path) -> dict[str, Any]:
+    """Read a run's result from its folder.
 
     Raises:
         ResultError: it is missing, cannot be trusted, or is not the plan's.
     """
-    result = read_result(run.folder(results) / RESULT)
+    result = read_result(folder / RESULT)
     if result.get("hash") != run.hash:
         raise ResultError("the result there is of another design, recipe or data")
     return result
@@ -96,7 +96,7 @@ def result_of(run: Run, results: str | Path) -> dict[str, Any]:
 def done(run: Run, results: str | Path) -> bool:
     """Whether a run's result is there and is the plan's: same design, recipe and data."""
     try:
-        result_of(run, results)
+        result_of(run, run.folder(results))
     except ResultError:
         return False
     return True

@@ -114,7 +114,7 @@ def status(run: Run, results: Path) -> Status:
     folder = run.folder(results)
     if (folder / RESULT).exists():
         try:
-            return Status("done", f"{result_of(run, results)['accuracy']:.2f} %")
+            return Status("done", f"{result_of(run, folder)['accuracy']:.2f} %")
         except ResultError as error:
             return Status("missing", str(error))
     if not results.exists():

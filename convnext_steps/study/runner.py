@@ -140,7 +140,7 @@ def run_study(
     for run in {run.hash: run for run in runs}.values():
         folder = run.folder(results)
         try:
-            result_of(run, results)
+            result_of(run, folder)
         except ResultError as error:
             missing.append(run)
             if (folder / RESULT).exists():
