@@ -107,7 +107,7 @@ def numba() -> Finding:
     if importlib.util.find_spec("numba") is None:
         return Finding("warn", "missing, depthwise convolutions train slowly", remedy)
     try:
-        importlib.import_module("convnext_steps.models.fast.elementwise_kernels")
+        importlib.import_module("convnext_steps.models.fast.norm_kernels")  # which needs the others
     except Exception as error:  # as in models.fast.run: training goes on without
         return Finding("warn", f"its kernels do not compile: {first_line(error)}", remedy)
     return Finding("ok", f"{metadata.version('numba')}, its kernels compile")

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from convnext_steps.models.fast.depthwise_kernels import compile_kernel, draw, fields
 
 _CALL = "scratch counter tasks scratch_bytes "
-GELU = fields(_CALL + "x gradient target count chunk half")
+GELU = fields(_CALL + "x target slope table count chunk")
 RESIDUAL = fields(_CALL + "x branch gamma factors target rows channels chunks half_x half")
 RESIDUAL_GRADIENT = fields(
     _CALL + "gradient branch gamma factors to_branch total rows channels chunks half"
@@ -94,17 +94,9 @@ def _normal(x):
     return (tail if x < ZERO else ONE - tail), e
 
 
-@njit(**_FAST)
-def _slope(x):
-    x = -WIDEST if x < -WIDEST else x
-    x = WIDEST if x > WIDEST else x
-    share, e = _normal(x)
-    return share + x * DENSITY * e
-
-
 @compile_kernel(GELU, **_FAST)
-def gelu_gradient(calls):
-    """Multiply the result's gradient by the slope of GELU; a task is `chunk` numbers."""
+def gelu(calls):
+    """Write GELU and its slope, of bfloat16 from the table; a task is `chunk` numbers."""
     call = carray(calls, 1)[0]
     while True:
         task = draw(call.counter)
@@ -112,16 +104,22 @@ def gelu_gradient(calls):
             break
         first = task * call.chunk
         count = min(call.chunk, call.count - first)
-        if call.half:
-            x, g = halves(call.x + 2 * first), halves(call.gradient + 2 * first)
-            target = halves(call.target + 2 * first)
+        if call.table:
+            x, table = halves(call.x + 2 * first), halves(call.table)
+            target, slope = halves(call.target + 2 * first), halves(call.slope + 2 * first)
             for i in range(count):
-                target[i] = narrow(widen(g[i]) * _slope(widen(x[i])))
+                place = 2 * np.int64(x[i])
+                target[i] = table[place]
+                slope[i] = table[place + 1]
         else:
-            x32, g32 = floats(call.x + 4 * first), floats(call.gradient + 4 * first)
-            target32 = floats(call.target + 4 * first)
+            x32 = floats(call.x + 4 * first)
+            target32, slope32 = floats(call.target + 4 * first), floats(call.slope + 4 * first)
             for i in range(count):
-                target32[i] = g32[i] * _slope(x32[i])
+                z = -WIDEST if x32[i] < -WIDEST else x32[i]
+                z = WIDEST if z > WIDEST else z
+                share, e = _normal(z)
+                target32[i] = x32[i] * share
+                slope32[i] = share + z * DENSITY * e
 
 
 @njit(**_FAST)

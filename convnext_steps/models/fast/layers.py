@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from convnext_steps.models.convnext import Block
 from convnext_steps.models.fast.depthwise import is_plain_training, use_fast_depthwise
 from convnext_steps.models.fast.functions import gelu, linear, residual
-from convnext_steps.models.fast.run import SINGLE, kernels
+from convnext_steps.models.fast.norm import FastLayerNorm, FastLayerNorm2d
+from convnext_steps.models.fast.run import SINGLE, TYPES, kernels
+from convnext_steps.models.layers import LayerNorm2d
 
-TYPES = (torch.float32, torch.bfloat16)
 LARGE = 2**15  # weights of a 1x1 convolution from which on it is faster as a linear layer
 
 
@@ -94,6 +95,8 @@ FAST: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: FastLinear,
     nn.Conv2d: PointwiseConv2d,
     nn.GELU: FastGELU,
+    nn.LayerNorm: FastLayerNorm,
+    LayerNorm2d: FastLayerNorm2d,
     Block: FastBlock,
 }
 

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 LINE = 64  # bytes of a line of the processor's cache
+CHUNK = 16384  # numbers in a task
 
 Record = np.ndarray[Any, np.dtype[Any]]  # what a kernel is told, one row of named integers
+TYPES = (torch.float32, torch.bfloat16)  # that the kernels take
 SINGLE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # of what a kernel writes to
 
 
@@ -27,11 +29,15 @@ def kernels() -> tuple[ModuleType, ...] | None:
     if importlib.util.find_spec("numba") is None:
         return None
     try:
-        from convnext_steps.models.fast import depthwise_kernels, elementwise_kernels
+        from convnext_steps.models.fast import (
+            depthwise_kernels,
+            elementwise_kernels,
+            norm_kernels,
+        )
     except Exception as error:  # numba is an option: whatever ails it, training must go on
         warnings.warn(f"networks train slowly, numba fails: {error}", stacklevel=2)
         return None
-    return depthwise_kernels, elementwise_kernels
+    return depthwise_kernels, elementwise_kernels, norm_kernels
 
 
 @cache
