@@ -12,7 +12,6 @@ from torch import nn
 from convnext_steps.cli.options import add_backend, backend, find_model, positive
 from convnext_steps.measure.speed import Precision, Speed, Work, measure_speeds, ratio
 from convnext_steps.models.design import scaled
-from convnext_steps.models.fast.layers import use_fast_layers
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import Step
 from convnext_steps.study.evidence import environment
@@ -108,10 +107,11 @@ def refuse_idle_options(options: argparse.Namespace) -> None:
 def model_times(options: argparse.Namespace) -> dict[str, Any]:
     """Time a model and its peer in turn; print a line each, and the ratio."""
     work = work_of(options)
-    models = {"ours": use_fast_layers(build(options, work))}
+    models = {"ours": build(options, work)}
     if options.against:
         models[options.against] = peer(options, work)
-    speeds = measure_speeds(models, work, options.rounds or ROUNDS)
+    fast = {"ours"} if work.training else set()
+    speeds = measure_speeds(models, work, options.rounds or ROUNDS, fast=fast)
     kind = "training" if work.training else "inference"
     print(
         f"{options.model}, {kind}, {work.precision}, batch {work.batch_size}, "

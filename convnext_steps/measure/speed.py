@@ -3,7 +3,8 @@
 import ctypes
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_steps.measure.flops import count_flops
+from convnext_steps.models.fast.layers import fast_layers
 
 Precision = Literal["fp32", "bf16"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -63,25 +65,33 @@ def measure_speeds(
     rounds: int = 10,
     warmup: int = 3,
     memory: bool = True,
+    fast: Collection[str] = (),
 ) -> dict[str, Speed]:
     """Time networks in turn (A B A B ...), so that they share whatever else the machine does.
+
+    Before each timed step, the same network does one that is not: it finds the memory as in
+    training, not as the other network left it.
 
     Args:
         models: networks by name; training changes their weights.
         work: what is done.
         rounds: timed steps of each network.
-        warmup: steps of each network before.
+        warmup: rounds before.
         memory: whether to measure the peak memory too, over five more steps of each.
+        fast: names of the networks that run as the Trainer lets them, with `fast_layers`.
     """
     steps = {name: prepare_step(model, work) for name, model in models.items()}
-    for _ in range(warmup):
-        for step in steps.values():
-            step()
-    peaks = {name: _typical_memory(step) if memory else None for name, step in steps.items()}
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(rounds):
+    peaks: dict[str, int | None] = {}
+    for number in range(-warmup, rounds):
         for name, step in steps.items():
-            seconds[name].append(_seconds(step))
+            with fast_layers(models[name]) if name in fast else nullcontext():
+                if number == 0:
+                    peaks[name] = _typical_memory(step) if memory else None
+                step()
+                elapsed = _seconds(step)
+            if number >= 0:
+                seconds[name].append(elapsed)
     rate = _rate(work.precision, torch.get_num_threads())
     return {
         name: _speed(model, work, seconds[name], peaks[name], rate)

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.measure.roofline import LayerPoint
 from convnext_steps.measure.speed import Work, measure_speeds
-from convnext_steps.models.fast.layers import use_fast_layers
 from convnext_steps.study.plan import Run
 from convnext_steps.study.plots import SECTION_COLORS
 
@@ -30,8 +29,8 @@ def measure_costs(runs: Iterable[Run], rounds: int = 5) -> pd.DataFrame:
             in_channels=train.channels,
             num_classes=train.num_classes,
         )
-        models = {"fast": use_fast_layers(run.build(train)), "plain": run.build(train)}
-        speeds = measure_speeds(models, work, rounds, warmup=2, memory=False)
+        models = {"fast": run.build(train), "plain": run.build(train)}
+        speeds = measure_speeds(models, work, rounds, warmup=1, memory=False, fast={"fast"})
         count = count_flops(models["plain"], work.resolution, work.in_channels)
         rows.append(
             {

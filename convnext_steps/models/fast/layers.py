@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from convnext_steps.models.convnext import Block
 from convnext_steps.models.fast.depthwise import is_plain_training, use_fast_depthwise
 from convnext_steps.models.fast.functions import gelu, linear, residual
+from convnext_steps.models.fast.memory import kept_memory
 from convnext_steps.models.fast.norm import FastLayerNorm, FastLayerNorm2d
 from convnext_steps.models.fast.run import SINGLE, TYPES, kernels
 from convnext_steps.models.layers import LayerNorm2d
@@ -33,11 +34,15 @@ def use_fast_layers(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def fast_layers(model: nn.Module) -> Iterator[None]:
-    """Let a model's layers be the fast ones for a while; then they are its own again."""
+    """Let a model's layers be the fast ones for a while; then they are its own again.
+
+    Meanwhile memory is kept from step to step.
+    """
     kinds = {layer: type(layer) for layer in model.modules()}
     use_fast_layers(model)
     try:
-        yield
+        with kept_memory():
+            yield
     finally:
         for layer, kind in kinds.items():
             layer.__class__ = kind
