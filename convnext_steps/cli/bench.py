@@ -110,8 +110,7 @@ def model_times(options: argparse.Namespace) -> dict[str, Any]:
     models = {"ours": build(options, work)}
     if options.against:
         models[options.against] = peer(options, work)
-    fast = {"ours"} if work.training else set()
-    speeds = measure_speeds(models, work, options.rounds or ROUNDS, fast=fast)
+    speeds = measure_speeds(models, work, options.rounds or ROUNDS, fast={"ours"})
     kind = "training" if work.training else "inference"
     print(
         f"{options.model}, {kind}, {work.precision}, batch {work.batch_size}, "

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Dataset
 
+from convnext_steps.models.fast.memory import kept_memory
 from convnext_steps.training.batches import evaluation_batches, loader
 from convnext_steps.training.distributed import Processes
 from convnext_steps.training.preparation import Preparation
@@ -24,6 +25,7 @@ class Evaluation:
 
 
 @torch.inference_mode()
+@kept_memory()
 def evaluate(
     model: nn.Module, dataset: Dataset[Any], preparation: Preparation, processes: Processes
 ) -> Evaluation:

@@ -1,12 +1,14 @@
-"""Keeping memory from one training step to the next."""
+"""Keeping memory from one batch to the next."""
 
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Event
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # options of glibc's mallopt
 MEBIBYTE = 2**20
+_KEEPING = Event()  # set by the outermost of several
 
 
 @contextmanager
@@ -18,10 +20,11 @@ def kept_memory() -> Iterator[None]:
     which its own adaptation would end. With another C library nothing changes.
     """
     library = _glibc()
-    if library is None:
+    if library is None or _KEEPING.is_set():
         yield
         return
     option, trim = library
+    _KEEPING.set()
     option(TRIM_THRESHOLD, -1)  # never
     option(MMAP_MAX, 0)  # no tensor by itself, all from the one heap
     try:
@@ -31,6 +34,7 @@ def kept_memory() -> Iterator[None]:
         option(MMAP_THRESHOLD, 32 * MEBIBYTE)
         option(TRIM_THRESHOLD, 64 * MEBIBYTE)
         trim(0)
+        _KEEPING.clear()
 
 
 @cache
