@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 
 import pytest
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
+from fast_checks import error, needs_numba
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,8 +20,6 @@ from convnext_steps.models.fast import depthwise
 from convnext_steps.models.fast import run as fast_run
 from convnext_steps.models.fast.depthwise import DepthwiseConv2d, Job, use_fast_depthwise
 from convnext_steps.models.fast.layers import FastLinear, use_fast_layers
-
-needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +32,6 @@ def one_thread():
 
 def make(channels=24, kernel=7, stride=1, padding=3, bias=True) -> DepthwiseConv2d:
     return DepthwiseConv2d(channels, channels, kernel, stride, padding, groups=channels, bias=bias)
-
-
-def error(value: Tensor, expected: Tensor) -> float:
-    return float((value.double() - expected).norm() / expected.norm())
 
 
 def is_fast(result: Tensor) -> bool:

@@ -1,11 +1,11 @@
 """The fast layers against float64 and PyTorch's own, and wherever they must step aside."""
 
 import copy
-from importlib.util import find_spec
 
 import pytest
 import torch
 import torch.nn.functional as F
+from fast_checks import LIMITS, error, needs_numba, threads  # noqa: F401
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,21 +23,7 @@ from convnext_steps.models.fast.layers import (
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import roadmap
 
-needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
-LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
-
-
-@pytest.fixture(autouse=True, params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
-def error(value: Tensor, expected: Tensor) -> float:
-    return float((value.double() - expected).norm() / expected.norm())
 
 
 def values_and_gradients(function, inputs, slope: Tensor) -> list[Tensor]:

@@ -1,10 +1,10 @@
 """The fast LayerNorms against float64 and PyTorch's own, and where they step aside."""
 
 import copy
-from importlib.util import find_spec
 
 import pytest
 import torch
+from fast_checks import LIMITS, error, needs_numba, threads  # noqa: F401
 from torch import Tensor, nn
 
 from convnext_steps.models.fast import norm
@@ -12,17 +12,7 @@ from convnext_steps.models.fast.layers import use_fast_layers
 from convnext_steps.models.fast.norm import FastLayerNorm, FastLayerNorm2d
 from convnext_steps.models.layers import LayerNorm2d
 
-needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
-LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 KINDS = {nn.LayerNorm: FastLayerNorm, LayerNorm2d: FastLayerNorm2d}
-
-
-@pytest.fixture(autouse=True, params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
 
 
 def make(kind: type[nn.LayerNorm], channels: int) -> nn.LayerNorm:
@@ -38,10 +28,6 @@ def value_and_gradients(layer: nn.Module, x: Tensor, slope: Tensor) -> list[Tens
     result = layer(x)
     result.backward(slope.to(result.dtype))
     return [result.detach(), x.grad, layer.weight.grad, layer.bias.grad]
-
-
-def error(value: Tensor, expected: Tensor) -> float:
-    return float((value.double() - expected).norm() / expected.norm())
 
 
 @needs_numba

@@ -1,0 +1,24 @@
+"""What the tests of the fast layers share."""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import Tensor
+
+needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
+LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+
+
+@pytest.fixture(autouse=True, params=[1, 2])
+def threads(request):
+    """One thread, then two, for every test of a file that imports this."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def error(value: Tensor, expected: Tensor) -> float:
+    """The norm of the difference over the norm."""
+    return float((value.double() - expected).norm() / expected.norm())
