@@ -82,11 +82,9 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
 
 
 def idle(browser) -> bool:
-    """Whether a notebook is shown whose kernel waits."""
-    return browser.run(
-        "const shown = document.querySelector('.jp-Notebook-ExecutionIndicator');"
-        "return shown !== null && shown.dataset.status === 'idle'"
-    )
+    """Whether the kernel has started and waits; the status bar, unlike the toolbar, knows both."""
+    shown = browser.run("return document.getElementById('jp-main-statusbar')?.innerText ?? ''")
+    return "| Idle" in shown
 
 
 def choose_run_all(browser) -> bool:
