@@ -22,3 +22,19 @@ def threads(request):
 def error(value: Tensor, expected: Tensor) -> float:
     """The norm of the difference over the norm."""
     return float((value.double() - expected).norm() / expected.norm())
+
+
+def values_and_gradients(function, inputs, slope: Tensor) -> list[Tensor]:
+    """A function's value for some inputs, and their gradients."""
+    inputs = [x.detach().clone(memory_format=torch.preserve_format) for x in inputs]
+    result = function(*(x.requires_grad_() for x in inputs))
+    result.backward(slope.to(result.dtype))
+    return [result.detach(), *(x.grad for x in inputs)]
+
+
+def name_of(result: Tensor) -> str:
+    """What computed a tensor, whatever view of it this is."""
+    function = result.grad_fn
+    while type(function).__name__ in ("PermuteBackward0", "ViewBackward0"):
+        function = function.next_functions[0][0]
+    return type(function).__name__

@@ -8,7 +8,7 @@ from torch import nn
 
 from convnext_steps import cli
 from convnext_steps.measure.roofline import layers, measure_layers, memory_rate
-from convnext_steps.measure.speed import Speed, Work, _rate, measure_speeds, ratio
+from convnext_steps.measure.speed import UNTIMED, Speed, Work, _rate, measure_speeds, ratio
 from convnext_steps.study.cost import measure_costs, plot_costs, plot_roofline
 from convnext_steps.study.plan import plan
 
@@ -37,7 +37,8 @@ def test_networks_take_turns_at_the_same_work(training, precision) -> None:
     models = {name: Logged(name, log) for name in "ab"}
     work = Work(16, 2, training, precision, 1, 4)
     speeds = measure_speeds(models, work, rounds=3, warmup=2)
-    assert "".join(entry[0] for entry in log[-8:]) == 2 * "aabb"  # each once untimed, once timed
+    turn = UNTIMED + 1
+    assert "".join(entry[0] for entry in log[-4 * turn :]) == 2 * (turn * "a" + turn * "b")
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     assert {entry[1:] for entry in log} == {(training, training, kind)}
     assert all(len(speed.seconds) == 3 for speed in speeds.values())

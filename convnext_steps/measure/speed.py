@@ -20,6 +20,7 @@ from convnext_steps.models.fast.layers import fast_layers
 Precision = Literal["fp32", "bf16"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SIZES = (256, 512, 1024, 2048)  # of matrices; large ones reach the peak
+UNTIMED = 3  # steps until a network that keeps its memory has all that it needs
 PATIENCE = 1.0  # seconds for a product: a processor without bf16 takes 20 for the largest
 
 
@@ -63,13 +64,13 @@ def measure_speeds(
     models: Mapping[str, nn.Module],
     work: Work,
     rounds: int = 10,
-    warmup: int = 3,
+    warmup: int = 1,
     memory: bool = True,
     fast: Collection[str] = (),
 ) -> dict[str, Speed]:
     """Time networks in turn (A B A B ...), so that they share whatever else the machine does.
 
-    Before each timed step, the same network does one that is not: it finds the memory as in
+    Before each timed step, the same network does a few that are not: it finds the memory as in
     training, not as the other network left it.
 
     Args:
@@ -88,7 +89,8 @@ def measure_speeds(
             with fast_layers(models[name]) if name in fast else nullcontext():
                 if number == 0:
                     peaks[name] = _typical_memory(step) if memory else None
-                step()
+                for _ in range(UNTIMED):
+                    step()
                 elapsed = _seconds(step)
             if number >= 0:
                 seconds[name].append(elapsed)

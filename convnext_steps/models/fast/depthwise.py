@@ -16,7 +16,14 @@ from convnext_steps.models.fast.depthwise_plans import (
     plan_input_gradient,
     plan_weight_gradient,
 )
-from convnext_steps.models.fast.run import SINGLE, attribute, differentiable_once, kernels, run
+from convnext_steps.models.fast.run import (
+    SINGLE,
+    attribute,
+    differentiable_once,
+    is_plain_training,
+    kernels,
+    run,
+)
 
 KERNEL_SIZES = (3, 5, 7, 9, 11)
 
@@ -80,29 +87,6 @@ def _is_served(layer: nn.Conv2d, x: Tensor) -> bool:
 def _is_slow_in_float32(layer: nn.Conv2d, x: Tensor) -> bool:
     """Return whether PyTorch's gradients are: always, but for 3x3 on maps of at least 3x3."""
     return layer.kernel_size[0] > 3 or min(x.shape[2:]) < 3
-
-
-def is_plain_training(x: Tensor, weight: Tensor) -> bool:
-    """Return whether a layer's gradients are to be taken of plain tensors on a processor."""
-    return (
-        not _is_watched()
-        and torch.is_grad_enabled()
-        and x.device.type == weight.device.type == "cpu"
-        and x.layout == weight.layout == torch.strided
-        and type(x) in (Tensor, nn.Parameter)  # nothing that only stands for a tensor
-        and type(weight) in (Tensor, nn.Parameter)
-        and x.numel() > 0
-    )
-
-
-def _is_watched() -> bool:
-    """Return whether someone records PyTorch's operators: a tracer, a counter, functorch."""
-    return (
-        torch._C._get_tracing_state() is not None  # torch.jit.trace
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-    )
 
 
 def _train(layer: nn.Conv2d, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ here.
 
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import llvm_version_info
 from numba import carray, cfunc, from_dtype, njit, types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
@@ -25,6 +26,10 @@ from numba.extending import intrinsic
 # The processor's features as in the key of numba's cache: kernels of both widths may lie there.
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
+# Whether product_kernels.py is worth it: Intel's AMX, which oneDNN uses, is faster by far.
+MULTIPLIES_BFLOAT16 = (
+    "+avx512bf16" in _FEATURES and "+amx-bf16" not in _FEATURES and llvm_version_info >= (20,)
+)
 LANES = 16 if "+avx512f" in _FEATURES else 8  # channels in a vector, which fills a register
 VECTOR = 4 * LANES  # its bytes in float32
 PIXELS = 8  # running sums kept in registers by `correlate_pixels`

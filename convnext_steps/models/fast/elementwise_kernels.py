@@ -16,9 +16,12 @@ from convnext_steps.models.fast.depthwise_kernels import compile_kernel, draw, f
 
 _CALL = "scratch counter tasks scratch_bytes "
 GELU = fields(_CALL + "x target slope table count chunk")
-RESIDUAL = fields(_CALL + "x branch gamma factors target rows channels chunks half_x half")
+GELU_GRADIENT = fields(_CALL + "gradient slope total rows channels chunk half")
+RESIDUAL = fields(
+    _CALL + "x branch gamma factors target rows image_rows channels chunk half_x half"
+)
 RESIDUAL_GRADIENT = fields(
-    _CALL + "gradient branch gamma factors to_branch total rows channels chunks half"
+    _CALL + "gradient branch gamma factors to_branch total rows image_rows channels chunk half"
 )
 
 # Without these a division could raise, and products would not be fused: no vectors.
@@ -49,7 +52,7 @@ def _bits(typing, value):
     return types.uint32(types.float32), lambda c, b, s, a: b.bitcast(a[0], ir.IntType(32))
 
 
-def _array(kind):
+def array_of(kind):
     """Make a function that takes an address for an array of a type."""
     result = types.CPointer(kind)
 
@@ -63,7 +66,7 @@ def _array(kind):
     return pointer
 
 
-floats, halves = _array(types.float32), _array(types.uint16)
+floats, halves = array_of(types.float32), array_of(types.uint16)
 
 
 @njit(**_FAST)
@@ -122,74 +125,108 @@ def gelu(calls):
                 slope32[i] = share + z * DENSITY * e
 
 
+@compile_kernel(GELU_GRADIENT, **_FAST)
+def gelu_gradient(calls):
+    """Multiply a gradient with the slope, in place, and sum its rows, `chunk` in a task."""
+    call = carray(calls, 1)[0]
+    channels = call.channels
+    while True:
+        task = draw(call.counter)
+        if task >= call.tasks:
+            break
+        first = task * call.chunk
+        total = floats(call.total + 4 * task * channels)
+        for c in range(channels):
+            total[c] = ZERO
+        for row in range(first, min(first + call.chunk, call.rows)):
+            start = row * channels
+            if call.half:
+                gradient, slope = halves(call.gradient + 2 * start), halves(call.slope + 2 * start)
+                for c in range(channels):
+                    value = widen(gradient[c]) * widen(slope[c])
+                    gradient[c] = narrow(value)
+                    total[c] += value
+            else:
+                gradient32 = floats(call.gradient + 4 * start)
+                slope32 = floats(call.slope + 4 * start)
+                for c in range(channels):
+                    value = gradient32[c] * slope32[c]
+                    gradient32[c] = value
+                    total[c] += value
+
+
 @njit(**_FAST)
-def _rows(task, chunks, rows):
-    """Return the first row of a task and the one after its last."""
-    image, chunk = task // chunks, task % chunks
-    return image * rows + chunk * rows // chunks, image * rows + (chunk + 1) * rows // chunks
+def add_rows(call, task):
+    """Add the scaled branch to the shortcut, in a task's `chunk` rows."""
+    channels, gamma, factors = call.channels, floats(call.gamma), floats(call.factors)
+    for row in range(task * call.chunk, min(call.rows, (task + 1) * call.chunk)):
+        factor, start = factors[row // call.image_rows], row * channels
+        target = floats(call.target + 4 * start)
+        if call.half_x:
+            x, branch = halves(call.x + 2 * start), halves(call.branch + 2 * start)
+            for c in range(channels):
+                target[c] = widen(x[c]) + gamma[c] * widen(branch[c]) * factor
+        elif call.half:
+            x32, branch = floats(call.x + 4 * start), halves(call.branch + 2 * start)
+            for c in range(channels):
+                target[c] = x32[c] + gamma[c] * widen(branch[c]) * factor
+        else:
+            x32, branch32 = floats(call.x + 4 * start), floats(call.branch + 4 * start)
+            for c in range(channels):
+                target[c] = x32[c] + gamma[c] * branch32[c] * factor
+
+
+@njit(**_FAST)
+def add_rows_gradient(call, task, result):
+    """Scale the result's gradient to the branch's; sum gamma's and the branch's over a task.
+
+    `result` is where row 0 of the branch's gradient is, or would be.
+    """
+    channels, gamma, factors = call.channels, floats(call.gamma), floats(call.factors)
+    to_gamma = floats(call.total + 8 * task * channels)
+    to_bias = floats(call.total + (8 * task + 4) * channels)
+    for c in range(channels):
+        to_gamma[c] = to_bias[c] = ZERO
+    for row in range(task * call.chunk, min(call.rows, (task + 1) * call.chunk)):
+        factor, start = factors[row // call.image_rows], row * channels
+        gradient = floats(call.gradient + 4 * start)
+        if call.half:
+            branch = halves(call.branch + 2 * start)
+            to_branch = halves(result + 2 * start)
+            for c in range(channels):
+                slope = gradient[c] * factor
+                value = slope * gamma[c]
+                to_branch[c] = narrow(value)
+                to_bias[c] += value
+                to_gamma[c] += slope * widen(branch[c])
+        else:
+            branch32 = floats(call.branch + 4 * start)
+            to_branch32 = floats(result + 4 * start)
+            for c in range(channels):
+                slope = gradient[c] * factor
+                value = slope * gamma[c]
+                to_branch32[c] = value
+                to_bias[c] += value
+                to_gamma[c] += slope * branch32[c]
 
 
 @compile_kernel(RESIDUAL, **_FAST)
 def residual(calls):
-    """Add the scaled branch to the shortcut; a task is one of an image's `chunks`."""
+    """Do tasks of `add_rows`."""
     call = carray(calls, 1)[0]
-    channels = call.channels
-    gamma, factors = floats(call.gamma), floats(call.factors)
     while True:
         task = draw(call.counter)
         if task >= call.tasks:
             break
-        factor = factors[task // call.chunks]
-        first, last = _rows(task, call.chunks, call.rows)
-        for row in range(first, last):
-            start = row * channels
-            target = floats(call.target + 4 * start)
-            if call.half_x:
-                x = halves(call.x + 2 * start)
-                branch = halves(call.branch + 2 * start)
-                for c in range(channels):
-                    target[c] = widen(x[c]) + gamma[c] * widen(branch[c]) * factor
-            elif call.half:
-                x32 = floats(call.x + 4 * start)
-                branch = halves(call.branch + 2 * start)
-                for c in range(channels):
-                    target[c] = x32[c] + gamma[c] * widen(branch[c]) * factor
-            else:
-                x32 = floats(call.x + 4 * start)
-                branch32 = floats(call.branch + 4 * start)
-                for c in range(channels):
-                    target[c] = x32[c] + gamma[c] * branch32[c] * factor
+        add_rows(call, task)
 
 
 @compile_kernel(RESIDUAL_GRADIENT, **_FAST)
 def residual_gradient(calls):
-    """Scale the result's gradient to the branch's, and sum gamma's over a task's rows."""
+    """Do tasks of `add_rows_gradient`."""
     call = carray(calls, 1)[0]
-    channels = call.channels
-    gamma, factors = floats(call.gamma), floats(call.factors)
     while True:
         task = draw(call.counter)
         if task >= call.tasks:
             break
-        factor = factors[task // call.chunks]
-        first, last = _rows(task, call.chunks, call.rows)
-        total = floats(call.total + 4 * task * channels)
-        for c in range(channels):
-            total[c] = ZERO
-        for row in range(first, last):
-            start = row * channels
-            gradient = floats(call.gradient + 4 * start)
-            if call.half:
-                branch = halves(call.branch + 2 * start)
-                to_branch = halves(call.to_branch + 2 * start)
-                for c in range(channels):
-                    slope = gradient[c] * factor
-                    to_branch[c] = narrow(slope * gamma[c])
-                    total[c] += slope * widen(branch[c])
-            else:
-                branch32 = floats(call.branch + 4 * start)
-                to_branch32 = floats(call.to_branch + 4 * start)
-                for c in range(channels):
-                    slope = gradient[c] * factor
-                    to_branch32[c] = slope * gamma[c]
-                    total[c] += slope * branch32[c]
+        add_rows_gradient(call, task, call.to_branch)

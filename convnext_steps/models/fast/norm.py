@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnext_steps.models.fast.depthwise import is_plain_training
 from convnext_steps.models.fast.run import (
     CHUNK,
     SINGLE,
     TYPES,
+    Chain,
     differentiable_once,
+    is_plain_training,
     kernels,
     run_with,
 )
@@ -75,20 +76,7 @@ class _LayerNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float,
                 kind: torch.dtype) -> Tensor:  # fmt: skip
         x = x.contiguous()
-        target = torch.empty_like(x, dtype=kind)
-        call = _rows(x, weight)
-        moments = torch.empty(call["rows"], 2, **SINGLE)
-        smallest = torch.tensor(epsilon, **SINGLE)
-        run_with(
-            "layer_norm",
-            "LAYER_NORM",
-            bias=bias.data_ptr(),
-            epsilon=smallest.data_ptr(),
-            moments=moments.data_ptr(),
-            target=target.data_ptr(),
-            half_target=kind == torch.bfloat16,
-            **call,
-        )
+        target, moments = normalise(x, weight, bias, epsilon, kind)
         ctx.save_for_backward(x, weight, moments)
         return target
 
@@ -96,30 +84,67 @@ class _LayerNorm(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, moments = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        to_x, call = torch.empty_like(x), _rows(x, weight)
-        total = torch.empty(call["tasks"], 2, len(weight), **SINGLE)
-        run_with(
-            "layer_norm_gradient",
-            "LAYER_NORM_GRADIENT",
-            gradient=gradient.data_ptr(),
-            half_gradient=gradient.dtype == torch.bfloat16,
-            moments=moments.data_ptr(),
-            to_x=to_x.data_ptr(),
-            total=total.data_ptr(),
-            **call,
-        )
-        to_weight, to_bias = total.sum(0)
-        return to_x, to_weight, to_bias, None, None
+        to_x, total = normalise_gradients(gradient.contiguous(), x, weight, moments)
+        return to_x, *total.sum(0), None, None
 
 
-def _rows(x: Tensor, weight: Tensor) -> dict[str, int]:
+def normalise(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: float,
+    kind: torch.dtype,
+    chain: Chain | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the normalised rows, and each one's mean and inverse standard deviation."""
+    target, call = torch.empty_like(x, dtype=kind), _rows(x, weight, chain)
+    moments = torch.empty(call["rows"], 2, **SINGLE)
+    run_with(
+        "layer_norm",
+        "LAYER_NORM",
+        chain,
+        x=x,
+        weight=weight,
+        bias=bias,
+        epsilon=torch.tensor(epsilon, **SINGLE),
+        moments=moments,
+        target=target,
+        half_target=kind == torch.bfloat16,
+        **call,
+    )
+    return target, moments
+
+
+def normalise_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, moments: Tensor, chain: Chain | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of x, of its type, and those of weight and bias, float32, in parts.
+
+    The parts (tasks, 2, C) are to be added up.
+    """
+    to_x, call = torch.empty_like(x), _rows(x, weight, chain)
+    total = torch.empty(call["tasks"], 2, len(weight), **SINGLE)
+    run_with(
+        "layer_norm_gradient",
+        "LAYER_NORM_GRADIENT",
+        chain,
+        x=x,
+        weight=weight,
+        gradient=gradient,
+        half_gradient=gradient.dtype == torch.bfloat16,
+        moments=moments,
+        to_x=to_x,
+        total=total,
+        **call,
+    )
+    return to_x, total
+
+
+def _rows(x: Tensor, weight: Tensor, chain: Chain | None) -> dict[str, int]:
     """Return what both kernels are told; a task is a chunk of rows."""
     channels = len(weight)
-    rows, chunk = x.numel() // channels, max(1, CHUNK // channels)
+    rows, chunk = x.numel() // channels, chain.chunk if chain else max(1, CHUNK // channels)
     return {
-        "x": x.data_ptr(),
-        "weight": weight.data_ptr(),
         "rows": rows,
         "channels": channels,
         "chunk": chunk,

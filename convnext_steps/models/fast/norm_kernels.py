@@ -49,62 +49,81 @@ def _pack(source, target, half, row, count):
             target32[c] = source[c]
 
 
+@njit(**_FAST)
+def normalise_rows(call, task, scratch, target):
+    """Normalise a task's `chunk` rows; keep each one's mean and inverse standard deviation.
+
+    `target` is where row 0 of the result is, or would be.
+    """
+    count = call.channels
+    x, moments = floats(scratch), floats(call.moments)
+    weight, bias = floats(call.weight), floats(call.bias)
+    epsilon, share = floats(call.epsilon)[0], ONE / np.float32(count)
+    for row in range(task * call.chunk, min(call.rows, (task + 1) * call.chunk)):
+        _unpack(call.x, call.half, row, count, x)
+        total = ZERO
+        for c in range(count):
+            total += x[c]
+        mean, squares = total * share, ZERO
+        for c in range(count):
+            squares += (x[c] - mean) * (x[c] - mean)
+        scale = ONE / math.sqrt(squares * share + epsilon)
+        for c in range(count):
+            x[c] = (x[c] - mean) * scale * weight[c] + bias[c]
+        _pack(x, target, call.half_target, row, count)
+        moments[2 * row], moments[2 * row + 1] = mean, scale
+
+
+@njit(**_FAST)
+def normalise_rows_gradient(call, task, scratch, source):
+    """Write the input's gradient, and the weight's and the bias's sums over a task's rows.
+
+    `source` is where row 0 of the result's gradient is, or would be.
+    """
+    count = call.channels
+    x, gradient = floats(scratch), floats(scratch + 4 * count)
+    weight, moments, share = floats(call.weight), floats(call.moments), ONE / np.float32(count)
+    to_weight = floats(call.total + 8 * task * count)
+    to_bias = floats(call.total + 8 * task * count + 4 * count)
+    for c in range(count):
+        to_weight[c] = to_bias[c] = ZERO
+    for row in range(task * call.chunk, min(call.rows, (task + 1) * call.chunk)):
+        mean, scale = moments[2 * row], moments[2 * row + 1]
+        _unpack(call.x, call.half, row, count, x)
+        _unpack(source, call.half_gradient, row, count, gradient)
+        total, along = ZERO, ZERO
+        for c in range(count):
+            x[c] = (x[c] - mean) * scale
+            total += gradient[c] * weight[c]
+            along += gradient[c] * weight[c] * x[c]
+        total, along = total * share, along * share
+        for c in range(count):
+            to_bias[c] += gradient[c]
+            to_weight[c] += gradient[c] * x[c]
+        for c in range(count):
+            gradient[c] = scale * (gradient[c] * weight[c] - total - along * x[c])
+        _pack(gradient, call.to_x, call.half, row, count)
+
+
 @compile_kernel(LAYER_NORM, **_FAST)
 def layer_norm(calls):
-    """Normalise rows, `chunk` in a task; keep each one's mean and inverse standard deviation."""
+    """Do tasks of `normalise_rows`."""
     call = carray(calls, 1)[0]
-    count = call.channels
-    x = floats(call.scratch + draw(call.counter + 8) * call.scratch_bytes)
-    weight, bias, moments = floats(call.weight), floats(call.bias), floats(call.moments)
-    epsilon, share = floats(call.epsilon)[0], ONE / np.float32(count)
+    scratch = call.scratch + draw(call.counter + 8) * call.scratch_bytes
     while True:
         task = draw(call.counter)
         if task >= call.tasks:
             break
-        for row in range(task * call.chunk, min(call.rows, (task + 1) * call.chunk)):
-            _unpack(call.x, call.half, row, count, x)
-            total = ZERO
-            for c in range(count):
-                total += x[c]
-            mean, squares = total * share, ZERO
-            for c in range(count):
-                squares += (x[c] - mean) * (x[c] - mean)
-            scale = ONE / math.sqrt(squares * share + epsilon)
-            for c in range(count):
-                x[c] = (x[c] - mean) * scale * weight[c] + bias[c]
-            _pack(x, call.target, call.half_target, row, count)
-            moments[2 * row], moments[2 * row + 1] = mean, scale
+        normalise_rows(call, task, scratch, call.target)
 
 
 @compile_kernel(LAYER_NORM_GRADIENT, **_FAST)
 def layer_norm_gradient(calls):
-    """Write the input's gradient, and the weight's and the bias's sums over a task's rows."""
+    """Do tasks of `normalise_rows_gradient`."""
     call = carray(calls, 1)[0]
-    count = call.channels
     scratch = call.scratch + draw(call.counter + 8) * call.scratch_bytes
-    x, gradient = floats(scratch), floats(scratch + 4 * count)
-    weight, moments, share = floats(call.weight), floats(call.moments), ONE / np.float32(count)
     while True:
         task = draw(call.counter)
         if task >= call.tasks:
             break
-        to_weight = floats(call.total + 8 * task * count)
-        to_bias = floats(call.total + 8 * task * count + 4 * count)
-        for c in range(count):
-            to_weight[c] = to_bias[c] = ZERO
-        for row in range(task * call.chunk, min(call.rows, (task + 1) * call.chunk)):
-            mean, scale = moments[2 * row], moments[2 * row + 1]
-            _unpack(call.x, call.half, row, count, x)
-            _unpack(call.gradient, call.half_gradient, row, count, gradient)
-            total, along = ZERO, ZERO
-            for c in range(count):
-                x[c] = (x[c] - mean) * scale
-                total += gradient[c] * weight[c]
-                along += gradient[c] * weight[c] * x[c]
-            total, along = total * share, along * share
-            for c in range(count):
-                to_bias[c] += gradient[c]
-                to_weight[c] += gradient[c] * x[c]
-            for c in range(count):
-                gradient[c] = scale * (gradient[c] * weight[c] - total - along * x[c])
-            _pack(gradient, call.to_x, call.half, row, count)
+        normalise_rows_gradient(call, task, scratch, call.gradient)

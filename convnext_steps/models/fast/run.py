@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 LINE = 64  # bytes of a line of the processor's cache
 CHUNK = 16384  # numbers in a task
@@ -34,10 +34,16 @@ def kernels() -> tuple[ModuleType, ...] | None:
             elementwise_kernels,
             norm_kernels,
         )
+
+        modules = [depthwise_kernels, elementwise_kernels, norm_kernels]
+        if depthwise_kernels.MULTIPLIES_BFLOAT16:
+            from convnext_steps.models.fast import block_kernels, product_kernels
+
+            modules += [product_kernels, block_kernels]
     except Exception as error:  # numba is an option: whatever ails it, training must go on
         warnings.warn(f"networks train slowly, numba fails: {error}", stacklevel=2)
         return None
-    return depthwise_kernels, elementwise_kernels, norm_kernels
+    return tuple(modules)
 
 
 @cache
@@ -71,11 +77,46 @@ def run(name: str, call: Record) -> None:
             helper.result()
 
 
-def run_with(name: str, kind: str, **values: int) -> None:
-    """Run a kernel that needs no plan, on a record of these values, others being zero."""
+class Chain:
+    """Kernels that are run as one, each task of `chunk` rows through all of them."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.chunk = max(8, min(128, rows // 24 // 8 * 8))  # 24 tasks or more, whole tiles
+        self.records: list[Record] = []
+        self.tensors: list[Tensor] = []  # what they read and write
+
+    def run(self, name: str, scratch_bytes: int) -> None:
+        """Run them, by the kernel that knows their order and what scratch each thread needs."""
+        first, second, third, fourth = (int(record.ctypes.data) for record in self.records)
+        run_with(
+            name,
+            "CHAIN",
+            first=first,
+            second=second,
+            third=third,
+            fourth=fourth,
+            tasks=-(-self.rows // self.chunk),
+            scratch_bytes=scratch_bytes,
+        )
+
+
+def run_with(name: str, kind: str, chain: Chain | None = None, **values: int | Tensor) -> None:
+    """Run a kernel that needs no plan, at once or in a chain.
+
+    Its record has these values, and zero for others; of a tensor, the address.
+    """
     fields = attribute(kind)
-    numbers = tuple(values.get(field, 0) for field in fields.names)
-    run(name, np.array([numbers], fields))
+    numbers = {
+        field: value.data_ptr() if isinstance(value, Tensor) else value
+        for field, value in values.items()
+    }
+    record = np.array([tuple(numbers.get(field, 0) for field in fields.names)], fields)
+    if chain is None:
+        run(name, record)
+    else:
+        chain.records.append(record)
+        chain.tensors += [value for value in values.values() if isinstance(value, Tensor)]
 
 
 def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,6 +132,29 @@ def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
         return backward(ctx, gradient)
 
     return checked
+
+
+def is_plain_training(x: Tensor, weight: Tensor) -> bool:
+    """Return whether a layer's gradients are to be taken of plain tensors on a processor."""
+    return (
+        not _is_watched()
+        and torch.is_grad_enabled()
+        and x.device.type == weight.device.type == "cpu"
+        and x.layout == weight.layout == torch.strided
+        and type(x) in (Tensor, nn.Parameter)  # nothing that only stands for a tensor
+        and type(weight) in (Tensor, nn.Parameter)
+        and x.numel() > 0
+    )
+
+
+def _is_watched() -> bool:
+    """Return whether someone records PyTorch's operators: a tracer, a counter, functorch."""
+    return (
+        torch._C._get_tracing_state() is not None  # torch.jit.trace
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+    )
 
 
 @cache

@@ -1,0 +1,125 @@
+"""Products of bfloat16 matrices by compiled kernels, on processors that gain from them.
+
+These are AMD's since Zen 4 and other ones with AVX-512's bfloat16 instructions, but not Intel's
+with tiles of their own (AMX), which oneDNN uses.
+"""
+
+import torch
+from torch import Tensor
+
+from convnext_steps.models.fast.run import LINE, SINGLE, Chain, attribute, kernels, run_with
+
+PANEL = 32  # columns that a kernel computes at once
+CHUNK = 128  # rows in a task, when rows are multiplied
+GROUP = 12  # panels in a task, likewise
+BLOCK = 256  # rows that are held in the cache, when columns are multiplied
+WIDEST = 384  # columns in a task, likewise
+PARTS = 8  # at least so many tasks, if each has SHORTEST rows
+SHORTEST = 1024
+
+
+def are_served(rows: int, *columns: int) -> bool:
+    """Return whether the kernels multiply bfloat16 matrices of these sizes."""
+    return (
+        rows % 8 == 0
+        and all(count % PANEL == 0 for count in columns)
+        and kernels() is not None
+        and attribute("MULTIPLIES_BFLOAT16")
+    )
+
+
+def multiply_rows(
+    left: Tensor,
+    right: Tensor,
+    bias: Tensor | None = None,
+    turned: bool = False,
+    chain: Chain | None = None,
+    **more: Tensor,
+) -> Tensor:
+    """Return left (R, K) times right (K, C), or its transpose (C, K) if `turned`, plus a bias (C).
+
+    More is a table (65536, 2) with a slope (R, C) to be written, where both of the table's values
+    are looked up for the sum; or a slope (R, C) with a total (chunks, C), where the product is
+    scaled by the slope and each chunk's rows are added up.
+    """
+    rows, inner = left.shape
+    columns = right.shape[0 if turned else 1]
+    chunk, group = (chain.chunk, columns // PANEL) if chain else (CHUNK, GROUP)
+    target = left.new_empty(rows, columns)
+    run_with(
+        "rows_product",
+        "ROWS_PRODUCT",
+        chain,
+        left=left,
+        right=_pack(right.float().contiguous(), turned),
+        bias=torch.zeros(columns, **SINGLE) if bias is None else bias.float(),
+        target=target,
+        **more,
+        rows=rows,
+        inner=inner,
+        columns=columns,
+        chunk=chunk,
+        group=group,
+        tasks=-(-rows // chunk) * -(-columns // (PANEL * group)),
+    )
+    return target
+
+
+def row_chunks(rows: int, chain: Chain | None) -> int:
+    """Return in how many chunks `multiply_rows` takes so many rows."""
+    return -(-rows // (chain.chunk if chain else CHUNK))
+
+
+def multiply_columns(left: Tensor, right: Tensor, paired: bool = False) -> Tensor:
+    """Return the transpose of left (R, A) times right (R, B), (A, B) in float32.
+
+    If `paired`, a chain of kernels has written both as panels of pairs.
+    """
+    (rows, left_columns), right_columns = left.shape, right.shape[1]
+    left_group, right_group = _group(left_columns), _group(right_columns)
+    tasks = left_columns // left_group * (right_columns // right_group)
+    chunk = 2 * -(-rows // (2 * max(1, min(PARTS // tasks, rows // SHORTEST))))
+    chunks = -(-rows // chunk)
+    total = torch.empty(chunks, left_columns, right_columns, **SINGLE)
+    run_with(
+        "columns_product",
+        "COLUMNS_PRODUCT",
+        left=left,
+        right=right,
+        total=total,
+        rows=rows,
+        left_columns=left_columns,
+        right_columns=right_columns,
+        left_group=left_group,
+        right_group=right_group,
+        chunk=chunk,
+        block=BLOCK,
+        paired=paired,
+        tasks=tasks * chunks,
+        scratch_bytes=0 if paired else 2 * BLOCK * (left_group + right_group),
+    )
+    return total[0] if chunks == 1 else total.sum(0)
+
+
+def _pack(right: Tensor, turned: bool) -> Tensor:
+    """Return a product's float32 right factor, or its transpose, as the kernels read it."""
+    rows, columns = right.shape
+    buffer = torch.empty(right.numel() + LINE // 2, dtype=torch.bfloat16, device="cpu")
+    packed = buffer[-buffer.data_ptr() % LINE // 2 :]
+    run_with(
+        "pack",
+        "PACK",
+        source=right,
+        rows=rows,
+        columns=columns,
+        target=packed,
+        turned=turned,
+        tasks=(rows if turned else columns) // PANEL,
+    )
+    return packed
+
+
+def _group(columns: int) -> int:
+    """Return the largest part of the columns, in whole panels, that a task may have."""
+    panels = columns // PANEL
+    return PANEL * max(n for n in range(1, WIDEST // PANEL + 1) if panels % n == 0)
