@@ -370,9 +370,16 @@ def rows_product(calls):
 
 @njit
 def multiply_panels(left, right, size, counts, pairs, result, row, more):
-    """Compute or add to all tiles of so many panels of both factors, `size` bytes apart."""
+    """Compute or add to all tiles of so many panels of both factors, `size` bytes apart.
+
+    Meanwhile ask for what lies behind these pairs, which comes next.
+    """
+    behind = pairs * PANEL
+    left_part, right_part = behind // counts[1], behind // counts[0]
     for i in range(counts[0]):
         for j in range(counts[1]):
+            prefetch(left + i * size + behind + j * left_part, left_part)
+            prefetch(right + j * size + behind + i * right_part, right_part)
             for first in range(0, COLUMNS, ROWS):
                 here = result + (i * COLUMNS + first) * row + PANEL * j
                 add_tile(left + i * size + PAIR * first, right + j * size, pairs, here,
