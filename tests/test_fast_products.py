@@ -5,7 +5,6 @@ import torch
 from fast_checks import error, needs_numba, threads  # noqa: F401
 
 from convnext_steps.models.fast import products
-from convnext_steps.models.fast.gelu import gelu_of_bfloat16
 from convnext_steps.models.fast.run import attribute, kernels
 
 pytestmark = [
@@ -39,16 +38,27 @@ def test_rows(sizes, turned):
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_rows_looked_up(sizes):
+def test_rows_activated(sizes):
     left, right, bias = matrices(*sizes)
     slope = left.new_empty(len(left), right.shape[1])
-    more = {"table": gelu_of_bfloat16(), "slope": slope}
-    found = products.multiply_rows(left, right.t().contiguous(), bias, turned=True, **more)
-    x = products.multiply_rows(left, right, bias).double().requires_grad_()
+    found = products.multiply_rows(left, right.t().contiguous(), bias, turned=True, slope=slope)
+    x = (left.double() @ right.double() + bias).requires_grad_()
     expected = torch.nn.functional.gelu(x)
     expected.sum().backward()
     assert error(found, expected.detach()) < ROUNDED
     assert error(slope, x.grad) < ROUNDED
+
+
+def test_gelu_of_all_sizes():
+    x = torch.cat([torch.linspace(-6, 6, 1000), torch.tensor([-300, -40, -13, 0, 13, 40, 300, 0])])
+    left, right = x.bfloat16().repeat(32, 1).t().contiguous(), torch.eye(32)
+    slope = left.new_empty(left.shape)
+    found = products.multiply_rows(left, right, slope=slope)
+    x = left.double().requires_grad_()
+    expected = torch.nn.functional.gelu(x)
+    expected.sum().backward()
+    torch.testing.assert_close(found.double(), expected, rtol=4e-3, atol=1e-6)
+    torch.testing.assert_close(slope.double(), x.grad, rtol=4e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", SIZES)

@@ -1,8 +1,7 @@
 # mypy: ignore-errors
 """What a ConvNeXt block does to each position by itself, one chunk of positions after another.
 
-So a chunk stays in the processor's cache from step to step. Else as in product_kernels.py. Touch
-this file when the kernels that it calls have changed: numba looks at nothing else.
+So a chunk stays in the processor's cache from step to step. Else as in product_kernels.py.
 """
 
 from numba import carray, from_dtype

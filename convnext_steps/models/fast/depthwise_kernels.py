@@ -10,10 +10,10 @@ Addresses are plain integers and steps are in bytes: one compilation serves all 
 (mypy can't follow numba's types, nor LLVM's). Tasks are drawn from a shared counter, so any number
 of threads may run a kernel on one call; each result is one task's, so the bits don't depend on it.
 
-All this is one file, since numba compiles a kernel anew when its own file changes, and only then:
-who changes `draw` or `compile_kernel` must touch elementwise_kernels.py too, which has them from
-here.
 """
+
+import hashlib
+from pathlib import Path
 
 import numpy as np
 from llvmlite import ir
@@ -312,11 +312,28 @@ def phase_pointer(typing, address):
 # --- The two kernels --------------------------------------------------------------------------
 
 
+def _version():
+    """Return a digest of all files of kernels."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*_kernels.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+VERSION = _version()
+
+
 def compile_kernel(record, **options):
-    """Compile a kernel to a C function of one pointer to a record; keep it for later processes."""
+    """Compile a kernel to a C function of one pointer to a record; keep it for later processes.
+
+    numba would take a kept one for as long as the file of the kernel itself stays, whatever it
+    calls in others; and while another process replaces one, it could take the old. So the version
+    is part of its name.
+    """
     signature = types.void(types.CPointer(from_dtype(record)))
 
     def decorate(function):
+        function.__qualname__ += f"_{VERSION}"
         try:
             return cfunc(signature, cache=True, **options)(function)
         except RuntimeError:  # no folder to keep it in can be written to

@@ -73,7 +73,7 @@ def gelu_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
         x=x,
         target=target,
         slope=slope,
-        table=gelu_of_bfloat16() if x.dtype == torch.bfloat16 else 0,
+        table=_gelu_of_bfloat16() if x.dtype == torch.bfloat16 else 0,
         count=x.numel(),
         chunk=CHUNK,
         tasks=-(-x.numel() // CHUNK),
@@ -103,7 +103,7 @@ def multiply_by_slope(gradient: Tensor, slope: Tensor) -> Tensor:
 
 
 @cache
-def gelu_of_bfloat16() -> Tensor:
+def _gelu_of_bfloat16() -> Tensor:
     """Return GELU and its slope for every bfloat16, in the order of their bits, (65536, 2)."""
     x = torch.arange(2**16).to(torch.int16).view(torch.bfloat16).double()
     z = x.clamp(-40, 40)  # beyond, the slope is 0 or 1, not an infinity times 0

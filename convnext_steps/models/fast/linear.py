@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convnext_steps.models.fast.gelu import gelu_and_slope, gelu_of_bfloat16, multiply_by_slope
+from convnext_steps.models.fast.gelu import gelu_and_slope, multiply_by_slope
 from convnext_steps.models.fast.products import (
     are_served,
     multiply_columns,
@@ -137,9 +137,8 @@ def product_gelu(
     """Return GELU of `product`, and its derivative."""
     if not _has_kernels(left, right):
         return gelu_and_slope(product(left, right, bias))
-    table, slope = gelu_of_bfloat16(), left.new_empty(len(left), len(right))
-    target = multiply_rows(left, right, bias, turned=True, chain=chain, table=table, slope=slope)
-    return target, slope
+    slope = left.new_empty(len(left), len(right))
+    return multiply_rows(left, right, bias, turned=True, chain=chain, slope=slope), slope
 
 
 def gradient_of_input(gradient: Tensor, weight: Tensor, chain: Chain | None = None) -> Tensor:

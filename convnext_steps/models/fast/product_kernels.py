@@ -6,9 +6,10 @@ Results are computed in tiles of 8 rows and 32 columns, whose sums stay in regis
 do not lie in pairs already are copied, so that they do, to where the next-nearest cache holds them:
 Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
 
-Rows must be a multiple of 8, all other sizes of 32. Else as in elementwise_kernels.py; all this is
-one file for the same reason as depthwise_kernels.py.
+Rows must be a multiple of 8, all other sizes of 32. Else as in elementwise_kernels.py.
 """
+
+import math
 
 from llvmlite import ir
 from numba import carray, njit, types
@@ -16,6 +17,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from convnext_steps.models.fast.depthwise_kernels import compile_kernel, draw, fields
+from convnext_steps.models.fast.elementwise_kernels import (
+    A1,
+    A2,
+    A3,
+    A4,
+    A5,
+    DENSITY,
+    LOG2_E,
+    ROUND,
+    WIDEST,
+    P,
+)
 
 ROWS, COLUMNS = 8, 32  # of a tile: 16 registers of sums, enough to hide an addition's latency
 PAIR = 4  # bytes
@@ -23,9 +36,7 @@ PANEL = PAIR * COLUMNS  # bytes of a row of pairs of a factor whose columns are 
 
 _CALL = "scratch counter tasks scratch_bytes "
 PACK = fields(_CALL + "source rows columns target turned")
-ROWS_PRODUCT = fields(
-    _CALL + "left right bias table slope target total rows inner columns chunk group"
-)
+ROWS_PRODUCT = fields(_CALL + "left right bias slope target total rows inner columns chunk group")
 COLUMNS_PRODUCT = fields(
     _CALL
     + "left right total rows left_columns right_columns left_group right_group chunk block paired"
@@ -48,7 +59,6 @@ class _BFloat16(ir.types.Type):
 _FLOATS = ir.VectorType(ir.FloatType(), 16)
 _WORDS = ir.VectorType(ir.IntType(32), 16)
 _HALVES = ir.VectorType(ir.IntType(16), 16)
-_BITS = ir.VectorType(ir.IntType(1), 16)
 _NARROW = ir.VectorType(_BFloat16(), 16)
 _PAIRS = ir.VectorType(_BFloat16(), 32)
 _ROW = ir.VectorType(ir.IntType(16), 32)
@@ -223,33 +233,63 @@ def _scaled(builder, value, slope, total):
     return value
 
 
-def _looked_up(builder, value, table):
-    """Return the two entries, bfloat16, for each of 16 bfloat16."""
-    nothing, every = ir.Constant(_WORDS, [0] * 16), ir.Constant(_BITS, [1] * 16)
-    table = builder.inttoptr(table, ir.IntType(8).as_pointer())
-    places, scale = builder.zext(value, _WORDS), ir.IntType(32)(4)
-    arguments = [nothing, table, places, every, scale]
-    words = _call(builder, "llvm.x86.avx512.mask.gather.dpi.512", _WORDS, arguments)
-    upper = builder.lshr(words, ir.Constant(_WORDS, [16] * 16))
-    return builder.trunc(words, _HALVES), builder.trunc(upper, _HALVES)
+def _gelu(builder, x):
+    """Return GELU and its slope, to more digits than bfloat16 has.
+
+    The formulas are those of elementwise_kernels.py, the exponential's with fewer terms.
+    """
+
+    def number(value):
+        return ir.Constant(_FLOATS, [float(value)] * 16)
+
+    def fma(a, b, c):
+        return _call(builder, "llvm.fma.v16f32", _FLOATS, [a, b, c])
+
+    def series(x, *terms):
+        result = number(terms[-1])
+        for term in reversed(terms[:-1]):
+            result = fma(result, x, number(term))
+        return result
+
+    def bits(value):
+        return builder.bitcast(value, _WORDS)
+
+    z = _call(builder, "llvm.minnum.v16f32", _FLOATS, [x, number(WIDEST)])
+    z = _call(builder, "llvm.maxnum.v16f32", _FLOATS, [z, number(-WIDEST)])
+    y = builder.fmul(builder.fmul(z, z), number(-0.5 * LOG2_E))
+    shifted = builder.fadd(y, number(ROUND))
+    rest = builder.fsub(y, builder.fsub(shifted, number(ROUND)))  # from -1/2 to 1/2
+    power = series(rest, *(math.log(2) ** n / math.factorial(n) for n in range(5)))
+    shift = builder.shl(bits(shifted), ir.Constant(_WORDS, [23] * 16))
+    power = builder.bitcast(builder.add(bits(power), shift), _FLOATS)  # exp(-z * z / 2)
+    size = _call(builder, "llvm.fabs.v16f32", _FLOATS, [z])
+    size = fma(size, number(P), number(1))
+    arguments = [size, number(0), ir.Constant(ir.IntType(16), 0xFFFF)]
+    t = _call(builder, "llvm.x86.avx512.rcp14.ps.512", _FLOATS, arguments)
+    tail = builder.fmul(builder.fmul(series(t, A1, A2, A3, A4, A5), t), power)
+    below = builder.fcmp_ordered("<", z, number(0))
+    share = builder.select(below, tail, builder.fsub(number(1), tail))
+    slope = fma(builder.fmul(z, number(DENSITY)), power, share)
+    unordered = builder.fcmp_unordered("uno", x, x)
+    return builder.fmul(x, share), builder.select(unordered, x, slope)
 
 
 @intrinsic
-def write_tile(typing, left, left_row, right, pairs, bias, table, target, slope, row, total):
+def write_tile(typing, left, left_row, right, pairs, bias, target, slope, row, total):
     """Compute a tile of left's rows times right's panel, plus the bias, as bfloat16.
 
-    With a table, look the result up: for what to write, and for its slope. Without, multiply with
-    the slope, if there is one, and add up the tile's columns in `total`.
+    With a slope, multiply with it and add up the tile's columns in `total`; without a total, write
+    GELU instead, and its slope there.
     """
 
     def code(context, builder, signature, arguments):
-        left, left_row, right, pairs, bias, table, target, slope, row, total = arguments
+        left, left_row, right, pairs, bias, target, slope, row, total = arguments
         halves = [builder.load(_at(builder, bias, 64 * half, _FLOATS), align=4) for half in (0, 1)]
         sums = _registers(builder, halves)
         offsets = [_times(builder, row, number) for number in range(ROWS)]
         targets, slopes = ([builder.add(start, o) for o in offsets] for start in (target, slope))
-        has_table, has_slope = (
-            builder.icmp_signed("!=", value, ir.Constant(value.type, 0)) for value in (table, slope)
+        has_slope, has_total = (
+            builder.icmp_signed("!=", value, ir.Constant(value.type, 0)) for value in (slope, total)
         )
         for there in targets:
             _ask(builder, _at(builder, there, 0, ir.IntType(8)), write=1, cache=1)
@@ -266,23 +306,23 @@ def write_tile(typing, left, left_row, right, pairs, bias, table, target, slope,
                     if how == "scaled":
                         place = _at(builder, total, 2 * offset, _FLOATS)
                         value = _scaled(builder, value, other, place)
-                    value = _narrowed(builder, value)
-                    if how == "looked up":
-                        value, second = _looked_up(builder, value, table)
-                        builder.store(second, other, align=2)
-                    builder.store(value, _at(builder, targets[number], offset, _HALVES), align=2)
+                    elif how == "activated":
+                        value, derivative = _gelu(builder, value)
+                        builder.store(_narrowed(builder, derivative), other, align=2)
+                    there = _at(builder, targets[number], offset, _HALVES)
+                    builder.store(_narrowed(builder, value), there, align=2)
 
-        with builder.if_else(has_table) as (then, otherwise):
-            with then:
-                write("looked up")
-            with otherwise, builder.if_else(has_slope) as (scaled, plain):
+        with builder.if_else(has_slope) as (then, otherwise):
+            with then, builder.if_else(has_total) as (scaled, activated):
                 with scaled:
                     write("scaled")
-                with plain:
-                    write("plain")
+                with activated:
+                    write("activated")
+            with otherwise:
+                write("plain")
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 10), code
+    return types.void(*[types.int64] * 9), code
 
 
 @intrinsic
@@ -344,8 +384,8 @@ def multiply_rows(call, task, source, result):
     first, last = chunk * call.chunk, min(call.rows, (chunk + 1) * call.chunk)
     for panel in range(first_panel, min(panels, first_panel + call.group)):
         right, bias = call.right + PANEL * pairs * panel, call.bias + PANEL * panel
-        total = call.total + PANEL * (chunk * panels + panel)
-        if call.slope and not call.table:
+        total = call.total + PANEL * (chunk * panels + panel) if call.total else 0
+        if total:
             clear_totals(total)
         for row in range(first, last, ROWS):
             left = source + row * left_row
@@ -353,8 +393,8 @@ def multiply_rows(call, task, source, result):
                 prefetch(left + ROWS * left_row, ROWS * left_row)
             offset = row * target_row + 2 * COLUMNS * panel
             slope = call.slope + offset if call.slope else 0
-            write_tile(left, left_row, right, pairs, bias, call.table, result + offset, slope,
-                       target_row, total)  # fmt: skip
+            write_tile(left, left_row, right, pairs, bias, result + offset, slope, target_row,
+                       total)  # fmt: skip
 
 
 @compile_kernel(ROWS_PRODUCT)

@@ -38,9 +38,9 @@ def multiply_rows(
 ) -> Tensor:
     """Return left (R, K) times right (K, C), or its transpose (C, K) if `turned`, plus a bias (C).
 
-    More is a table (65536, 2) with a slope (R, C) to be written, where both of the table's values
-    are looked up for the sum; or a slope (R, C) with a total (chunks, C), where the product is
-    scaled by the slope and each chunk's rows are added up.
+    More is a slope (R, C): then the result is GELU of that, and its derivative is written there; or
+    a slope and a total (chunks, C): then it is scaled by the slope, and each chunk's rows are
+    added up.
     """
     rows, inner = left.shape
     columns = right.shape[0 if turned else 1]
