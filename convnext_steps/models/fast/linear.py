@@ -1,4 +1,7 @@
-"""Linear layers and 1x1 convolutions by the faster of PyTorch's libraries, on processors."""
+"""Linear layers and 1x1 convolutions by the fastest products that a processor has.
+
+These are compiled kernels (products.py) or one of PyTorch's two libraries.
+"""
 
 from typing import Any
 
@@ -26,7 +29,7 @@ LONG = 4096  # rows from which on turning a bfloat16 weight gradient round costs
 
 
 class FastLinear(nn.Linear):
-    """`nn.Linear`, by the faster of PyTorch's two libraries."""
+    """`nn.Linear`, by the fastest products."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x times the weight plus the bias, (..., in) -> (..., out)."""
@@ -50,7 +53,7 @@ class PointwiseConv2d(nn.Conv2d):
 
 
 def product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
-    """Return the type in which a product trains plainly through oneDNN; None if it does not."""
+    """Return the type in which a product trains plainly; None if it does not, or not faster."""
     kind = x.dtype
     if torch.is_autocast_enabled("cpu"):
         kind = torch.get_autocast_dtype("cpu")
@@ -77,7 +80,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, kind: torch.dtype) ->
 
 
 class _Linear(torch.autograd.Function):
-    """The products by the faster of PyTorch's libraries.
+    """The products by compiled kernels or the faster of PyTorch's libraries.
 
     oneDNN, a part of PyTorch, multiplies float32 matrices twice as fast as MKL, which PyTorch
     prefers, on AMD's AVX-512 (Zen 5), and needs less preparation as a linear layer than as a
