@@ -81,7 +81,8 @@ def _first(builder, lanes):
     return builder.icmp_unsigned("<", ir.Constant(_WORDS, list(range(LANES))), count)
 
 
-def _call(builder, name, result, arguments):
+def call_instruction(builder, name, result, arguments):
+    """Call an instruction by the name that LLVM has for it."""
     kinds = [argument.type for argument in arguments]
     function = ir.FunctionType(result, kinds)
     function = cgutils.get_or_insert_function(builder.module, function, name)
@@ -89,7 +90,7 @@ def _call(builder, name, result, arguments):
 
 
 def _multiply_add(builder, left, right, total):
-    return _call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, [left, right, total])
+    return call_instruction(builder, f"llvm.fma.v{LANES}f32", _FLOATS, [left, right, total])
 
 
 def _read(builder, address, lanes, half):
@@ -103,7 +104,7 @@ def _read(builder, address, lanes, half):
         zero = ir.Constant(kind, None) if half else ir.Constant(kind, [0.0] * LANES)
         arguments = [pointer, align, _first(builder, lanes), zero]
         name = f"llvm.masked.load.v{LANES}{'i16' if half else 'f32'}.p0"
-        value = _call(builder, name, kind, arguments)
+        value = call_instruction(builder, name, kind, arguments)
     if half:  # bfloat16 is the upper half of a float32
         value = builder.shl(builder.zext(value, _WORDS), ir.Constant(_WORDS, [16] * LANES))
         value = builder.bitcast(value, _FLOATS)
@@ -129,7 +130,7 @@ def _write(builder, value, address, lanes, half):
         align = ir.IntType(32)(2 if half else 4)
         arguments = [value, pointer, align, _first(builder, lanes)]
         name = f"llvm.masked.store.v{LANES}{'i16' if half else 'f32'}.p0"
-        _call(builder, name, ir.VoidType(), arguments)
+        call_instruction(builder, name, ir.VoidType(), arguments)
 
 
 def _branch_on_kind(builder, half, lanes, emit):

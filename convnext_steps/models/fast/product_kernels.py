@@ -16,7 +16,12 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from convnext_steps.models.fast.depthwise_kernels import compile_kernel, draw, fields
+from convnext_steps.models.fast.depthwise_kernels import (
+    call_instruction,
+    compile_kernel,
+    draw,
+    fields,
+)
 from convnext_steps.models.fast.elementwise_kernels import (
     A1,
     A2,
@@ -75,17 +80,11 @@ def _times(builder, value, factor):
     return builder.mul(value, ir.Constant(value.type, factor))
 
 
-def _call(builder, name, result, arguments):
-    function = ir.FunctionType(result, [argument.type for argument in arguments])
-    function = cgutils.get_or_insert_function(builder.module, function, name)
-    return builder.call(function, arguments)
-
-
 def _ask(builder, pointer, write=0, cache=2):
     """Ask for a line of 64 bytes, as it will soon be read or written, in the cache of a level."""
     number = ir.IntType(32)
     options = [number(write), number(4 - cache), number(1)]  # the last: data
-    _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *options])
+    call_instruction(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *options])
 
 
 @intrinsic
@@ -125,7 +124,7 @@ def pair_rows(typing, source, step, target, target_step, panels):
 
 def _narrowed(builder, value):
     """Round 16 float32 to bfloat16."""
-    value = _call(builder, _INSTRUCTIONS + "cvtneps2bf16.512", _NARROW, [value])
+    value = call_instruction(builder, _INSTRUCTIONS + "cvtneps2bf16.512", _NARROW, [value])
     return builder.bitcast(value, _HALVES)
 
 
@@ -193,7 +192,9 @@ def _add_products(builder, left, left_row, left_pair, right, pairs, sums):
             one = builder.bitcast(one, _PAIRS)
             for factor, total in zip(factors, row, strict=True):
                 arguments = [builder.load(total), one, factor]
-                value = _call(builder, _INSTRUCTIONS + "dpbf16ps.512", _FLOATS, arguments)
+                value = call_instruction(
+                    builder, _INSTRUCTIONS + "dpbf16ps.512", _FLOATS, arguments
+                )
                 builder.store(value, total)
 
 
@@ -243,7 +244,7 @@ def _gelu(builder, x):
         return ir.Constant(_FLOATS, [float(value)] * 16)
 
     def fma(a, b, c):
-        return _call(builder, "llvm.fma.v16f32", _FLOATS, [a, b, c])
+        return call_instruction(builder, "llvm.fma.v16f32", _FLOATS, [a, b, c])
 
     def series(x, *terms):
         result = number(terms[-1])
@@ -254,18 +255,18 @@ def _gelu(builder, x):
     def bits(value):
         return builder.bitcast(value, _WORDS)
 
-    z = _call(builder, "llvm.minnum.v16f32", _FLOATS, [x, number(WIDEST)])
-    z = _call(builder, "llvm.maxnum.v16f32", _FLOATS, [z, number(-WIDEST)])
+    z = call_instruction(builder, "llvm.minnum.v16f32", _FLOATS, [x, number(WIDEST)])
+    z = call_instruction(builder, "llvm.maxnum.v16f32", _FLOATS, [z, number(-WIDEST)])
     y = builder.fmul(builder.fmul(z, z), number(-0.5 * LOG2_E))
     shifted = builder.fadd(y, number(ROUND))
     rest = builder.fsub(y, builder.fsub(shifted, number(ROUND)))  # from -1/2 to 1/2
     power = series(rest, *(math.log(2) ** n / math.factorial(n) for n in range(5)))
     shift = builder.shl(bits(shifted), ir.Constant(_WORDS, [23] * 16))
     power = builder.bitcast(builder.add(bits(power), shift), _FLOATS)  # exp(-z * z / 2)
-    size = _call(builder, "llvm.fabs.v16f32", _FLOATS, [z])
+    size = call_instruction(builder, "llvm.fabs.v16f32", _FLOATS, [z])
     size = fma(size, number(P), number(1))
     arguments = [size, number(0), ir.Constant(ir.IntType(16), 0xFFFF)]
-    t = _call(builder, "llvm.x86.avx512.rcp14.ps.512", _FLOATS, arguments)
+    t = call_instruction(builder, "llvm.x86.avx512.rcp14.ps.512", _FLOATS, arguments)
     tail = builder.fmul(builder.fmul(series(t, A1, A2, A3, A4, A5), t), power)
     below = builder.fcmp_ordered("<", z, number(0))
     share = builder.select(below, tail, builder.fsub(number(1), tail))
