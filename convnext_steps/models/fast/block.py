@@ -24,13 +24,13 @@ from convnext_steps.models.fast.linear import (
 from convnext_steps.models.fast.norm import FastLayerNorm, normalise, normalise_gradients
 from convnext_steps.models.fast.products import are_served
 from convnext_steps.models.fast.run import (
-    CHUNK,
     SINGLE,
     TYPES,
     Chain,
     differentiable_once,
     is_plain_training,
     kernels,
+    row_tasks,
     run_with,
 )
 
@@ -45,9 +45,8 @@ class FastBlock(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x plus the branch, (N, C, H, W) -> (N, C, H, W)."""
-        if torch.compiler.is_compiling() or not _is_served(self, x):
+        if torch.compiler.is_compiling() or (kind := _served_type(self, x)) is None:
             return super().forward(x)
-        kind = product_type(x, self.pwconv1.weight)
         factors = self.drop_path(torch.ones(len(x), 1, 1, 1, **SINGLE))  # what it multiplies with
         result: Tensor = _Block.apply(x, *_parameters(self), factors, self.norm.eps, kind)
         return result.permute(0, 3, 1, 2)  # out here: an in-place ReLU refuses a Function's views
@@ -63,10 +62,10 @@ def _parameters(block: Block) -> list[Tensor | None]:
     return [*(tensor for part in parts for tensor in (part.weight, part.bias)), block.gamma]
 
 
-def _is_served(block: Block, x: Tensor) -> bool:
-    """Return whether this call is one function of tensors as the kernels know them."""
+def _served_type(block: Block, x: Tensor) -> torch.dtype | None:
+    """Return the products' type if this call is of tensors as the kernels know them, else None."""
     parameters = _parameters(block)
-    return (
+    served = (
         block.training
         and is_plain_training(x, block.pwconv1.weight)
         and tuple(type(part) for part in _parts(block)) == PARTS
@@ -75,9 +74,9 @@ def _is_served(block: Block, x: Tensor) -> bool:
         and all(tensor is not None and _is_trained(tensor) for tensor in parameters)
         and _have_shapes(block, x)
         and x.dtype in TYPES
-        and product_type(x, block.pwconv1.weight) is not None
         and kernels() is not None
     )
+    return product_type(x, block.pwconv1.weight) if served else None
 
 
 def _is_changed(part: nn.Module) -> bool:
@@ -225,14 +224,10 @@ def _scale(
 
 
 def _scaling(branch: Tensor, factors: Tensor, chain: Chain | None) -> dict[str, int]:
-    """Return what both kernels of the residual are told; a task is a chunk of rows."""
+    """Return what both kernels of the residual are told."""
     rows, channels = branch.shape
-    chunk = chain.chunk if chain else max(1, CHUNK // channels)
     return {
-        "rows": rows,
+        **row_tasks(rows, channels, chain),
         "image_rows": rows // len(factors),
-        "channels": channels,
-        "chunk": chunk,
-        "tasks": -(-rows // chunk),
         "half": branch.dtype == torch.bfloat16,
     }

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from convnext_steps.models.fast.run import (
-    CHUNK,
     SINGLE,
     TYPES,
     Chain,
     differentiable_once,
     is_plain_training,
     kernels,
+    row_tasks,
     run_with,
 )
 from convnext_steps.models.layers import LayerNorm2d
@@ -141,14 +141,10 @@ def normalise_gradients(
 
 
 def _rows(x: Tensor, weight: Tensor, chain: Chain | None) -> dict[str, int]:
-    """Return what both kernels are told; a task is a chunk of rows."""
+    """Return what both kernels are told."""
     channels = len(weight)
-    rows, chunk = x.numel() // channels, chain.chunk if chain else max(1, CHUNK // channels)
     return {
-        "rows": rows,
-        "channels": channels,
-        "chunk": chunk,
-        "tasks": -(-rows // chunk),
+        **row_tasks(x.numel() // channels, channels, chain),
         "scratch_bytes": 8 * channels,
         "half": x.dtype == torch.bfloat16,
     }

@@ -101,6 +101,12 @@ class Chain:
         )
 
 
+def row_tasks(rows: int, channels: int, chain: Chain | None) -> dict[str, int]:
+    """Return what a kernel is told whose tasks are chunks of rows, on its own or in a chain."""
+    chunk = chain.chunk if chain else max(1, CHUNK // channels)
+    return {"rows": rows, "channels": channels, "chunk": chunk, "tasks": -(-rows // chunk)}
+
+
 def run_with(name: str, kind: str, chain: Chain | None = None, **values: int | Tensor) -> None:
     """Run a kernel that needs no plan, at once or in a chain.
 
