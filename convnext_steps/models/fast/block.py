@@ -131,7 +131,7 @@ class _Block(torch.autograd.Function):
         branch = product(activated, shrink, shrink_bias, chain)
         target = _add(x, branch, gamma, factors, chain)
         if chain:
-            chain.run("block", _scratch_bytes(chain, expand))
+            chain.run("block", _scratch_bytes(chain, rows, expand))
         ctx.save_for_backward(source, conv, rows, norm, moments, normed, expand, slope, activated,
                               shrink, branch, gamma, factors)  # fmt: skip
         return target
@@ -149,12 +149,12 @@ class _Block(torch.autograd.Function):
         to_normed = gradient_of_input(to_hidden, expand, chain)
         to_rows, norm_sums = normalise_gradients(to_normed, rows, norm, moments, chain)
         if chain:
-            chain.run("block_gradient", _scratch_bytes(chain, expand))
-        paired = chain is not None
+            chain.run("block_gradient", _scratch_bytes(chain, rows, expand))
+        filled = chain is not None
         to_gamma, to_shrink_bias = sums.sum(0)
         to_norm, to_norm_bias = norm_sums.sum(0)
-        to_shrink = gradient_of_weight(activated, to_branch, torch.float32, paired)
-        to_expand = gradient_of_weight(normed, to_hidden, torch.float32, paired)
+        to_shrink = gradient_of_weight(activated, to_branch, torch.float32, filled)
+        to_expand = gradient_of_weight(normed, to_hidden, torch.float32, filled)
         to_y = to_rows.view(gradient.shape).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
         job = Job.of(source, to_y, conv.shape[2], 1, conv.shape[2] // 2, wide=True)
         to_conv, to_conv_bias = weight_gradient(source, to_y, job)
@@ -165,14 +165,13 @@ class _Block(torch.autograd.Function):
 
 def _chain(rows: Tensor, expand: Tensor) -> Chain | None:
     """Return a chain where kernels do all that a block does to rows (R, C)."""
-    half = rows.dtype == torch.bfloat16
-    return Chain(len(rows)) if half and are_served(len(rows), *expand.shape) else None
+    return Chain(len(rows)) if are_served(len(rows), *expand.shape) else None
 
 
-def _scratch_bytes(chain: Chain, expand: Tensor) -> int:
-    """Return what a thread needs: two rows of float32, a narrow and a wide chunk of bfloat16."""
+def _scratch_bytes(chain: Chain, rows: Tensor, expand: Tensor) -> int:
+    """Return what a thread needs: two rows of float32, a narrow and a wide chunk as `rows` are."""
     wide, narrow = expand.shape
-    return 8 * narrow + 2 * chain.chunk * (narrow + wide)
+    return 8 * narrow + rows.itemsize * chain.chunk * (narrow + wide)
 
 
 def _add(x: Tensor, branch: Tensor, gamma: Tensor, factors: Tensor, chain: Chain | None) -> Tensor:

@@ -20,7 +20,7 @@ from convnext_steps.models.fast.norm_kernels import (
     normalise_rows,
     normalise_rows_gradient,
 )
-from convnext_steps.models.fast.product_kernels import ROWS_PRODUCT, multiply_rows, pair_chunk
+from convnext_steps.models.fast.product_kernels import ROWS_PRODUCT, multiply_rows, fill_chunk
 
 CHAIN = fields("scratch counter tasks scratch_bytes first second third fourth")
 
@@ -31,24 +31,26 @@ _residual_gradient = array_of(from_dtype(RESIDUAL_GRADIENT))
 
 @compile_kernel(CHAIN)
 def block(calls):
-    """Normalise, expand, shrink and add a task's rows; pair what is kept for the gradients."""
+    """Normalise, expand, shrink and add a task's rows; fill panels with what is kept for the gradients."""
     call = carray(calls, 1)[0]
     norm, residual = carray(_norm(call.first), 1)[0], carray(_residual(call.fourth), 1)[0]
     expand, shrink = carray(_product(call.second), 1)[0], carray(_product(call.third), 1)[0]
     rows, narrow, wide = norm.rows, expand.inner, expand.columns
+    half, size = expand.half, 2 if expand.half else 4
     scratch = call.scratch + draw(call.counter + 8) * call.scratch_bytes
     narrow_rows = scratch + 8 * narrow
-    wide_rows = narrow_rows + 2 * norm.chunk * narrow
+    wide_rows = narrow_rows + size * norm.chunk * narrow
     while True:
         task = draw(call.counter)
         if task >= call.tasks:
             break
         first, last = task * norm.chunk, min(rows, (task + 1) * norm.chunk)
-        normed, activated = narrow_rows - 2 * first * narrow, wide_rows - 2 * first * wide
+        normed = narrow_rows - size * first * narrow
+        activated = wide_rows - size * first * wide
         normalise_rows(norm, task, scratch, normed)
-        pair_chunk(narrow_rows, norm.target, first, last, rows, narrow)
+        fill_chunk(narrow_rows, norm.target, first, last, rows, narrow, half)
         multiply_rows(expand, task, normed, activated)
-        pair_chunk(wide_rows, expand.target, first, last, rows, wide)
+        fill_chunk(wide_rows, expand.target, first, last, rows, wide, half)
         multiply_rows(shrink, task, activated, shrink.target)
         add_rows(residual, task)
 
@@ -57,25 +59,27 @@ def block(calls):
 def block_gradient(calls):
     """Take the gradient of a task's rows back from the sum to what was normalised.
 
-    What the weights' gradients need is paired.
+    What the weights' gradients need fills panels.
     """
     call = carray(calls, 1)[0]
     norm = carray(_norm_gradient(call.fourth), 1)[0]
     residual = carray(_residual_gradient(call.first), 1)[0]
     shrink, expand = carray(_product(call.second), 1)[0], carray(_product(call.third), 1)[0]
     rows, narrow, wide = norm.rows, shrink.inner, shrink.columns
+    half, size = shrink.half, 2 if shrink.half else 4
     scratch = call.scratch + draw(call.counter + 8) * call.scratch_bytes
     narrow_rows = scratch + 8 * narrow
-    wide_rows = narrow_rows + 2 * norm.chunk * narrow
+    wide_rows = narrow_rows + size * norm.chunk * narrow
     while True:
         task = draw(call.counter)
         if task >= call.tasks:
             break
         first, last = task * norm.chunk, min(rows, (task + 1) * norm.chunk)
-        narrow_zero, to_hidden = narrow_rows - 2 * first * narrow, wide_rows - 2 * first * wide
+        narrow_zero = narrow_rows - size * first * narrow
+        to_hidden = wide_rows - size * first * wide
         add_rows_gradient(residual, task, narrow_zero)
-        pair_chunk(narrow_rows, residual.to_branch, first, last, rows, narrow)
+        fill_chunk(narrow_rows, residual.to_branch, first, last, rows, narrow, half)
         multiply_rows(shrink, task, narrow_zero, to_hidden)
-        pair_chunk(wide_rows, shrink.target, first, last, rows, wide)
+        fill_chunk(wide_rows, shrink.target, first, last, rows, wide, half)
         multiply_rows(expand, task, to_hidden, narrow_zero)
         normalise_rows_gradient(norm, task, scratch, narrow_zero)

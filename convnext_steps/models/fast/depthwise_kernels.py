@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
 # Whether product_kernels.py is worth it: Intel's AMX, which oneDNN uses, is faster by far.
-MULTIPLIES_BFLOAT16 = (
+MULTIPLIES_MATRICES = (
     "+avx512bf16" in _FEATURES and "+amx-bf16" not in _FEATURES and llvm_version_info >= (20,)
 )
 LANES = 16 if "+avx512f" in _FEATURES else 8  # channels in a vector, which fills a register

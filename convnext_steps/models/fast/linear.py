@@ -118,7 +118,7 @@ def factor(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _has_kernels(rows: Tensor, weight: Tensor) -> bool:
-    return rows.dtype == torch.bfloat16 and are_served(len(rows), *weight.shape)
+    return are_served(len(rows), *weight.shape)
 
 
 def product(
@@ -168,14 +168,14 @@ def gradient_through(
 
 
 def gradient_of_weight(
-    x: Tensor, gradient: Tensor, kind: torch.dtype, paired: bool = False
+    x: Tensor, gradient: Tensor, kind: torch.dtype, filled: bool = False
 ) -> Tensor:
     """Return the gradient (out, in) of a linear layer's weight, by the faster way round.
 
-    If `paired`, a chain of kernels has written x and gradient.
+    If `filled`, a chain of kernels has written x and gradient.
     """
-    if x.dtype == torch.bfloat16 and are_served(*x.shape, gradient.shape[1]):
-        return multiply_columns(gradient, x, paired).to(kind)
+    if are_served(*x.shape, gradient.shape[1]):
+        return multiply_columns(gradient, x, filled).to(kind)
     short = x.dtype == torch.bfloat16 and len(x) < LONG
     if gradient.shape[1] < x.shape[1] or short:
         result = _tall_product(gradient, x)

@@ -1,4 +1,4 @@
-"""Products of bfloat16 matrices by compiled kernels, on processors that gain from them.
+"""Products of float32 or bfloat16 matrices by compiled kernels, on processors that gain from them.
 
 These are AMD's since Zen 4 and other ones with AVX-512's bfloat16 instructions, but not Intel's
 with tiles of their own (AMX), which oneDNN uses.
@@ -12,19 +12,19 @@ from convnext_steps.models.fast.run import LINE, SINGLE, Chain, attribute, kerne
 PANEL = 32  # columns that a kernel computes at once
 CHUNK = 128  # rows in a task, when rows are multiplied
 GROUP = 12  # panels in a task, likewise
-BLOCK = 256  # rows that are held in the cache, when columns are multiplied
+BLOCK = 512  # bytes of a column that are held in the cache, when columns are multiplied
 WIDEST = 384  # columns in a task, likewise
 PARTS = 8  # at least so many tasks, if each has SHORTEST rows
 SHORTEST = 1024
 
 
 def are_served(rows: int, *columns: int) -> bool:
-    """Return whether the kernels multiply bfloat16 matrices of these sizes."""
+    """Return whether the kernels multiply matrices of these sizes."""
     return (
         rows % 8 == 0
         and all(count % PANEL == 0 for count in columns)
         and kernels() is not None
-        and attribute("MULTIPLIES_BFLOAT16")
+        and attribute("MULTIPLIES_MATRICES")
     )
 
 
@@ -51,10 +51,11 @@ def multiply_rows(
         "ROWS_PRODUCT",
         chain,
         left=left,
-        right=_pack(right.float().contiguous(), turned),
+        right=_pack(right.float().contiguous(), turned, left.dtype),
         bias=torch.zeros(columns, **SINGLE) if bias is None else bias.float(),
         target=target,
         **more,
+        half=left.dtype == torch.bfloat16,
         rows=rows,
         inner=inner,
         columns=columns,
@@ -70,16 +71,16 @@ def row_chunks(rows: int, chain: Chain | None) -> int:
     return -(-rows // (chain.chunk if chain else CHUNK))
 
 
-def multiply_columns(left: Tensor, right: Tensor, paired: bool = False) -> Tensor:
+def multiply_columns(left: Tensor, right: Tensor, filled: bool = False) -> Tensor:
     """Return the transpose of left (R, A) times right (R, B), (A, B) in float32.
 
-    If `paired`, a chain of kernels has written both as panels of pairs.
+    If `filled`, a chain of kernels has written both as panels.
     """
     (rows, left_columns), right_columns = left.shape, right.shape[1]
     left_group, right_group = _group(left_columns), _group(right_columns)
     tasks = left_columns // left_group * (right_columns // right_group)
     chunk = 2 * -(-rows // (2 * max(1, min(PARTS // tasks, rows // SHORTEST))))
-    chunks = -(-rows // chunk)
+    chunks, block = -(-rows // chunk), BLOCK // left.itemsize
     total = torch.empty(chunks, left_columns, right_columns, **SINGLE)
     run_with(
         "columns_product",
@@ -87,25 +88,26 @@ def multiply_columns(left: Tensor, right: Tensor, paired: bool = False) -> Tenso
         left=left,
         right=right,
         total=total,
+        half=left.dtype == torch.bfloat16,
         rows=rows,
         left_columns=left_columns,
         right_columns=right_columns,
         left_group=left_group,
         right_group=right_group,
         chunk=chunk,
-        block=BLOCK,
-        paired=paired,
+        block=block,
+        filled=filled,
         tasks=tasks * chunks,
-        scratch_bytes=0 if paired else 2 * BLOCK * (left_group + right_group),
+        scratch_bytes=0 if filled else BLOCK * (left_group + right_group),
     )
     return total[0] if chunks == 1 else total.sum(0)
 
 
-def _pack(right: Tensor, turned: bool) -> Tensor:
-    """Return a product's float32 right factor, or its transpose, as the kernels read it."""
+def _pack(right: Tensor, turned: bool, kind: torch.dtype) -> Tensor:
+    """Return a product's float32 right factor, or its transpose, as the kernels of a type read it."""
     rows, columns = right.shape
-    buffer = torch.empty(right.numel() + LINE // 2, dtype=torch.bfloat16, device="cpu")
-    packed = buffer[-buffer.data_ptr() % LINE // 2 :]
+    buffer = torch.empty(right.numel() + LINE // kind.itemsize, dtype=kind, device="cpu")
+    packed = buffer[-buffer.data_ptr() % LINE // kind.itemsize :]
     run_with(
         "pack",
         "PACK",
@@ -114,6 +116,7 @@ def _pack(right: Tensor, turned: bool) -> Tensor:
         columns=columns,
         target=packed,
         turned=turned,
+        half=kind == torch.bfloat16,
         tasks=(rows if turned else columns) // PANEL,
     )
     return packed

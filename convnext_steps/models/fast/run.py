@@ -36,7 +36,7 @@ def kernels() -> tuple[ModuleType, ...] | None:
         )
 
         modules = [depthwise_kernels, elementwise_kernels, norm_kernels]
-        if depthwise_kernels.MULTIPLIES_BFLOAT16:
+        if depthwise_kernels.MULTIPLIES_MATRICES:
             from convnext_steps.models.fast import block_kernels, product_kernels
 
             modules += [product_kernels, block_kernels]
