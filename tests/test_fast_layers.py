@@ -21,7 +21,9 @@ from convnext_steps.models.design import scaled
 from convnext_steps.models.fast import block, gelu
 from convnext_steps.models.fast.gelu import FastGELU
 from convnext_steps.models.fast.layers import fast_layers, use_fast_layers
-from convnext_steps.models.fast.linear import FastLinear, PointwiseConv2d
+from convnext_steps.models.fast.linear import FastLinear
+from convnext_steps.models.fast.patches import PatchConv2d
+from convnext_steps.models.fast.run import attribute, kernels
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import roadmap
 
@@ -60,17 +62,41 @@ def test_gelu_at_the_ends(kind):
 @pytest.mark.parametrize("sizes", [(64, 512, 5), (512, 64, 5), (182, 182, 20), (300, 110, 1)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_pointwise_convolutions_agree_with_float64(kind, sizes, bias):
-    torch.manual_seed(0)
     inside, outside, side = sizes
-    plain = nn.Conv2d(inside, outside, 1, bias=bias)
-    reference = copy.deepcopy(plain).double()
-    (layer,) = use_fast_layers(nn.Sequential(plain))
-    assert type(layer) is PointwiseConv2d
-    x, slope = torch.randn(3, inside, side, side), torch.randn(3, outside, side, side)
-    half = kind == torch.bfloat16
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+    plain, x = nn.Conv2d(inside, outside, 1, bias=bias), torch.randn(3, inside, side, side)
+    assert is_linear(plain, x, kind)
+    check_convolution(plain, x, kind)
+
+
+@needs_onednn
+@pytest.mark.parametrize("kind", LIMITS)
+@pytest.mark.parametrize("sizes", [(96, 192, 2, 8, 4), (32, 96, 4, 8, 16), (96, 192, 2, 8, 5)])
+@pytest.mark.parametrize("last", [True, False])
+def test_patches_agree_with_float64(kind, sizes, last):
+    inside, outside, size, height, width = sizes
+    plain, x = nn.Conv2d(inside, outside, size, size), torch.randn(4, inside, height, width)
+    if last:
+        plain, x = (each.to(memory_format=torch.channels_last) for each in (plain, x))
+    compiled = kernels() is not None and attribute("MULTIPLIES_MATRICES")
+    assert is_linear(plain, x, kind) == (compiled and width % size == 0)
+    check_convolution(plain, x, kind)
+
+
+def is_linear(plain: nn.Conv2d, x: torch.Tensor, kind: torch.dtype) -> bool:
+    (layer,) = use_fast_layers(nn.Sequential(copy.deepcopy(plain)))
+    assert type(layer) is PatchConv2d
+    if kind == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no bfloat16 instructions")
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+        return "Linear" in name_of(layer(x))
+
+
+def check_convolution(plain: nn.Conv2d, x: torch.Tensor, kind: torch.dtype) -> None:
+    torch.manual_seed(0)
+    (layer,) = use_fast_layers(nn.Sequential(copy.deepcopy(plain)))
+    reference, slope = copy.deepcopy(plain).double(), torch.randn(plain(x).shape)
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
         found = values_and_gradients(layer, [x], slope)
-        assert "Linear" in name_of(layer(x)) or not torch.ops.mkldnn._is_mkldnn_bf16_supported()
     expected = values_and_gradients(reference, [x.double()], slope.double())
     for value, right in zip(found, expected, strict=True):
         assert error(value, right) < LIMITS[kind]
@@ -180,7 +206,7 @@ def test_an_activation_may_follow_in_place():
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(192, 192, 1), nn.ReLU(inplace=True))
     fast = use_fast_layers(copy.deepcopy(plain))
-    assert type(fast[0]) is PointwiseConv2d
+    assert type(fast[0]) is PatchConv2d
     x = torch.randn(2, 192, 5, 4).to(memory_format=torch.channels_last)
     slope = torch.randn(2, 192, 5, 4)
     expected = values_and_gradients(plain, [x], slope)
@@ -189,9 +215,10 @@ def test_an_activation_may_follow_in_place():
     torch.testing.assert_close(fast[0].weight.grad, plain[0].weight.grad)
 
 
-def test_tanh_gelu_and_strided_and_small_convolutions_stay():
+def test_tanh_gelu_and_convolutions_of_other_kinds_stay():
     strided, small = nn.Conv2d(256, 256, 1, stride=2), nn.Conv2d(96, 96, 1)
-    model = nn.Sequential(nn.GELU("tanh"), strided, small)
+    others = nn.Conv2d(256, 256, 2, 2, dilation=2), nn.Conv2d(256, 256, (2, 4), (2, 4))
+    model = nn.Sequential(nn.GELU("tanh"), strided, small, *others)
     kinds = [type(layer) for layer in model]
     assert [type(layer) for layer in use_fast_layers(model)] == kinds
 

@@ -20,7 +20,7 @@ from convnext_steps.models.fast.norm_kernels import (
     normalise_rows,
     normalise_rows_gradient,
 )
-from convnext_steps.models.fast.product_kernels import ROWS_PRODUCT, multiply_rows, fill_chunk
+from convnext_steps.models.fast.product_kernels import ROWS_PRODUCT, fill_chunk, multiply_rows
 
 CHAIN = fields("scratch counter tasks scratch_bytes first second third fourth")
 

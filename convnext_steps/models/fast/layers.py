@@ -13,12 +13,13 @@ from convnext_steps.models.convnext import Block
 from convnext_steps.models.fast.block import FastBlock
 from convnext_steps.models.fast.depthwise import use_fast_depthwise
 from convnext_steps.models.fast.gelu import FastGELU
-from convnext_steps.models.fast.linear import FastLinear, PointwiseConv2d
+from convnext_steps.models.fast.linear import FastLinear
 from convnext_steps.models.fast.memory import kept_memory
 from convnext_steps.models.fast.norm import FastLayerNorm, FastLayerNorm2d
+from convnext_steps.models.fast.patches import PatchConv2d
 from convnext_steps.models.layers import LayerNorm2d
 
-LARGE = 2**15  # weights of a 1x1 convolution from which on it is faster as a linear layer
+LARGE = 2**15  # weights of a convolution from which on it is faster as a linear layer
 
 
 def use_fast_layers(model: nn.Module) -> nn.Module:
@@ -50,7 +51,7 @@ def fast_layers(model: nn.Module) -> Iterator[None]:
 
 FAST: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: FastLinear,
-    nn.Conv2d: PointwiseConv2d,
+    nn.Conv2d: PatchConv2d,
     nn.GELU: FastGELU,
     nn.LayerNorm: FastLayerNorm,
     LayerNorm2d: FastLayerNorm2d,
@@ -62,9 +63,10 @@ def _is_known(layer: nn.Module) -> bool:
     """Return whether the fast class computes what this layer does, and is faster."""
     if isinstance(layer, nn.Conv2d):
         return (
-            layer.kernel_size == layer.stride == (1, 1)
-            and layer.groups == 1
+            layer.kernel_size == layer.stride
+            and len(set(layer.stride)) == layer.groups == 1
             and layer.padding == (0, 0)
+            and layer.dilation == (1, 1)
             and layer.weight.numel() >= LARGE
         )
     return not isinstance(layer, nn.GELU) or layer.approximate == "none"

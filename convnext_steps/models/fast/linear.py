@@ -1,4 +1,4 @@
-"""Linear layers and 1x1 convolutions by the fastest products that a processor has.
+"""Linear layers by the fastest products that a processor has.
 
 These are compiled kernels (products.py) or one of PyTorch's two libraries.
 """
@@ -40,18 +40,6 @@ class FastLinear(nn.Linear):
         return super().forward(x)
 
 
-class PointwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` with a kernel of one position, as a linear layer over the channels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix the channels of each position, (N, in, H, W) -> (N, out, H, W)."""
-        if not torch.compiler.is_compiling() and self.training and x.ndim == 4:
-            kind = product_type(x, self.weight)
-            if kind is not None and x.shape[1] == self.in_channels:
-                return linear(x, self.weight, self.bias, kind)
-        return super().forward(x)
-
-
 def product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
     """Return the type in which a product trains plainly; None if it does not, or not faster."""
     kind = x.dtype
@@ -71,12 +59,9 @@ def product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, kind: torch.dtype) -> Tensor:
-    """Apply a linear layer or, with a 4-d weight, a 1x1 convolution, in float32 or bfloat16."""
-    if weight.ndim == 4:
-        x = x.permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view when channels are last
+    """Apply a linear layer in float32 or bfloat16, (..., in) -> (..., out)."""
     rows: Tensor = _Linear.apply(x, weight, bias, kind)
-    result = rows.view(*x.shape[:-1], -1)  # out here: an in-place ReLU refuses a Function's views
-    return result.permute(0, 3, 1, 2) if weight.ndim == 4 else result
+    return rows.view(*x.shape[:-1], -1)  # out here: an in-place ReLU refuses a Function's views
 
 
 class _Linear(torch.autograd.Function):
@@ -90,10 +75,10 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None,
                 kind: torch.dtype) -> Tensor:  # fmt: skip
-        ctx.shape, ctx.weight_shape, ctx.weight_type = x.shape, weight.shape, weight.dtype
+        ctx.shape, ctx.weight_type = x.shape, weight.dtype
         ctx.bias_type = None if bias is None else bias.dtype
         x = x.to(kind).contiguous().view(-1, x.shape[-1])
-        weight = factor(x, weight.reshape(weight.shape[:2]))
+        weight = factor(x, weight)
         ctx.save_for_backward(x, weight)
         return product(x, weight, bias)
 
@@ -106,7 +91,7 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_x = gradient_of_input(rows, weight).view(ctx.shape)
         if ctx.needs_input_grad[1]:
-            to_weight = gradient_of_weight(x, rows, ctx.weight_type).view(ctx.weight_shape)
+            to_weight = gradient_of_weight(x, rows, ctx.weight_type)
         if ctx.needs_input_grad[2]:
             to_bias = rows.sum(0).to(ctx.bias_type)
         return to_x, to_weight, to_bias, None
