@@ -156,6 +156,6 @@ def weight_gradient(x: Tensor, gradient: Tensor, job: Job) -> tuple[Tensor, Tens
     call["gradient"] = gradient.data_ptr()
     call["total"] = total.data_ptr()
     run("weight_gradient", call)
-    # (chunks, blocks, taps, lanes) -> (blocks, lanes, taps) -> (C, taps)
-    total = total.sum(0).transpose(1, 2).reshape(job.blocks * lanes, -1)[: job.channels]
-    return total[:, :-1].reshape(-1, 1, job.kernel, job.kernel), total[:, -1].contiguous()
+    sums = total.sum(0).transpose(1, 2)  # (blocks, taps, lanes) -> (blocks, lanes, taps)
+    to_weight = sums[..., :-1].reshape(-1, 1, job.kernel, job.kernel)[: job.channels]
+    return to_weight, sums[..., -1].reshape(-1)[: job.channels]

@@ -82,7 +82,7 @@ class Chain:
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.chunk = max(8, min(128, rows // 24 // 8 * 8))  # 24 tasks or more, whole tiles
+        self.chunk = _chunk(rows)
         self.records: list[Record] = []
         self.tensors: list[Tensor] = []  # what they read and write
 
@@ -99,6 +99,13 @@ class Chain:
             tasks=-(-self.rows // self.chunk),
             scratch_bytes=scratch_bytes,
         )
+
+
+def _chunk(rows: int) -> int:
+    """Return how many rows a task has: whole tiles, and if possible as many for each thread."""
+    longest = max(8, min(128, rows // 24 // 8 * 8))  # 24 tasks or more
+    chunks = range(longest, longest // 2, -8)
+    return next((chunk for chunk in chunks if rows % (4 * chunk) == 0), longest)
 
 
 def row_tasks(rows: int, channels: int, chain: Chain | None) -> dict[str, int]:
