@@ -1,12 +1,16 @@
 """Timing: what is counted and paired; no test asserts a time."""
 
 import json
+import os
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from convnext_steps import cli
+from convnext_steps.measure.apart import measure_apart
 from convnext_steps.measure.roofline import layers, measure_layers, memory_rate
 from convnext_steps.measure.speed import UNTIMED, Speed, Work, _rate, measure_speeds, ratio
 from convnext_steps.study.cost import measure_costs, plot_costs, plot_roofline
@@ -102,6 +106,35 @@ def test_bench_prints_a_ratio_and_writes_it_down(capsys, tmp_path) -> None:
     assert written["environment"]["packages"]["torch"]
 
 
+@pytest.mark.slow
+def test_bench_apart_times_each_in_its_own_process(capsys) -> None:
+    arguments = ["bench", "resnet", "--profile", "smoke", "--against", "pytorch", "--rounds", "2"]
+    assert cli.main([*arguments, "--apart"]) == 0
+    assert "x as fast" in capsys.readouterr().out
+
+
+class Placed(Logged):
+    """Notes in a file which process each of its calls is in."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.name, [])
+        self.path = path
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with self.path.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return super().forward(x)
+
+
+def test_apart_each_network_keeps_to_a_process_of_its_own(tmp_path) -> None:
+    builders = {name: partial(Placed, tmp_path / name) for name in "ab"}
+    speeds = measure_apart(builders, WORK, rounds=2)
+    assert all(len(speed.seconds) == 2 for speed in speeds.values())
+    places = [set((tmp_path / name).read_text().split()) for name in "ab"]
+    assert [len(processes) for processes in places] == [1, 1]
+    assert len({str(os.getpid())}.union(*places)) == 3
+
+
 @pytest.mark.parametrize("against", ["torchvision", "timm"])
 def test_bench_against_a_public_peer(capsys, against) -> None:
     pytest.importorskip(against)
@@ -116,6 +149,8 @@ def test_bench_against_a_public_peer(capsys, against) -> None:
         ([], "name a model"),
         (["convnext_tinny"], "did you mean 'convnext_tiny'?"),
         (["gelu", "--against", "timm"], "timm is timed on convnext_tiny"),
+        (["gelu", "--against", "timm", "--apart"], "timm is timed on convnext_tiny"),
+        (["--study", "--apart"], "--study does not use --apart"),
         (["gelu", "--profile", "quik"], "did you mean 'quick'?"),
         (["gelu", "--workers", "1"], "the timing of a model does not use --workers"),
         (["--study", "--batch-size", "4"], "--study does not use --batch-size"),

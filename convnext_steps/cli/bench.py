@@ -3,6 +3,7 @@
 import argparse
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from convnext_steps.cli.options import add_backend, backend, find_model, positive
+from convnext_steps.measure.apart import measure_apart
 from convnext_steps.measure.speed import Precision, Speed, Work, measure_speeds, ratio
 from convnext_steps.models.design import scaled
 from convnext_steps.models.network import Network
@@ -20,11 +22,12 @@ from convnext_steps.study.profiles import find_profile
 from convnext_steps.study.timing import bookkeeping_times, run_times, runs_per_hour
 from convnext_steps.training.files import write_bytes
 
-DESCRIPTION = """Time one model, alone or in turn with a peer in the same process, and print the
-ratio with its spread; or time a study: one run from start to result, the runs an hour of
-several numbers of workers, or the bookkeeping."""
+DESCRIPTION = """Time one model, alone or in turn with a peer, in the same process or each in its
+own, and print the ratio with its spread; or time a study: one run from start to result, the
+runs an hour of several numbers of workers, or the bookkeeping."""
 EXAMPLES = """examples:
   convnext-steps bench convnext_tiny --precision bf16 --against timm
+  convnext-steps bench convnext_tiny --precision bf16 --against timm --apart
   convnext-steps bench separate_downsampling --profile quick --threads 1 --against pytorch
   convnext-steps bench convnext_base --inference --against torchvision
   convnext-steps bench --study --profile quick
@@ -39,6 +42,12 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a step, or convnext_tiny, ...")
     parser.add_argument("--against", choices=("pytorch", "torchvision", "timm"), help="the peer")
+    parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="each in a process of its own: what ours has the C library do with freed memory "
+        "then does not hold for the peer",
+    )
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="default fp32")
     parser.add_argument("--inference", action="store_true", help="time that, not a training step")
     parser.add_argument("--resolution", type=positive, help="default 224, or the profile's 32")
@@ -64,7 +73,16 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
 
 ROUNDS = 10
 # Options that only some of the kinds of measurement read.
-OF_A_MODEL = ("against", "precision", "inference", "resolution", "batch_size", "threads", "rounds")
+OF_A_MODEL = (
+    "against",
+    "apart",
+    "precision",
+    "inference",
+    "resolution",
+    "batch_size",
+    "threads",
+    "rounds",
+)
 
 
 def bench_command(options: argparse.Namespace) -> None:
@@ -107,10 +125,15 @@ def refuse_idle_options(options: argparse.Namespace) -> None:
 def model_times(options: argparse.Namespace) -> dict[str, Any]:
     """Time a model and its peer in turn; print a line each, and the ratio."""
     work = work_of(options)
-    models = {"ours": build(options, work)}
+    builders = {"ours": partial(build, options, work)}
     if options.against:
-        models[options.against] = peer(options, work)
-    speeds = measure_speeds(models, work, options.rounds or ROUNDS, fast={"ours"})
+        builders[options.against] = partial(peer, options, work)
+    models = {name: builder() for name, builder in builders.items()}  # mistakes are told here
+    rounds = options.rounds or ROUNDS
+    if options.apart:
+        speeds = measure_apart(builders, work, rounds, fast={"ours"})
+    else:
+        speeds = measure_speeds(models, work, rounds, fast={"ours"})
     kind = "training" if work.training else "inference"
     print(
         f"{options.model}, {kind}, {work.precision}, batch {work.batch_size}, "

@@ -81,24 +81,55 @@ def measure_speeds(
         memory: whether to measure the peak memory too, over five more steps of each.
         fast: names of the networks that run as the Trainer lets them, with `fast_layers`.
     """
-    steps = {name: prepare_step(model, work) for name, model in models.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in models}
+    turns = {name: Turn(model, work, name in fast) for name, model in models.items()}
+    return take_turns(turns, rounds, warmup, memory)
+
+
+class Turn:
+    """A network that takes its turns at the work.
+
+    Args:
+        model: the network; training changes its weights.
+        work: what is done.
+        fast: whether it runs as the Trainer lets it, with `fast_layers`.
+    """
+
+    def __init__(self, model: nn.Module, work: Work, fast: bool = False) -> None:
+        self._model, self._work, self._fast = model, work, fast
+        self._step = prepare_step(model, work)
+
+    def seconds(self) -> float:
+        """The time of a step, after a few that are not timed."""
+        with fast_layers(self._model) if self._fast else nullcontext():
+            for _ in range(UNTIMED):
+                self._step()
+            return _seconds(self._step)
+
+    def memory(self) -> int | None:
+        """The peak memory of a step, in bytes: the median of five; None if unknown."""
+        with fast_layers(self._model) if self._fast else nullcontext():
+            return _typical_memory(self._step)
+
+    def speed(self, seconds: list[float], memory: int | None) -> Speed:
+        """What such times mean."""
+        rate = _rate(self._work.precision, torch.get_num_threads())
+        return _speed(self._model, self._work, seconds, memory, rate)
+
+
+def take_turns(
+    turns: Mapping[str, "Turn"], rounds: int, warmup: int = 1, memory: bool = True
+) -> dict[str, Speed]:
+    """Let networks take turns, as `measure_speeds` says."""
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
     peaks: dict[str, int | None] = {}
     for number in range(-warmup, rounds):
-        for name, step in steps.items():
-            with fast_layers(models[name]) if name in fast else nullcontext():
-                if number == 0:
-                    peaks[name] = _typical_memory(step) if memory else None
-                for _ in range(UNTIMED):
-                    step()
-                elapsed = _seconds(step)
+        for name, turn in turns.items():
+            if number == 0:
+                peaks[name] = turn.memory() if memory else None
+            elapsed = turn.seconds()
             if number >= 0:
                 seconds[name].append(elapsed)
-    rate = _rate(work.precision, torch.get_num_threads())
-    return {
-        name: _speed(model, work, seconds[name], peaks[name], rate)
-        for name, model in models.items()
-    }
+    return {name: turn.speed(seconds[name], peaks[name]) for name, turn in turns.items()}
 
 
 def ratio(one: Speed, other: Speed) -> Ratio:

@@ -31,7 +31,7 @@ _residual_gradient = array_of(from_dtype(RESIDUAL_GRADIENT))
 
 @compile_kernel(CHAIN)
 def block(calls):
-    """Normalise, expand, shrink and add a task's rows; fill panels with what is kept for the gradients."""
+    """Normalise, expand, shrink and add a task's rows; keep panels for the weights' gradients."""
     call = carray(calls, 1)[0]
     norm, residual = carray(_norm(call.first), 1)[0], carray(_residual(call.fourth), 1)[0]
     expand, shrink = carray(_product(call.second), 1)[0], carray(_product(call.third), 1)[0]
@@ -59,7 +59,7 @@ def block(calls):
 def block_gradient(calls):
     """Take the gradient of a task's rows back from the sum to what was normalised.
 
-    What the weights' gradients need fills panels.
+    What the weights' gradients need is kept as panels.
     """
     call = carray(calls, 1)[0]
     norm = carray(_norm_gradient(call.fourth), 1)[0]

@@ -104,7 +104,7 @@ def multiply_columns(left: Tensor, right: Tensor, filled: bool = False) -> Tenso
 
 
 def _pack(right: Tensor, turned: bool, kind: torch.dtype) -> Tensor:
-    """Return a product's float32 right factor, or its transpose, as the kernels of a type read it."""
+    """Return a float32 right factor, or its transpose, as the kernels of a type read it."""
     rows, columns = right.shape
     buffer = torch.empty(right.numel() + LINE // kind.itemsize, dtype=kind, device="cpu")
     packed = buffer[-buffer.data_ptr() % LINE // kind.itemsize :]

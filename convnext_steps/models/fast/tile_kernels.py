@@ -174,7 +174,7 @@ def pair_weights(typing, source, step, target):
 
 @intrinsic
 def turn_weights(typing, source, step, target, half):
-    """Write 16 x 16 words, of float32 (rounded if `half`) in rows `step` bytes apart, transposed."""
+    """Write 16 x 16 words transposed, of float32 (rounded if `half`) in rows `step` bytes apart."""
 
     def code(context, builder, signature, arguments):
         source, step, target, half = arguments
