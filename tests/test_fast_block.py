@@ -45,7 +45,9 @@ def images(channels: int, number: int = 3, side: int = 8) -> Tensor:
 
 
 # With 32, 96 and 416 channels and rows a multiple of 8, products are the kernels'; else oneDNN's.
-@pytest.mark.parametrize("shape", [(24, 6, 9), (32, 2, 4), (96, 8, 14), (96, 1, 7), (416, 4, 6)])
+@pytest.mark.parametrize(
+    "shape", [(24, 6, 9), (48, 2, 8), (32, 2, 4), (96, 8, 14), (96, 1, 7), (416, 4, 6)]
+)
 @pytest.mark.parametrize("drop_path", [0.0, 0.5])
 @pytest.mark.parametrize("kind", LIMITS)
 @pytest.mark.parametrize("half_input", [False, True])

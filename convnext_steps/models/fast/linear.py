@@ -112,6 +112,11 @@ def product(
     """Return left times the transpose of right plus a bias."""
     if _has_kernels(left, right):
         return multiply_rows(left, right, bias, turned=True, chain=chain)
+    return _library_product(left, right, bias)
+
+
+def _library_product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return `product` by the faster of PyTorch's libraries; factors may be transposed views."""
     bias = None if bias is None else bias.to(left.dtype)
     if left.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() != "AVX512":
         return F.linear(left, right, bias)  # MKL's: with AVX2, oneDNN's is up to twice as slow
@@ -134,7 +139,7 @@ def gradient_of_input(gradient: Tensor, weight: Tensor, chain: Chain | None = No
     if _has_kernels(gradient, weight):
         return multiply_rows(gradient, weight, chain=chain)
     if gradient.dtype == torch.float32:
-        return product(gradient, weight.t())
+        return _library_product(gradient, weight.t())
     return gradient @ weight
 
 
@@ -172,5 +177,5 @@ def gradient_of_weight(
 def _tall_product(left: Tensor, right: Tensor) -> Tensor:
     """Return left.t() @ right."""
     if left.dtype == torch.float32 and right.shape[1] >= WIDE:
-        return product(left.t(), right.t())
+        return _library_product(left.t(), right.t())
     return left.t() @ right
