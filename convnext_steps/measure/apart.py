@@ -1,5 +1,6 @@
 """Networks that take turns at the same work, each in a process of its own."""
 
+import signal
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -56,6 +57,7 @@ class _Elsewhere(Turn):
 
 def _prepare(build: Callable[[], nn.Module], work: Work, fast: bool, threads: int) -> None:
     global _turn
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
     torch.set_num_threads(threads)
     _turn = Turn(build(), work, fast)
 

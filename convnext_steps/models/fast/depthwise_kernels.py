@@ -26,7 +26,8 @@ from numba.extending import intrinsic
 # The processor's features as in the key of numba's cache: kernels of both widths may lie there.
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
-# Whether product_kernels.py is worth it: Intel's AMX, which oneDNN uses, is faster by far.
+# Whether product_kernels.py is worth it. Not beside Intel's AMX, which oneDNN uses: in bfloat16
+# that is faster by far, and in float32 the kernels were not tried there.
 MULTIPLIES_MATRICES = (
     "+avx512bf16" in _FEATURES and "+amx-bf16" not in _FEATURES and llvm_version_info >= (20,)
 )

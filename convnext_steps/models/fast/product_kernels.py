@@ -46,10 +46,10 @@ def pack(calls):
             break
         if call.turned:
             words = call.columns // word_rows
-            for half in range(2):
-                source = call.source + (COLUMNS * task + 16 * half) * row
+            for part in range(2):
+                source = call.source + (COLUMNS * task + 16 * part) * row
                 for word in range(0, words, 16):
-                    target = call.target + PANEL * (task * words + word) + 64 * half
+                    target = call.target + PANEL * (task * words + word) + 64 * part
                     turn_weights(source + WORD * word_rows * word, row, target, call.half)
         else:
             words = call.rows // word_rows
