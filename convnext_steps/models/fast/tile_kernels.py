@@ -297,7 +297,7 @@ def _number(value):
 
 
 def _gelu(builder, x, half):
-    """Return GELU and its slope, to more digits than the type has.
+    """Return GELU and its slope; infinities have none, as PyTorch's have none.
 
     The formula of the normal distribution is that of elementwise_kernels.py.
     """
