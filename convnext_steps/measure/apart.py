@@ -5,11 +5,14 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from convnext_steps.measure.speed import Speed, Turn, Work, take_turns
+
+T = TypeVar("T")
 
 _turn: Turn  # of this process, where it is one of those that `measure_apart` starts
 
@@ -46,13 +49,13 @@ class _Elsewhere(Turn):
         self._pool = pool
 
     def seconds(self) -> float:
-        return self._pool.submit(_seconds).result()
+        return self._pool.submit(_call, Turn.seconds).result()
 
     def memory(self) -> int | None:
-        return self._pool.submit(_memory).result()
+        return self._pool.submit(_call, Turn.memory).result()
 
     def speed(self, seconds: list[float], memory: int | None) -> Speed:
-        return self._pool.submit(_speed, seconds, memory).result()
+        return self._pool.submit(_call, Turn.speed, seconds, memory).result()
 
 
 def _prepare(build: Callable[[], nn.Module], work: Work, fast: bool, threads: int) -> None:
@@ -62,13 +65,5 @@ def _prepare(build: Callable[[], nn.Module], work: Work, fast: bool, threads: in
     _turn = Turn(build(), work, fast)
 
 
-def _seconds() -> float:
-    return _turn.seconds()
-
-
-def _memory() -> int | None:
-    return _turn.memory()
-
-
-def _speed(seconds: list[float], memory: int | None) -> Speed:
-    return _turn.speed(seconds, memory)
+def _call(method: Callable[..., T], *arguments: object) -> T:
+    return method(_turn, *arguments)

@@ -4,7 +4,7 @@ import ctypes
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -100,14 +100,14 @@ class Turn:
 
     def seconds(self) -> float:
         """The time of a step, after a few that are not timed."""
-        with fast_layers(self._model) if self._fast else nullcontext():
+        with self._layers():
             for _ in range(UNTIMED):
                 self._step()
             return _seconds(self._step)
 
     def memory(self) -> int | None:
         """The peak memory of a step, in bytes: the median of five; None if unknown."""
-        with fast_layers(self._model) if self._fast else nullcontext():
+        with self._layers():
             return _typical_memory(self._step)
 
     def speed(self, seconds: list[float], memory: int | None) -> Speed:
@@ -115,9 +115,12 @@ class Turn:
         rate = _rate(self._work.precision, torch.get_num_threads())
         return _speed(self._model, self._work, seconds, memory, rate)
 
+    def _layers(self) -> AbstractContextManager[None]:
+        return fast_layers(self._model) if self._fast else nullcontext()
+
 
 def take_turns(
-    turns: Mapping[str, "Turn"], rounds: int, warmup: int = 1, memory: bool = True
+    turns: Mapping[str, Turn], rounds: int, warmup: int = 1, memory: bool = True
 ) -> dict[str, Speed]:
     """Let networks take turns, as `measure_speeds` says."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
