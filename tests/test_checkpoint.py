@@ -11,16 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
-from convnext_steps.training.checkpoint import (
-    DamagedCheckpointError,
-    ForeignCheckpointError,
-    checkpoints,
-    clear,
-    read_checkpoint,
-    read_metadata,
-)
+from convnext_steps.errors import DamagedCheckpointError, ForeignCheckpointError, TrainingError
+from convnext_steps.training.checkpoint import checkpoints, clear, read_checkpoint, read_metadata
 from convnext_steps.training.data import synthetic
-from convnext_steps.training.errors import TrainingError
 from convnext_steps.training.trainer import seed_everything
 
 CONFIG = TrainingConfig(

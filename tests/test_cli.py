@@ -8,8 +8,8 @@ import pytest
 from convnext_steps import cli
 from convnext_steps.cli import study
 from convnext_steps.cli.study import parse_seeds
-from convnext_steps.study import local
-from convnext_steps.study.errors import StudyError
+from convnext_steps.errors import StudyError
+from convnext_steps.execution import local
 from convnext_steps.training import data
 
 

@@ -9,8 +9,8 @@ import pytest
 from studies import no_leftovers, results_without_times, study, wait_for
 
 from convnext_steps import cli
-from convnext_steps.study.cluster import RayBackend
-from convnext_steps.study.lease import LEASE, Owner
+from convnext_steps.execution.lock import LEASE, Owner
+from convnext_steps.execution.ray import RayBackend
 from convnext_steps.study.plan import plan
 
 

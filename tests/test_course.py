@@ -31,7 +31,7 @@ from convnext_steps.course import (
 from convnext_steps.course.exercises import check
 from convnext_steps.course.sections import SECTIONS, find_section, navigation
 from convnext_steps.models.layers import LayerNorm2d
-from convnext_steps.study import report
+from convnext_steps.study import tables
 from convnext_steps.study.plan import plan
 from convnext_steps.training.config import RECIPES
 from convnext_steps.training.data import load_data
@@ -217,18 +217,18 @@ def results_of(runs: list, accuracy: float = 80.0) -> pd.DataFrame:
 def test_stored_results_are_the_readers_own_then_the_standard_then_the_reference(
     tmp_path, monkeypatch
 ) -> None:
-    tables: dict = {}
+    found: dict = {}
     empty = pd.DataFrame(columns=["profile", "regime", "step", "seed", "hash"])
-    monkeypatch.setattr(report, "load_results", lambda folder: tables.get(folder, empty))
-    reference = report.Path(report.__file__).parents[2] / "results" / "reference" / "quick"
-    assert report.stored_results(tmp_path, "quick").empty
-    tables[reference / "tiny"] = results_of(plan("quick"), 1)
-    assert set(report.stored_results(tmp_path, "quick")["accuracy"]) == {1}
-    tables[tmp_path / "standard" / "tiny"] = results_of(plan("standard"), 2)
-    assert set(report.stored_results(tmp_path, "quick")["accuracy"]) == {2}
-    tables[tmp_path / "quick" / "tiny"] = results_of(plan("quick", steps=["gelu"]), 3)
-    assert set(report.stored_results(tmp_path, "quick")["accuracy"]) == {3}
-    assert set(report.stored_results(tmp_path, "quick", steps=["width"])["accuracy"]) == {2}
+    monkeypatch.setattr(tables, "load_results", lambda folder: found.get(folder, empty))
+    reference = tables.PROJECT_RESULTS / "reference" / "quick"
+    assert tables.stored_results(tmp_path, "quick").empty
+    found[reference / "tiny"] = results_of(plan("quick"), 1)
+    assert set(tables.stored_results(tmp_path, "quick")["accuracy"]) == {1}
+    found[tmp_path / "standard" / "tiny"] = results_of(plan("standard"), 2)
+    assert set(tables.stored_results(tmp_path, "quick")["accuracy"]) == {2}
+    found[tmp_path / "quick" / "tiny"] = results_of(plan("quick", steps=["gelu"]), 3)
+    assert set(tables.stored_results(tmp_path, "quick")["accuracy"]) == {3}
+    assert set(tables.stored_results(tmp_path, "quick", steps=["width"])["accuracy"]) == {2}
 
 
 def test_a_section_is_read_from_its_results() -> None:
@@ -311,8 +311,8 @@ def test_the_whole_trajectory_is_read_in_words_and_figures() -> None:
 
 
 def test_gains_of_several_studies_stand_side_by_side(tmp_path) -> None:
-    table = whole.elsewhere(["standard_quarter", "smoke"], report.PROJECT_RESULTS)
-    folder = report.PROJECT_RESULTS / "standard_quarter" / "tiny"
+    table = whole.elsewhere(["standard_quarter", "smoke"], tables.PROJECT_RESULTS)
+    folder = tables.PROJECT_RESULTS / "standard_quarter" / "tiny"
 
     def accuracy(step: str) -> float:
         files = sorted(folder.glob(f"{step}/seed-*/result.json"))

@@ -11,8 +11,8 @@ import pytest
 
 from convnext_steps.course import student
 from convnext_steps.course.sections import LESSONS, SECTIONS, navigation
+from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.models import paper
-from convnext_steps.study.notebook import execute_notebook
 
 ROOT = Path(__file__).parents[1]
 PAPER = Path(paper.__file__).parent

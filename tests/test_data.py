@@ -6,9 +6,10 @@ import shutil
 import pytest
 import torch
 
+from convnext_steps.errors import DataError
 from convnext_steps.training import data
-from convnext_steps.training.augment import random_horizontal_flip, random_shift
-from convnext_steps.training.data import DataError, fashion_mnist, load_data, synthetic
+from convnext_steps.training.batch_transforms import random_horizontal_flip, random_shift
+from convnext_steps.training.data import fashion_mnist, load_data, synthetic
 
 
 def test_fashion_mnist_is_the_original_data_set() -> None:

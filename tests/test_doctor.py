@@ -17,8 +17,9 @@ import torchvision
 import convnext_steps
 from convnext_steps import cli
 from convnext_steps.cli import doctor
-from convnext_steps.study import installation, machine
-from convnext_steps.study.installation import Finding
+from convnext_steps.execution import doctor as installation
+from convnext_steps.execution import machine
+from convnext_steps.execution.doctor import Finding
 from convnext_steps.training import data
 
 GIB = 2**30

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convnext_steps import cli, load_results, study
+from convnext_steps import cli, load_results
+from convnext_steps import execution
 from convnext_steps.study.plan import plan
 
-JOBS = Path(study.__file__).parent / "jobs"
+JOBS = Path(execution.__file__).parent / "jobs"
 
 
 def environment(**variables: str) -> dict[str, str]:

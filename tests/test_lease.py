@@ -11,11 +11,11 @@ from dataclasses import asdict, replace
 import pytest
 
 from convnext_steps import cli
-from convnext_steps.study import lease
-from convnext_steps.study.lease import LEASE, Owner, claim, claims, holder, keep, release
+from convnext_steps.execution import lock as lease
+from convnext_steps.execution.lock import LEASE, Owner, claim, claims, holder, keep, release
+from convnext_steps.execution.runfolder import prepare, record_failure, status
 from convnext_steps.study.plan import plan
-from convnext_steps.study.runfolder import prepare, record_failure, status
-from convnext_steps.training.output import HISTORY
+from convnext_steps.training.checkpoint import HISTORY
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from test_study import put
 
 from convnext_steps import cli
-from convnext_steps.study.errors import NotebookError
-from convnext_steps.study.notebook import _value, execute_notebook
+from convnext_steps.errors import NotebookError
+from convnext_steps.execution.notebook import _value, execute_notebook
 from convnext_steps.study.plan import plan
 from convnext_steps.study.results import PARTIAL_RESULT, read_result
 

@@ -13,7 +13,7 @@ from convnext_steps import cli
 from convnext_steps.course.executed import all_notebooks, read_static, relink
 from convnext_steps.course.site import contents, fold, write_site
 from convnext_steps.course.slides import set_slides, write_slides
-from convnext_steps.study.runner import StudyError
+from convnext_steps.errors import StudyError
 
 NAMES = ["03_resnextify", "trajectory"]
 PARAMETERS = ["--profile", "smoke"]

@@ -7,8 +7,8 @@ from convnext_steps import Network
 from convnext_steps.study.plan import plan
 from convnext_steps.training.batches import TrainingBatches
 from convnext_steps.training.config import RECIPES
-from convnext_steps.training.datasets import IMAGENET_IMAGES, IMAGENETTE_IMAGES
 from convnext_steps.training.distributed import Processes
+from convnext_steps.training.downloads import IMAGENET_IMAGES, IMAGENETTE_IMAGES
 
 SIZES = {  # training images, classes, and the side of images that come in one size
     "cifar10": (50_000, 10, 32),

@@ -11,11 +11,10 @@ from torchvision.ops import StochasticDepth
 
 from convnext_steps import Trainer, TrainingConfig, convnext_base, convnext_tiny, roadmap, scaled
 from convnext_steps.models.network import Network
-from convnext_steps.training.augment import label_mixing, random_erasing
+from convnext_steps.training.batch_transforms import Preparation, label_mixing, random_erasing
 from convnext_steps.training.config import OPERATIONAL, RECIPES
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.optimization import build_optimizer, layer_positions, schedule_factor
-from convnext_steps.training.preparation import Preparation
 from convnext_steps.training.trainer import seed_everything
 
 CONFIG = TrainingConfig(max_epochs=2, batch_size=32)

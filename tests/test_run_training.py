@@ -11,9 +11,9 @@ import pytest
 from studies import processes, wait_for
 
 from convnext_steps import count_flops
+from convnext_steps.execution.train_run import TRAINED, Trained, train_run, write_partial_result
 from convnext_steps.study.plan import Run, plan
-from convnext_steps.study.results import PARTIAL_RESULT, read_result, write_partial_result
-from convnext_steps.study.training import TRAINED, Trained, train_run
+from convnext_steps.study.results import PARTIAL_RESULT, read_result
 from convnext_steps.training.trainer import seed_everything
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ PROGRAM = """
 import sys
 from dataclasses import replace
 from convnext_steps.study.plan import plan
-from convnext_steps.study.training import train_run
+from convnext_steps.execution.train_run import train_run
 (run,) = plan("smoke", steps=["separate_downsampling"])
 images, test = run.load_data()
 train_run(replace(run, processes=2), run.build(images), images, test, sys.argv[1])

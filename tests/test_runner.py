@@ -5,13 +5,13 @@ from collections import Counter, defaultdict
 import pytest
 
 from convnext_steps import cli
-from convnext_steps.study import runner, timing
-from convnext_steps.study.backends import Outcome
-from convnext_steps.study.errors import StudyError
-from convnext_steps.study.lease import claim
-from convnext_steps.study.local import LocalBackend
+from convnext_steps.errors import StudyError
+from convnext_steps.execution import runner, timing
+from convnext_steps.execution.backends import Outcome
+from convnext_steps.execution.local import LocalBackend
+from convnext_steps.execution.lock import claim
+from convnext_steps.execution.runner import Runner, run_study
 from convnext_steps.study.plan import plan
-from convnext_steps.study.runner import Runner, run_study
 
 DONE, HELD, FAILED = Outcome("done"), Outcome("held"), Outcome("failed", "why")
 

@@ -9,15 +9,18 @@ import pytest
 from scipy import stats
 
 from convnext_steps import roadmap
-from convnext_steps.study.significance import (
+from convnext_steps.study.statistics import (
     EXACT_SEEDS,
+    compare,
+    comparisons,
+    describe,
     holm,
     paired_t_p,
     seeds_needed,
     sign_flip_p,
     smallest_p,
+    to_markdown,
 )
-from convnext_steps.study.statistics import compare, comparisons, describe, to_markdown
 
 
 def results_of(accuracies: dict[str, list[float]], regime: str = "tiny") -> pd.DataFrame:

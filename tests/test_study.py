@@ -9,28 +9,23 @@ import pandas as pd
 import pytest
 
 from convnext_steps import Design, TrainingConfig, load_results, plot_trajectory, roadmap
-from convnext_steps.models.paper import published_roadmap
-from convnext_steps.study import evidence, results, training
-from convnext_steps.study.notebook import log_of
-from convnext_steps.study.plan import PLAIN, Run, plan, read_run
-from convnext_steps.study.profiles import PROFILES
-from convnext_steps.study.report import report, show_trajectory
-from convnext_steps.study.results import (
-    RESULT,
-    SCHEMA,
-    ResultError,
-    checksum,
-    done,
-    summarize,
-    write_json,
-)
-from convnext_steps.study.runfolder import (
+from convnext_steps.errors import ResultError
+from convnext_steps.execution import evidence
+from convnext_steps.execution import train_run as training
+from convnext_steps.execution.notebook import log_of
+from convnext_steps.execution.report import report, show_trajectory
+from convnext_steps.execution.runfolder import (
     PARTIAL_NOTEBOOK,
     PARTIAL_RESULT,
     REJECTED,
     finish,
     prepare,
 )
+from convnext_steps.models.paper import published_roadmap
+from convnext_steps.study import results
+from convnext_steps.study.plan import PLAIN, Run, plan, read_run
+from convnext_steps.study.profiles import PROFILES
+from convnext_steps.study.results import RESULT, SCHEMA, checksum, done, summarize, write_json
 from convnext_steps.training.evaluation import Evaluation
 
 PINNED = "b79ae3db3d6ce67c"  # of quick, tiny, separate_downsampling, seed 0
@@ -351,7 +346,7 @@ def test_the_trajectory_is_shown_again_where_results_have_come_since(tmp_path, m
         if len(shown) == 1:
             put(second, tmp_path)  # by another runner, meanwhile
 
-    monkeypatch.setattr("convnext_steps.study.report.execute_notebook", execute)
+    monkeypatch.setattr("convnext_steps.execution.report.execute_notebook", execute)
     assert not show_trajectory(tmp_path, "quick", "tiny")
     put(first, tmp_path)
     for _ in range(3):

@@ -9,9 +9,9 @@ import pytest
 from studies import kernels_below, no_leftovers, results_without_times, study, wait_for
 
 from convnext_steps import load_results
+from convnext_steps.execution.runfolder import status
 from convnext_steps.study.plan import plan
 from convnext_steps.study.results import RESULT, read_result
-from convnext_steps.study.runfolder import status
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ import torch
 from torch.utils.data import TensorDataset
 
 from convnext_steps import Trainer, TrainingConfig, convnext_isotropic_small, convnext_tiny
+from convnext_steps.errors import TrainingError
 from convnext_steps.training.batches import TrainingBatches, evaluation_batches, loader
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.distributed import Processes
-from convnext_steps.training.errors import TrainingError
 
 CONFIG = TrainingConfig(max_epochs=1, batch_size=4)
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
+from convnext_steps.errors import TrainingError
 from convnext_steps.training.config import original_recipe
 from convnext_steps.training.data import synthetic
-from convnext_steps.training.errors import TrainingError
 from convnext_steps.training.optimization import build_optimizer, build_schedule, parameter_groups
 from convnext_steps.training.trainer import seed_everything
 

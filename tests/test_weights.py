@@ -16,12 +16,13 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from convnext_steps.errors import WeightsError
 from convnext_steps.models import convnext
 from convnext_steps.models.convnext import ConvNeXt, ConvNeXtIsotropic
 from convnext_steps.models.design import scaled
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.models.weights import WeightsError, load_weights, official_addresses
+from convnext_steps.models.weights import load_weights, official_addresses
 
 SIZES = ["tiny", "small", *(pytest.param(s, marks=pytest.mark.slow) for s in ("base", "large"))]
 DEPTHS, DIMS = (1, 1, 2, 1), (8, 12, 16, 20)

@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
-from convnext_steps.study.errors import NotebookError, StudyError
-from convnext_steps.study.installation import first_line
-from convnext_steps.training.errors import TrainingError
+from convnext_steps.errors import NotebookError, StudyError, TrainingError
+from convnext_steps.execution.doctor import first_line
 
 COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --help
     "steps": ("roadmap", "the roadmap, counted, beside the paper's numbers"),

@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 from convnext_steps.cli.options import add_backend, backend, find_model, positive
+from convnext_steps.execution.evidence import environment
+from convnext_steps.execution.timing import bookkeeping_times, run_times, runs_per_hour
+from convnext_steps.files import write_bytes
 from convnext_steps.measure.apart import measure_apart
 from convnext_steps.measure.speed import Precision, Speed, Work, measure_speeds, ratio
 from convnext_steps.models.design import scaled
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import Step
-from convnext_steps.study.evidence import environment
 from convnext_steps.study.plan import plan
 from convnext_steps.study.profiles import find_profile
-from convnext_steps.study.timing import bookkeeping_times, run_times, runs_per_hour
-from convnext_steps.training.files import write_bytes
 
 DESCRIPTION = """Time one model, alone or in turn with a peer, in the same process or each in its
 own, and print the ratio with its spread; or time a study: one run from start to result, the

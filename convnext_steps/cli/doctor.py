@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from convnext_steps.study import installation, machine
-from convnext_steps.study.installation import Finding, first_line
+from convnext_steps.execution import doctor as installation
+from convnext_steps.execution import machine
+from convnext_steps.execution.doctor import Finding, first_line
 
 REMEDY = "mend what failed above first; else set up anew, with make setup or pip install -e ."
 

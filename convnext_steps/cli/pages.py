@@ -7,7 +7,7 @@ from pathlib import Path
 from convnext_steps.cli.options import add_results
 from convnext_steps.course.executed import all_notebooks, execute_stale
 from convnext_steps.course.explorer import explorer_page
-from convnext_steps.training.files import write_bytes
+from convnext_steps.files import write_bytes
 
 
 def add_explorer(parser: argparse.ArgumentParser) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convnext_steps.cli.options import add_backend, add_plan, add_results, backend
+from convnext_steps.errors import StudyError
+from convnext_steps.execution.notebook import execute_notebook
+from convnext_steps.execution.report import report, show_trajectory
+from convnext_steps.execution.runfolder import status
+from convnext_steps.execution.runner import run_study
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.errors import StudyError
-from convnext_steps.study.notebook import execute_notebook
 from convnext_steps.study.plan import Run, plan
 from convnext_steps.study.profiles import find_profile
-from convnext_steps.study.report import report, show_trajectory
-from convnext_steps.study.runfolder import status
-from convnext_steps.study.runner import run_study
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:

@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args, get_origin
 from torch import nn
 
 from convnext_steps.cli.options import find_model
+from convnext_steps.files import check_writable
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import Step, unknown
 from convnext_steps.training.checkpoint import checkpoints
 from convnext_steps.training.config import RECIPES, TrainingConfig
 from convnext_steps.training.data import SOURCES, ImageData, load_data
 from convnext_steps.training.distributed import join
-from convnext_steps.training.files import check_writable
 from convnext_steps.training.trainer import Trainer, seed_everything
 
 DESCRIPTION = """Train one step of the roadmap, or one model of the published family.

@@ -8,7 +8,7 @@ import nbformat
 from nbformat import NotebookNode
 from papermill import inspect_notebook
 
-from convnext_steps.study.notebook import execute_notebook, find_notebook
+from convnext_steps.execution.notebook import execute_notebook, find_notebook
 
 PROJECT = Path(__file__).parents[2]
 WIDGET = "application/vnd.jupyter.widget-view+json"

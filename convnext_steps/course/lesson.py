@@ -8,13 +8,13 @@ import pandas as pd
 
 from convnext_steps.course.pictures import Picture
 from convnext_steps.course.sections import find_section
+from convnext_steps.execution.runner import run_study
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.plan import plan
 from convnext_steps.study.plots import plot_trajectory
-from convnext_steps.study.report import stored_results
 from convnext_steps.study.results import summarize
-from convnext_steps.study.runner import run_study
 from convnext_steps.study.statistics import compare, describe
+from convnext_steps.study.tables import stored_results
 
 
 def section_results(

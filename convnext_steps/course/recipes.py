@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
+from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.images import ImageData
 from convnext_steps.training.optimization import schedule_factor
-from convnext_steps.training.preparation import Preparation
 
 POINTS = 600  # steps of the training that is drawn
 STYLES = (("#0072B2", "-"), ("#E69F00", "--"), ("#009E73", "-."))

@@ -9,8 +9,8 @@ import nbformat
 from nbformat import NotebookNode
 
 from convnext_steps.course.executed import PROJECT, prepares, read_static, relink
-from convnext_steps.study.errors import StudyError
-from convnext_steps.training.files import write_bytes
+from convnext_steps.errors import StudyError
+from convnext_steps.files import write_bytes
 
 GUIDE = "guide"  # the name of notebooks/README.md among the pages
 

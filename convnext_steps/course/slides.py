@@ -10,7 +10,7 @@ from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 
 from convnext_steps.course.executed import prepares, read_static
-from convnext_steps.training.files import write_bytes
+from convnext_steps.files import write_bytes
 
 SUFFIX = ".slides.html"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from convnext_steps.course.executed import all_notebooks
-from convnext_steps.study.notebook import find_notebook
-from convnext_steps.training.files import write_bytes
+from convnext_steps.execution.notebook import find_notebook
+from convnext_steps.files import write_bytes
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 CODE_STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")  # nbgrader's own two

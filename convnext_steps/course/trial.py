@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from convnext_steps.execution.train_run import train_run
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
 from convnext_steps.study.plan import plan
 from convnext_steps.study.profiles import find_profile
-from convnext_steps.study.training import train_run
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.trainer import seed_everything
 

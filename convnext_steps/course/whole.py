@@ -8,14 +8,13 @@ import pandas as pd
 from scipy import stats
 
 from convnext_steps.course.lesson import origin
+from convnext_steps.execution.runner import run_study
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.plan import plan
 from convnext_steps.study.probes import gains, paper_gains
-from convnext_steps.study.report import PROJECT_RESULTS, of_the_plan, stored_results
 from convnext_steps.study.results import load_results
-from convnext_steps.study.runner import run_study
-from convnext_steps.study.significance import seeds_needed, smallest_p
-from convnext_steps.study.statistics import compare
+from convnext_steps.study.statistics import compare, seeds_needed, smallest_p
+from convnext_steps.study.tables import PROJECT_RESULTS, of_the_plan, stored_results
 
 
 def whole_results(profile: str, results: str | Path, train: bool = False) -> pd.DataFrame:

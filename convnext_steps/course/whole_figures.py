@@ -7,8 +7,7 @@ from scipy import stats
 
 from convnext_steps.course.pictures import Picture
 from convnext_steps.course.whole import agreement
-from convnext_steps.study.significance import ALPHA, seeds_needed, smallest_p
-from convnext_steps.study.statistics import accuracies, compare
+from convnext_steps.study.statistics import ALPHA, accuracies, compare, seeds_needed, smallest_p
 
 OURS, TINY, BASE = "#0072B2", "#E69F00", "#009E73"  # Okabe and Ito's, as in study/plots.py
 SEEDS = range(2, 13)

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
+from convnext_steps.errors import WeightsError
+
 Model = TypeVar("Model", bound=nn.Module)
 
 # The authors' files, to be downloaded by hand: `1k` is trained on ImageNet-1K, `22k` on
@@ -57,10 +59,6 @@ TIMM = {
 }
 FOREIGN = {"features.0.0.weight": TORCHVISION, "stem.0.weight": TIMM}  # told by a key of their own
 HEAD = ("head.weight", "head.bias")
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be loaded, and what to do about it, in one line."""
 
 
 def official_addresses() -> list[str]:

@@ -1,1 +1,1 @@
-"""How a trajectory comes to be: plan, run, collect, plot."""
+"""What is asked and what came out: runs, results, statistics, figures and tables."""

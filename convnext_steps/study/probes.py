@@ -14,10 +14,9 @@ from scipy import stats
 
 from convnext_steps.models.roadmap import FINISHED, roadmap
 from convnext_steps.study.plan import plan
-from convnext_steps.study.report import of_the_plan
 from convnext_steps.study.results import load_results
-from convnext_steps.study.significance import ALPHA, holm, paired_t_p
-from convnext_steps.study.statistics import accuracies, paper_gain, spread
+from convnext_steps.study.statistics import ALPHA, accuracies, holm, paired_t_p, paper_gain, spread
+from convnext_steps.study.tables import of_the_plan
 
 
 def load_study(

@@ -5,52 +5,20 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from convnext_steps.measure.flops import FlopCount
+from convnext_steps.errors import ResultError
+from convnext_steps.files import write_bytes
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.plan import Run
 from convnext_steps.study.statistics import accuracies, describe
-from convnext_steps.study.training import Trained
-from convnext_steps.training.data import SOURCES
-from convnext_steps.training.files import write_bytes
 
 SCHEMA = 1
 PARTIAL_RESULT = "result.partial.json"
 RESULT = "result.json"
-
-
-class ResultError(ValueError):
-    """A result file cannot be trusted; the message says why."""
-
-
-def write_partial_result(run: Run, output: str | Path, count: FlopCount, trained: Trained) -> None:
-    """Write what a run found, for the runner to check and put in place."""
-    evaluation = trained.evaluation
-    result = {
-        "schema": SCHEMA,
-        "hash": run.hash,
-        **asdict(run),
-        "data_fingerprint": SOURCES[run.data].fingerprint,
-        "accuracy": evaluation.accuracy,
-        "loss": evaluation.loss,
-        "correct": evaluation.correct,
-        "test_images": evaluation.count,
-        "training_steps": trained.steps,
-        "macs": count.conv_linear,
-        "flops_fvcore": count.total,
-        "params": count.params,
-        "environment": trained.environment,
-        "seconds": trained.seconds,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    result["checksum"] = checksum(result)
-    write_json(Path(output) / PARTIAL_RESULT, result)
 
 
 def checksum(result: Mapping[str, Any]) -> str:

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from convnext_steps.errors import TrainingError
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.data import ImageTensors
 from convnext_steps.training.distributed import Processes
-from convnext_steps.training.errors import TrainingError
 
 EVALUATION_BATCH_SIZE = 500
 

@@ -1,11 +1,14 @@
-"""Checkpoints: written atomically, checked before they are trusted, read without running code."""
+"""The folder of one training: history, checkpoints and weights.
+
+Checkpoints are written atomically, checked before they are trusted, and read without running code.
+"""
 
 import hashlib
 import json
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,10 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 from torch.utils.data import Dataset
 
+from convnext_steps.errors import DamagedCheckpointError, ForeignCheckpointError, TrainingError
+from convnext_steps.files import atomic_file, write_bytes
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.errors import TrainingError
-from convnext_steps.training.files import atomic_file, write_bytes
+from convnext_steps.training.distributed import Processes
 
 FORMAT = 1
 METADATA = "convnext_steps"
@@ -103,14 +107,6 @@ def load_newest(folder: Path, expected: Mapping[str, str]) -> dict[str, Any] | N
     return None
 
 
-class DamagedCheckpointError(ValueError):
-    """A checkpoint is truncated or no checkpoint at all."""
-
-
-class ForeignCheckpointError(ValueError):
-    """A checkpoint belongs to another model or recipe."""
-
-
 def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any]:
     """Read one checkpoint after checking that it is whole and of this run.
 
@@ -170,3 +166,62 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """What `save_weights` wrote beside the weights: model, design, recipe, accuracy."""
     with safetensors.safe_open(path, "pt") as file:
         return dict(json.loads((file.metadata() or {}).get(METADATA, "{}")))
+
+
+HISTORY = "history.jsonl"
+
+
+class Output:
+    """Reads and writes a training's files, in the main process only.
+
+    Args:
+        folder: where they are; without one, nothing is read or written.
+        processes: those that train together.
+        config: the recipe.
+        identity: what a checkpoint must have in common with this training.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None,
+        processes: Processes,
+        config: TrainingConfig,
+        identity: Mapping[str, str],
+    ) -> None:
+        self.folder = Path(folder) if folder and processes.main else None
+        self.processes, self.config, self.identity = processes, config, identity
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest checkpoint, in every process; None where there is none."""
+        return self.processes.from_main(self._newest)
+
+    def _newest(self) -> dict[str, Any] | None:
+        return load_newest(self.folder, self.identity) if self.folder else None
+
+    def begin(self, history: Sequence[Mapping[str, float]], anew: bool) -> None:
+        """Make the folder and write the history so far; a run that begins anew clears it first."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        clear_partial(self.folder)
+        if anew:
+            clear(self.folder)
+        lines = "".join(json.dumps(entry) + "\n" for entry in history)
+        write_bytes(self.folder / HISTORY, lines.encode())
+
+    def log(self, entry: Mapping[str, float]) -> None:
+        """Append an entry to the history."""
+        if self.folder:
+            with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def save(self, epoch: int, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint of an epoch."""
+        if self.folder:
+            state = {"identity": dict(self.identity), **state}
+            save_checkpoint(self.folder, epoch, state, self.config.keep_checkpoints)
+
+    def save_weights(self, name: str, model: nn.Module, accuracy: float) -> None:
+        """Write a model's weights."""
+        if self.folder:
+            save_weights(self.folder / f"{name}.safetensors", model, self.config, accuracy)

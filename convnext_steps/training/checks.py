@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from convnext_steps.errors import TrainingError
 from convnext_steps.training.data import ImageData
-from convnext_steps.training.errors import TrainingError
 
 
 def check_fit(model: nn.Module, dataset: Dataset[Any]) -> None:

@@ -14,10 +14,11 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 from torchvision.datasets.imagenet import ARCHIVE_META
 
+from convnext_steps.errors import DataError
 from convnext_steps.models.roadmap import unknown
-from convnext_steps.training import datasets
+from convnext_steps.training import downloads
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.images import DataError, ImageData, ImageFiles, ImageTensors
+from convnext_steps.training.images import ImageData, ImageFiles, ImageTensors
 
 __all__ = [
     "ARCHIVES",
@@ -97,19 +98,19 @@ SOURCES = {
     ),
     "synthetic": Source(lambda train, root: synthetic(train), "version 1"),
     "cifar10": Source(
-        partial(datasets.cifar, CIFAR10, *CIFAR10_STATISTICS), f"md5 {CIFAR10.tgz_md5}"
+        partial(downloads.cifar, CIFAR10, *CIFAR10_STATISTICS), f"md5 {CIFAR10.tgz_md5}"
     ),
     "cifar100": Source(
-        partial(datasets.cifar, CIFAR100, *CIFAR100_STATISTICS), f"md5 {CIFAR100.tgz_md5}"
+        partial(downloads.cifar, CIFAR100, *CIFAR100_STATISTICS), f"md5 {CIFAR100.tgz_md5}"
     ),
-    "imagenette": Source(datasets.imagenette, f"md5 {datasets.IMAGENETTE['320px'][1]}"),
+    "imagenette": Source(downloads.imagenette, f"md5 {downloads.IMAGENETTE['320px'][1]}"),
     "imagenette_full": Source(
-        partial(datasets.imagenette, size="full"), f"md5 {datasets.IMAGENETTE['full'][1]}"
+        partial(downloads.imagenette, size="full"), f"md5 {downloads.IMAGENETTE['full'][1]}"
     ),
     "imagenet": Source(
-        datasets.imagenet, " ".join(["md5", *(md5 for _, md5 in ARCHIVE_META.values())])
+        downloads.imagenet, " ".join(["md5", *(md5 for _, md5 in ARCHIVE_META.values())])
     ),
-    "folder": Source(datasets.folder, "whatever the folder holds"),
+    "folder": Source(downloads.folder, "whatever the folder holds"),
 }
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from convnext_steps.training.errors import TrainingError
+from convnext_steps.errors import TrainingError
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from convnext_steps.models.fast.memory import kept_memory
+from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.batches import evaluation_batches, loader
 from convnext_steps.training.distributed import Processes
-from convnext_steps.training.preparation import Preparation
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from convnext_steps.errors import DataError
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.transforms import image_transform
+from convnext_steps.training.image_transforms import image_transform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class DataError(ValueError):
-    """A data set is missing, damaged or unknown; the message says what to do."""
-
-    def __str__(self) -> str:
-        """One line: a loader's worker puts its whole traceback in front of the message."""
-        return super().__str__().rpartition("DataError: ")[2].strip()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

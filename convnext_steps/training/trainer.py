@@ -19,17 +19,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from convnext_steps.errors import TrainingError
 from convnext_steps.models.fast.layers import fast_layers
+from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.batches import TrainingBatches, loader, mixed_seed
-from convnext_steps.training.checkpoint import identity
+from convnext_steps.training.checkpoint import Output, identity
 from convnext_steps.training.checks import check_fit
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import join
-from convnext_steps.training.errors import TrainingError
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.optimization import build_optimizer, build_schedule
-from convnext_steps.training.output import Output
-from convnext_steps.training.preparation import Preparation
 
 LOGS_PER_RUN = 50
 PROGRESS = ("step", "epoch", "best", "history", "seconds")  # fields that a checkpoint holds

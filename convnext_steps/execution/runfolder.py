@@ -6,20 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from convnext_steps.study.lease import LEASE, claims, holder
-from convnext_steps.study.notebook import last_line, log_of
+from convnext_steps.errors import ResultError
+from convnext_steps.execution.lock import LEASE, claims, holder
+from convnext_steps.execution.notebook import last_line, log_of
+from convnext_steps.execution.train_run import TRAINED
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import (
-    PARTIAL_RESULT,
-    RESULT,
-    ResultError,
-    read_result,
-    result_of,
-    write_json,
-)
-from convnext_steps.study.training import TRAINED
-from convnext_steps.training.checkpoint import clear
-from convnext_steps.training.output import HISTORY
+from convnext_steps.study.results import PARTIAL_RESULT, RESULT, read_result, result_of, write_json
+from convnext_steps.training.checkpoint import HISTORY, clear
 
 PARTIAL_NOTEBOOK = "run_step.partial.ipynb"
 NOTEBOOK = "run_step.ipynb"

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from convnext_steps.study.backends import Attempt, Backend, Outcome
-from convnext_steps.study.cluster import RayBackend
-from convnext_steps.study.errors import StudyError
-from convnext_steps.study.lease import claims, holder
-from convnext_steps.study.local import LocalBackend, parameters
-from convnext_steps.study.notebook import check_parameters, find_notebook
+from convnext_steps.errors import ResultError, StudyError
+from convnext_steps.execution.backends import Attempt, Backend, Outcome
+from convnext_steps.execution.local import LocalBackend, parameters
+from convnext_steps.execution.lock import claims, holder
+from convnext_steps.execution.notebook import check_parameters, find_notebook
+from convnext_steps.execution.ray import RayBackend
+from convnext_steps.execution.runfolder import clear_leftovers, progress
+from convnext_steps.files import check_writable
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import RESULT, ResultError, done, result_of
-from convnext_steps.study.runfolder import clear_leftovers, progress
-from convnext_steps.training.files import check_writable
+from convnext_steps.study.results import RESULT, done, result_of
 
 ATTEMPTS = 2
 POLL_SECONDS = 0.2

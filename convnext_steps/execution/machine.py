@@ -5,7 +5,7 @@ import platform
 import shutil
 from pathlib import Path
 
-from convnext_steps.study.installation import Finding, Level
+from convnext_steps.execution.doctor import Finding, Level
 
 GIB = 2**30
 LITTLE, TOO_LITTLE = 5 * GIB, GIB // 2  # of disk

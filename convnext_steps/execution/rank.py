@@ -6,9 +6,9 @@ import sys
 import threading
 from pathlib import Path
 
+from convnext_steps.execution.train_run import train_in_process, write_trained
+from convnext_steps.execution.worker import follow
 from convnext_steps.study.plan import Run, read_run
-from convnext_steps.study.training import train_in_process, write_trained
-from convnext_steps.study.worker import follow
 from convnext_steps.training.distributed import join
 from convnext_steps.training.trainer import seed_everything
 

@@ -8,18 +8,21 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from convnext_steps.study.evidence import environment
+from convnext_steps.errors import TrainingError
+from convnext_steps.execution.evidence import environment
+from convnext_steps.files import write_bytes
+from convnext_steps.measure.flops import FlopCount
 from convnext_steps.study.plan import Run
-from convnext_steps.training.data import ImageData
-from convnext_steps.training.errors import TrainingError
+from convnext_steps.study.results import PARTIAL_RESULT, SCHEMA, checksum, write_json
+from convnext_steps.training.data import SOURCES, ImageData
 from convnext_steps.training.evaluation import Evaluation
-from convnext_steps.training.files import write_bytes
 from convnext_steps.training.trainer import Trainer
 
 TRAINED = "training.partial.json"
@@ -73,7 +76,7 @@ def _train_together(run: Run, processes: int, output: Path) -> Trained:
     worker = Path(__file__).with_name("worker.py")
     command = [sys.executable, str(worker), str(os.getpid()), "torch.distributed.run"]
     command += ["--standalone", "--nproc-per-node", str(processes)]
-    command += ["-m", "convnext_steps.study.rank", json.dumps(asdict(run)), str(output)]
+    command += ["-m", "convnext_steps.execution.rank", json.dumps(asdict(run)), str(output)]
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
@@ -99,3 +102,27 @@ def read_trained(output: Path) -> Trained:
     content = json.loads((output / TRAINED).read_text(encoding="utf-8"))
     (output / TRAINED).unlink()
     return Trained(**content | {"evaluation": Evaluation(**content["evaluation"])})
+
+
+def write_partial_result(run: Run, output: str | Path, count: FlopCount, trained: Trained) -> None:
+    """Write what a run found, for the runner to check and put in place."""
+    evaluation = trained.evaluation
+    result = {
+        "schema": SCHEMA,
+        "hash": run.hash,
+        **asdict(run),
+        "data_fingerprint": SOURCES[run.data].fingerprint,
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "correct": evaluation.correct,
+        "test_images": evaluation.count,
+        "training_steps": trained.steps,
+        "macs": count.conv_linear,
+        "flops_fvcore": count.total,
+        "params": count.params,
+        "environment": trained.environment,
+        "seconds": trained.seconds,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    result["checksum"] = checksum(result)
+    write_json(Path(output) / PARTIAL_RESULT, result)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from convnext_steps.study.backends import Outcome
-from convnext_steps.study.lease import HEARTBEAT_SECONDS, claim, keep, release
-from convnext_steps.study.machine import cores
-from convnext_steps.study.notebook import find_notebook, start_notebook
+from convnext_steps.errors import ResultError
+from convnext_steps.execution.backends import Outcome
+from convnext_steps.execution.lock import HEARTBEAT_SECONDS, claim, keep, release
+from convnext_steps.execution.machine import cores
+from convnext_steps.execution.notebook import find_notebook, start_notebook
+from convnext_steps.execution.runfolder import PARTIAL_NOTEBOOK, finish, prepare, record_failure
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import ResultError, done
-from convnext_steps.study.runfolder import PARTIAL_NOTEBOOK, finish, prepare, record_failure
+from convnext_steps.study.results import done
 
 
 class LocalBackend:

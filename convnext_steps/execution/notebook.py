@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from convnext_steps.errors import NotebookError
 from convnext_steps.models.roadmap import unknown
-from convnext_steps.study.errors import NotebookError
 
 
 def find_notebook(name: str) -> Path:

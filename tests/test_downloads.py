@@ -22,11 +22,12 @@ from torchvision.datasets.imagenet import ARCHIVE_META
 from torchvision.datasets.utils import calculate_md5
 from torchvision.transforms import v2
 
-from convnext_steps.training import datasets
+from convnext_steps.errors import DataError
+from convnext_steps.training import downloads
 from convnext_steps.training.config import PAPER, TrainingConfig
-from convnext_steps.training.data import DataError, ImageFiles, data_root, load_data, synthetic
+from convnext_steps.training.data import ImageFiles, data_root, load_data, synthetic
+from convnext_steps.training.image_transforms import evaluation_crop, image_transform
 from convnext_steps.training.trainer import seed_everything
-from convnext_steps.training.transforms import evaluation_crop, image_transform
 
 WNIDS = sorted(Imagenette._WNID_TO_CLASS)
 
@@ -183,14 +184,14 @@ def imagenette(monkeypatch, tmp_path) -> Path:
             for index in range(count):
                 save_image(tree / half / wnid / f"{index}.JPEG", (50, 40), (20 * label, 0, 0))
     archive = tmp_path / "made" / "imagenette2-320.tgz"
-    monkeypatch.setitem(datasets.IMAGENETTE, "320px", (archive.name, pack(tree, archive)))
-    monkeypatch.setattr(datasets, "IMAGENETTE_IMAGES", {"train": 20, "val": 10})
+    monkeypatch.setitem(downloads.IMAGENETTE, "320px", (archive.name, pack(tree, archive)))
+    monkeypatch.setattr(downloads, "IMAGENETTE_IMAGES", {"train": 20, "val": 10})
     return archive
 
 
 def test_imagenette_is_named_as_in_torchvision() -> None:
-    for size, (name, md5) in datasets.IMAGENETTE.items():
-        assert Imagenette._ARCHIVES[size] == (datasets.IMAGENETTE_URL + name, md5)
+    for size, (name, md5) in downloads.IMAGENETTE.items():
+        assert Imagenette._ARCHIVES[size] == (downloads.IMAGENETTE_URL + name, md5)
 
 
 def test_imagenette_is_downloaded_once_and_read(imagenette, network) -> None:
@@ -208,7 +209,7 @@ def test_imagenette_is_downloaded_once_and_read(imagenette, network) -> None:
 def test_imagenette_without_a_network_says_which_file_to_put_where(imagenette, tmp_path) -> None:
     message = refused("imagenette")
     assert message.startswith(f"{tmp_path}/data/imagenette/imagenette2-320.tgz is missing")
-    assert datasets.IMAGENETTE_URL + "imagenette2-320.tgz" in message
+    assert downloads.IMAGENETTE_URL + "imagenette2-320.tgz" in message
     assert "imagenette_full/imagenette2.tgz is missing" in refused("imagenette_full")
 
 
@@ -226,7 +227,7 @@ def test_imagenette_unpacked_half_way_is_not_taken_as_whole(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "extract_archive", interrupted)
+        patch.setattr(downloads, "extract_archive", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_data("imagenette", root=tmp_path)
     assert not (tmp_path / "imagenette2-320").exists()
@@ -256,21 +257,21 @@ def test_a_full_disk_while_unpacking_is_one_line(imagenette, monkeypatch, tmp_pa
         raise OSError(28, "No space left on device")
 
     shutil.copy(imagenette, tmp_path)
-    monkeypatch.setattr(datasets, "extract_archive", full)
+    monkeypatch.setattr(downloads, "extract_archive", full)
     assert "No space left on device" in refused("imagenette", root=tmp_path)
 
 
 def test_processes_that_come_at_once_unpack_once(imagenette, monkeypatch, tmp_path, capsys) -> None:
     shutil.copy(imagenette, tmp_path)
-    unpacked, extract = [], datasets.extract_archive
+    unpacked, extract = [], downloads.extract_archive
 
     def slow(archive: str, target: str) -> None:
         unpacked.append(archive)
         time.sleep(0.5)
         extract(archive, target)
 
-    monkeypatch.setattr(datasets, "extract_archive", slow)
-    monkeypatch.setattr(datasets, "PATIENCE", 0.1)
+    monkeypatch.setattr(downloads, "extract_archive", slow)
+    monkeypatch.setattr(downloads, "PATIENCE", 0.1)
     with ThreadPoolExecutor(4) as pool:  # of one process; a lock is of whoever opened its file
         loads = [pool.submit(load_data, "imagenette", root=tmp_path) for _ in range(4)]
         assert [len(load.result()[0]) for load in loads] == [20] * 4
@@ -312,7 +313,7 @@ def imagenet(monkeypatch, tmp_path) -> Path:
         monkeypatch.setitem(ARCHIVE_META, half, (archive.name, calculate_md5(archive)))
     names = {WNIDS[0]: ("tench",), WNIDS[1]: ("English springer",)}
     torch.save((names, [WNIDS[1], WNIDS[0]]), root / "meta.bin")
-    monkeypatch.setattr(datasets, "IMAGENET_IMAGES", {"train": 4, "val": 2})
+    monkeypatch.setattr(downloads, "IMAGENET_IMAGES", {"train": 4, "val": 2})
     return root
 
 

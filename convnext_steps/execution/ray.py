@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from convnext_steps.study.backends import Outcome
-from convnext_steps.study.installation import first_line
-from convnext_steps.study.local import LocalAttempt
-from convnext_steps.study.machine import cores
+from convnext_steps.execution.backends import Outcome
+from convnext_steps.execution.doctor import first_line
+from convnext_steps.execution.local import LocalAttempt
+from convnext_steps.execution.machine import cores
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import done
 

@@ -19,7 +19,8 @@ from torchvision.datasets.folder import find_classes
 from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, load_meta_file
 from torchvision.datasets.utils import download_url, extract_archive
 
-from convnext_steps.training.images import DataError, ImageFiles, ImageTensors, read_image
+from convnext_steps.errors import DataError
+from convnext_steps.training.images import ImageFiles, ImageTensors, read_image
 
 Triple = tuple[float, float, float]
 

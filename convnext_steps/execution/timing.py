@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from convnext_steps.study.backends import Backend
-from convnext_steps.study.evidence import environment
-from convnext_steps.study.local import parameters
-from convnext_steps.study.notebook import find_notebook, start_notebook
+from convnext_steps.execution.backends import Backend
+from convnext_steps.execution.evidence import environment
+from convnext_steps.execution.local import parameters
+from convnext_steps.execution.notebook import find_notebook, start_notebook
+from convnext_steps.execution.report import report
+from convnext_steps.execution.runner import Runner, open_backend, run_study
 from convnext_steps.study.plan import Run, plan
-from convnext_steps.study.report import report
 from convnext_steps.study.results import (
     PARTIAL_RESULT,
     RESULT,
@@ -22,7 +23,6 @@ from convnext_steps.study.results import (
     checksum,
     read_result,
 )
-from convnext_steps.study.runner import Runner, open_backend, run_study
 
 
 def run_times(profile: str, regime: str, step: str | None) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def bundled_data() -> Finding:
 
 def notebooks() -> Finding:
     """Whether the notebooks that a study executes are found."""
-    from convnext_steps.study.notebook import find_notebook
+    from convnext_steps.execution.notebook import find_notebook
 
     missing = []
     for name in NOTEBOOKS:

@@ -1,0 +1,1 @@
+"""How runs get done: in notebooks, by workers, on clusters."""

@@ -1,0 +1,78 @@
+"""A study's table and figure, as files."""
+
+import io
+import os
+from pathlib import Path
+
+import matplotlib as mpl
+from filelock import FileLock
+from matplotlib.figure import Figure
+
+from convnext_steps.execution.notebook import execute_notebook
+from convnext_steps.files import write_bytes
+from convnext_steps.study import statistics
+from convnext_steps.study.plots import plot_trajectory
+from convnext_steps.study.results import RESULT, load_results, summarize
+from convnext_steps.study.tables import of_the_plan, to_markdown
+from convnext_steps.training.checkpoint import clear_partial
+
+GUARD = ".report.lock"  # one report at a time
+
+
+def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
+    """Write a study's table, differences to the parents and figure beside its results.
+
+    Returns the table as Markdown.
+
+    Raises:
+        ValueError: the study has no results.
+    """
+    folder = Path(results, profile, regime)
+    table = of_the_plan(load_results(folder), profile, regime)
+    if table.empty:
+        raise ValueError(
+            f"no results in {folder}; make them with `convnext-steps study "
+            f"--profile {profile} --regime {regime} --results {results}`"
+        )
+    summary = summarize(table, regime)
+    markdown = to_markdown(summary)
+    differences = statistics.to_markdown(statistics.compare(table, regime))
+    with FileLock(Path(results, GUARD)):
+        clear_partial(folder)
+        write_bytes(folder / "table.csv", summary.to_csv(index=False).encode())
+        write_bytes(folder / "table.md", markdown.encode())
+        write_bytes(folder / "differences.md", differences.encode())
+        save_figure(plot_trajectory(table, regime), folder / "trajectory")
+    return markdown
+
+
+def show_trajectory(results: Path, profile: str, regime: str) -> bool:
+    """Execute `trajectory.ipynb` beside a study's results, unless it was since the newest of them.
+
+    Returns whether there are any.
+
+    Raises:
+        NotebookError: a cell failed.
+    """
+    folder = results / profile / regime
+    executed, partial = folder / "trajectory.ipynb", folder / "trajectory.partial.ipynb"
+    if not any(folder.rglob(RESULT)):
+        return False
+    parameters = {"PROFILE": profile, "REGIME": regime, "RESULTS": str(results.resolve())}
+    with FileLock(results / GUARD):
+        newest = max(path.stat().st_mtime_ns for path in folder.rglob(RESULT))
+        if not executed.exists() or executed.stat().st_mtime_ns < newest:
+            execute_notebook("trajectory", partial, parameters)
+            os.utime(partial, ns=(newest, newest))  # of what it shows: more may have come since
+            partial.replace(executed)
+    return True
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as `path`.png and `path`.svg, the same bytes for the same picture."""
+    with mpl.rc_context({"svg.hashsalt": "convnext_steps", "svg.fonttype": "none"}):
+        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+            picture = io.BytesIO()
+            figure.savefig(picture, format=suffix[1:], dpi=150, metadata=metadata)
+            figure.set_layout_engine("none")  # laid out once, for both
+            write_bytes(path.with_suffix(suffix), picture.getvalue())

@@ -1,0 +1,135 @@
+"""What happens to whole batches: moved to the device, normalised, augmented.
+
+Each image of a batch is augmented by itself: torchvision's transforms draw one parameter for all
+that they are given, so that applied to a batch every image would move alike.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from convnext_steps.training.checks import check_labels, output_classes
+from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.data import ImageData
+
+
+def random_shift(images: Tensor, pixels: int) -> Tensor:
+    """Move each image by up to `pixels` in both directions, filling with zeros, (N, C, H, W)."""
+    if pixels == 0:
+        return images
+    count, channels, height, width = images.shape
+    padded = F.pad(images, (pixels,) * 4)
+    top, left = torch.randint(0, 2 * pixels + 1, (2, count, 1), device=images.device)
+    rows = top + torch.arange(height, device=images.device)  # (N, H)
+    columns = left + torch.arange(width, device=images.device)  # (N, W)
+    return padded[
+        torch.arange(count, device=images.device)[:, None, None, None],
+        torch.arange(channels, device=images.device)[None, :, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]
+
+
+def random_horizontal_flip(images: Tensor, probability: float) -> Tensor:
+    """Mirror each image left to right with the given probability, (N, C, H, W)."""
+    if probability == 0:
+        return images
+    flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < probability
+    return torch.where(flipped, images.flip(-1), images)
+
+
+def random_erasing(images: Tensor, probability: float) -> Tensor:
+    """Fill one rectangle of each image with noise, with the given probability, (N, C, H, W).
+
+    Zhong et al., 2020: an area of 2 to 33 per cent, an aspect ratio of 0.3 to 3.3. The images are
+    normalised floats, so the noise has their mean and spread.
+    """
+    if probability == 0:
+        return images
+    count, _, height, width = images.shape
+    draw = torch.rand(5, count, 1, device=images.device)
+    area = (0.02 + draw[0] * (1 / 3 - 0.02)) * height * width
+    ratio = torch.exp((2 * draw[1] - 1) * math.log(1 / 0.3))
+    tall = (area * ratio).sqrt().clamp(1, height).round()
+    wide = (area / ratio).sqrt().clamp(1, width).round()
+    top = (draw[2] * (height - tall + 1)).floor()
+    left = (draw[3] * (width - wide + 1)).floor()
+    y = torch.arange(height, device=images.device)  # (H,)
+    x = torch.arange(width, device=images.device)  # (W,)
+    rows = (y >= top) & (y < top + tall) & (draw[4] < probability)  # (N, H)
+    columns = (x >= left) & (x < left + wide)  # (N, W)
+    erased = rows[:, None, :, None] & columns[:, None, None, :]
+    return torch.where(erased, torch.randn_like(images), images)
+
+
+def label_mixing(
+    config: TrainingConfig, classes: int
+) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """MixUp, CutMix, or for each batch one of the two at random; None where both are off."""
+    from torchvision.transforms import v2
+
+    kinds: list[v2.Transform] = []
+    if config.mixup:
+        kinds.append(v2.MixUp(alpha=config.mixup, num_classes=classes))
+    if config.cutmix:
+        kinds.append(v2.CutMix(alpha=config.cutmix, num_classes=classes))
+    return v2.RandomChoice(kinds) if kinds else None
+
+
+class Preparation:
+    """Moves batches to the device, normalises them and, for training, augments them.
+
+    Args:
+        model: the network that the batches are for.
+        dataset: whose mean and spread normalise bytes; other data sets are taken as they are.
+        config: the recipe.
+        device: where the network is.
+    """
+
+    def __init__(
+        self, model: nn.Module, dataset: Dataset[Any], config: TrainingConfig, device: torch.device
+    ) -> None:
+        self.config, self.device = config, device
+        self.classes = output_classes(model)
+        self.mixing = label_mixing(config, self.classes)
+        known = isinstance(dataset, ImageData)
+        mean, std = (dataset.mean, dataset.std) if known else ((0.0,), (1.0,))  # type: ignore[attr-defined]
+        self.mean = torch.tensor(mean, device=device).view(-1, 1, 1)
+        self.std = torch.tensor(std, device=device).view(-1, 1, 1)
+
+    def for_training(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch with every augmentation of the recipe; mixed labels are (N, classes)."""
+        images, labels = self._to_device(images, labels)
+        images = random_shift(images, self.config.random_shift)
+        images = random_horizontal_flip(images, self.config.horizontal_flip)
+        images = random_erasing(self._normalized(images), self.config.random_erasing)
+        if self.mixing is not None:
+            images, labels = self.mixing(images, labels)
+        return images, labels
+
+    def for_evaluation(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch as it is, normalised."""
+        images, labels = self._to_device(images, labels)
+        return self._normalized(images), labels
+
+    def autocast(self) -> torch.autocast:
+        """The recipe's precision."""
+        kind = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
+        enabled = self.config.precision != "fp32"
+        return torch.autocast(self.device.type, kind, enabled=enabled)
+
+    def _to_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if self.classes:
+            check_labels(labels, self.classes)  # before the copy: a GPU would only abort
+        images = images.to(self.device, non_blocking=True)
+        return images, labels.to(self.device, non_blocking=True)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            images = (images.float() / 255 - self.mean) / self.std
+        return images.contiguous(memory_format=torch.channels_last)
