@@ -209,24 +209,22 @@ def results_of(runs: list, accuracy: float = 80.0) -> pd.DataFrame:
     rows = []
     for run in runs:
         macs = predict.multiply_adds(run.design, 32, 10)
-        row = {"profile": run.profile, "regime": run.regime, "step": run.step, "seed": run.seed}
+        row = {"study": run.study, "step": run.step, "seed": run.seed}
         rows.append({**row, "accuracy": accuracy, "macs": macs, "hash": run.hash})
     return pd.DataFrame(rows)
 
 
-def test_stored_results_are_the_readers_own_then_the_standard_then_the_reference(
-    tmp_path, monkeypatch
-) -> None:
+def test_stored_results_are_the_readers_own_then_the_published(tmp_path, monkeypatch) -> None:
     found: dict = {}
-    empty = pd.DataFrame(columns=["profile", "regime", "step", "seed", "hash"])
+    empty = pd.DataFrame(columns=["study", "step", "seed", "hash"])
     monkeypatch.setattr(tables, "load_results", lambda folder: found.get(folder, empty))
-    reference = tables.PROJECT_RESULTS / "reference" / "quick"
     assert tables.stored_results(tmp_path, "quick").empty
-    found[reference / "tiny"] = results_of(plan("quick"), 1)
+    found[tables.PROJECT_RESULTS] = results_of(plan("quick"), 1)
     assert set(tables.stored_results(tmp_path, "quick")["accuracy"]) == {1}
-    found[tmp_path / "standard" / "tiny"] = results_of(plan("standard"), 2)
+    found[tmp_path] = results_of(plan("standard"), 2)
     assert set(tables.stored_results(tmp_path, "quick")["accuracy"]) == {2}
-    found[tmp_path / "quick" / "tiny"] = results_of(plan("quick", steps=["gelu"]), 3)
+    own = results_of(plan("quick", steps=["gelu"]), 3)
+    found[tmp_path] = pd.concat([found[tmp_path], own])
     assert set(tables.stored_results(tmp_path, "quick")["accuracy"]) == {3}
     assert set(tables.stored_results(tmp_path, "quick", steps=["width"])["accuracy"]) == {2}
 
@@ -242,7 +240,7 @@ def test_a_section_is_read_from_its_results() -> None:
     assert gains.loc["depthwise conv", "paper"] == "-1.23 ± 0.38"
     assert list(gains["ours"].str[:5]) == ["-1.00", "+3.00"]
     text = lesson.reading(results, "2.3")
-    assert "Results of the profile quick, seeds 0, 1, 2" in text
+    assert "Results of the study quick, seeds 0, 1, 2" in text
     assert "in the paper -1.23 ± 0.38, down. Ours: down, as in the paper." in text
     few = lesson.reading(results[results["seed"] < 1], "2.3")
     assert "-1.00 points over 1 seed; in the paper" in few
@@ -312,11 +310,12 @@ def test_the_whole_trajectory_is_read_in_words_and_figures() -> None:
 
 def test_gains_of_several_studies_stand_side_by_side(tmp_path) -> None:
     table = whole.elsewhere(["standard_quarter", "smoke"], tables.PROJECT_RESULTS)
-    folder = tables.PROJECT_RESULTS / "standard_quarter" / "tiny"
+    lines = (tables.PROJECT_RESULTS / "standard_quarter" / "runs.jsonl").read_text().splitlines()
+    stored = [json.loads(line) for line in lines]
 
     def accuracy(step: str) -> float:
-        files = sorted(folder.glob(f"{step}/seed-*/result.json"))
-        return sum(json.loads(file.read_text())["accuracy"] for file in files) / len(files)
+        found = [result["accuracy"] for result in stored if result["step"] == step]
+        return sum(found) / len(found)
 
     gain = table.loc["kernel size -> 9"]
     assert gain["standard_quarter"] == pytest.approx(accuracy("kernel_9") - accuracy("move_up"))

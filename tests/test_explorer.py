@@ -8,6 +8,7 @@ import pytest
 
 from convnext_steps import cli, load_results, roadmap
 from convnext_steps.course.explorer import embedded, explorer_data
+from convnext_steps.study.tables import of_the_plan
 
 RESULTS = Path(__file__).parents[1] / "results"
 DARK = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
@@ -36,7 +37,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("explorer") / "explorer.html"
-    assert cli.main(["explorer", str(path), "--results", str(RESULTS / "reference")]) == 0
+    assert cli.main(["explorer", str(path), "--results", str(RESULTS)]) == 0
     return path.read_text()
 
 
@@ -58,7 +59,7 @@ def test_the_page_is_whole_and_names_no_other_file(page) -> None:
 
 
 def test_our_numbers_are_those_of_the_result_files(page) -> None:
-    table = load_results(RESULTS / "reference" / "quick" / "tiny")
+    table = of_the_plan(load_results(RESULTS), "quick", "tiny")
     steps = json.loads(Page(page).data)["regimes"]["tiny"]["steps"]
     shown = {step["name"]: step["ours"] for step in steps}
     for row in table.itertuples():

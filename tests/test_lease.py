@@ -125,8 +125,8 @@ def test_status_tells_each_state_and_its_reason(tmp_path, capsys) -> None:
     record_failure(failed.folder(tmp_path), "ValueError: why")
     interrupted.folder(tmp_path).mkdir(parents=True)
     prepare(interrupted, interrupted.folder(tmp_path))
-    assert status(running, tmp_path).state == "running"
-    assert status(missing, tmp_path).state == "missing"
+    assert status(running, tmp_path, {}).state == "running"
+    assert status(missing, tmp_path, {}).state == "missing"
     steps = [run.step for run in (running, failed, interrupted, missing)]
     assert cli.main(["status", "--results", str(tmp_path), "--steps", *steps]) == 0
     out = capsys.readouterr().out

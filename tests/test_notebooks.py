@@ -9,8 +9,9 @@ from test_study import put
 from convnext_steps import cli
 from convnext_steps.errors import NotebookError
 from convnext_steps.execution.notebook import _value, execute_notebook
+from convnext_steps.execution.train_run import PARTIAL_RESULT
 from convnext_steps.study.plan import plan
-from convnext_steps.study.results import PARTIAL_RESULT, read_result
+from convnext_steps.study.results import read_result
 
 
 def outputs(path: Path) -> list[dict]:
@@ -90,11 +91,11 @@ def test_trajectory_opens_on_a_fresh_clone(tmp_path) -> None:
 
 def test_a_probe_without_results_says_how_to_make_them(tmp_path) -> None:
     executed = tmp_path / "executed.ipynb"
-    execute_notebook("budget", executed, {"RESULTS": str(tmp_path)})
+    execute_notebook("budget", executed, {"RESULTS": str(tmp_path), "PROFILES": "[smoke]"})
     assert_clean(executed)
     text = printed(executed)
-    assert text.count("no results yet; make them with `convnext-steps study --profile") == 6
-    assert "--profile shallow --regime tiny --seeds 0 1 2`" in text
+    assert text.count("no results yet; make them with `convnext-steps study --profile") == 1
+    assert "--profile smoke --regime tiny --seeds 0 1 2`" in text
 
 
 @pytest.mark.slow
@@ -124,7 +125,6 @@ def test_a_probe_shows_its_results(tmp_path, name, figures, shown) -> None:
 def test_a_step_of_ones_own_is_trained_and_then_only_read(tmp_path) -> None:
     executed = tmp_path / "executed.ipynb"
     parameters = {"PROFILE": "smoke", "SEEDS": "[0]", "RESULTS": str(tmp_path)}
-    parameters["OWN"] = str(tmp_path / "own")
     for train, found in (("false", False), ("true", True), ("false", True)):
         execute_notebook("bring_your_own_step", executed, parameters | {"TRAIN": train})
         assert_clean(executed)
@@ -132,7 +132,7 @@ def test_a_step_of_ones_own_is_trained_and_then_only_read(tmp_path) -> None:
         assert ("no results yet of response_norm" in text) != found
         assert "GlobalResponseNorm()" in text
         assert pictures(executed) == 1
-    (result,) = (tmp_path / "own").rglob("response_norm/*/result.json")
+    (result,) = tmp_path.rglob("response_norm/*/result.json")
     assert read_result(result)["design"]["response_norm"] is True
 
 

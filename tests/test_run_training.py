@@ -11,9 +11,15 @@ import pytest
 from studies import processes, wait_for
 
 from convnext_steps import count_flops
-from convnext_steps.execution.train_run import TRAINED, Trained, train_run, write_partial_result
+from convnext_steps.execution.train_run import (
+    PARTIAL_RESULT,
+    TRAINED,
+    Trained,
+    train_run,
+    write_partial_result,
+)
 from convnext_steps.study.plan import Run, plan
-from convnext_steps.study.results import PARTIAL_RESULT, read_result
+from convnext_steps.study.results import read_result
 from convnext_steps.training.trainer import seed_everything
 
 pytestmark = pytest.mark.slow

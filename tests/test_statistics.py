@@ -23,19 +23,19 @@ from convnext_steps.study.statistics import (
 )
 
 
-def results_of(accuracies: dict[str, list[float]], regime: str = "tiny") -> pd.DataFrame:
+def results_of(accuracies: dict[str, list[float]]) -> pd.DataFrame:
     """A table like that of `load_results`: a step's accuracies by seed, None where a run lacks."""
     rows = [
-        {"profile": "quick", "regime": regime, "step": step, "seed": seed, "accuracy": accuracy}
+        {"study": "quick", "step": step, "seed": seed, "accuracy": accuracy}
         for step, values in accuracies.items()
         for seed, accuracy in enumerate(values)
         if accuracy is not None
     ]
-    return pd.DataFrame(rows, columns=["profile", "regime", "step", "seed", "accuracy"])
+    return pd.DataFrame(rows, columns=["study", "step", "seed", "accuracy"])
 
 
 def compared(accuracies: dict[str, list[float]], regime: str = "tiny") -> pd.DataFrame:
-    return compare(results_of(accuracies, regime), regime).set_index("step")
+    return compare(results_of(accuracies), regime).set_index("step")
 
 
 def whole_study(seeds: int, gains: dict[str, float] | None = None) -> pd.DataFrame:
@@ -222,14 +222,12 @@ def test_both_families_are_corrected_each_by_itself() -> None:
         assert table[f"{test}_holm"].to_numpy() == pytest.approx(by_hand.sort_index().to_numpy())
 
 
-def test_regimes_stay_apart_and_profiles_do_not_mix() -> None:
-    tiny, base = results_of({"gelu": [80]}), results_of({"gelu": [90]}, "base")
-    means = describe(pd.concat([tiny, base]), "base").set_index("step")["mean"]
-    assert means["gelu"] == 90
-    with pytest.raises(ValueError, match="mix the profiles other, quick"):
-        compare(pd.concat([tiny, tiny.assign(profile="other", seed=1)]))
+def test_studies_do_not_mix() -> None:
+    table = results_of({"gelu": [80]})
+    with pytest.raises(ValueError, match="mix the studies other, quick"):
+        compare(pd.concat([table, table.assign(study="other", seed=1)]))
     with pytest.raises(ValueError, match="gelu seed 0 is twice"):
-        compare(pd.concat([tiny, tiny]))
+        compare(pd.concat([table, table]))
 
 
 def test_ten_thousand_results_are_compared() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from convnext_steps import Design, TrainingConfig, load_results, plot_trajectory, roadmap
 from convnext_steps.errors import ResultError
-from convnext_steps.execution import evidence
+from convnext_steps.execution import evidence, runfolder
 from convnext_steps.execution import train_run as training
 from convnext_steps.execution.notebook import log_of
 from convnext_steps.execution.report import report, show_trajectory
@@ -18,29 +18,32 @@ from convnext_steps.execution.runfolder import (
     PARTIAL_NOTEBOOK,
     PARTIAL_RESULT,
     REJECTED,
+    done,
     finish,
     prepare,
 )
+from convnext_steps.execution.runner import run_study
 from convnext_steps.models.paper import published_roadmap
-from convnext_steps.study import results
-from convnext_steps.study.plan import PLAIN, Run, plan, read_run
+from convnext_steps.study.plan import HASH_DEFAULTS, Run, plan, read_run
 from convnext_steps.study.profiles import PROFILES
-from convnext_steps.study.results import RESULT, SCHEMA, checksum, done, summarize, write_json
+from convnext_steps.study.results import RESULT, SCHEMA, checksum, summarize, write_json
+from convnext_steps.study.tables import of_the_plan
 from convnext_steps.training.evaluation import Evaluation
 
-PINNED = "b79ae3db3d6ce67c"  # of quick, tiny, separate_downsampling, seed 0
+PINNED = "e8d64944102b219c"  # of quick, tiny, separate_downsampling, seed 0
 
 
 def result_of(run: Run, accuracy: float = 80.0, **changes) -> dict:
     result = {
         "schema": SCHEMA,
         "hash": run.hash,
-        "profile": run.profile,
-        "regime": run.regime,
+        "study": run.study,
         "step": run.step,
         "seed": run.seed,
         "accuracy": accuracy,
         "loss": 0.5,
+        "correct": round(100 * accuracy),
+        "test_images": 10_000,
         "macs": 2_500_000,
         "params": 500_000,
         "environment": {"commit": "abc"},
@@ -73,7 +76,7 @@ def test_one_recipe_serves_every_step_but_the_original() -> None:
 
 def test_the_quick_profile_is_as_described() -> None:
     (run,) = plan("quick", steps=["separate_downsampling"])
-    assert (run.data, run.train_images) == ("fashion_mnist", 10_000)
+    assert (run.source, run.images) == ("fashion_mnist", 10_000)
     assert (run.config.batch_size, run.config.max_epochs) == (64, 4)
     assert (run.design.width, run.design.depths, run.design.stem_stride) == (12, (3, 3, 9, 3), 2)
 
@@ -87,10 +90,16 @@ def test_the_hash_follows_everything_that_decides_a_result() -> None:
         replace(run, config=replace(run.config, learning_rate=1e-3)),
         replace(run, config=replace(run.config, precision="bf16")),
         replace(run, config=replace(run.config, seed=1)),
-        replace(run, train_images=5_000),
-        replace(run, data="synthetic"),
+        replace(run, images=5_000),
+        replace(run, source="synthetic"),
     ]
     assert len({run.hash, *(other.hash for other in changed)}) == 7
+    same = [
+        replace(run, profile="standard", regime="base", step="another"),
+        replace(run, processes=2),
+        replace(run, config=replace(run.config, max_epochs=4.0)),
+    ]
+    assert {other.hash for other in same} == {run.hash}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +150,7 @@ def test_results_become_one_table(tmp_path) -> None:
     assert pd.isna(summary.loc["resnet", "accuracy"])
 
 
-def test_damaged_results_are_named_and_left_out(tmp_path) -> None:
+def test_damaged_results_are_named_and_left_out(tmp_path, caplog) -> None:
     good, truncated, foreign, lacking = plan(
         "quick", steps=["gelu", "resnet", "width", "depthwise"]
     )
@@ -153,30 +162,29 @@ def test_damaged_results_are_named_and_left_out(tmp_path) -> None:
     del content["seconds"]
     content["checksum"] = checksum(content)
     write_json(lacking.folder(tmp_path) / RESULT, content)
-    with pytest.warns(UserWarning, match="left out") as caught:
-        table = load_results(tmp_path)
+    table = load_results(tmp_path)
     assert list(table["step"]) == ["gelu"]
-    named = " ".join(str(warning.message) for warning in caught)
-    assert all(step in named for step in ("resnet", "width", "depthwise"))
-    assert len(caught) == 3
+    named = [record.getMessage() for record in caplog.records]
+    assert all(step in " ".join(named) for step in ("resnet", "width", "depthwise"))
+    assert len(named) == 3
 
 
-def test_a_result_edited_by_hand_is_named_and_left_out(tmp_path) -> None:
+def test_a_result_edited_by_hand_is_named_and_left_out(tmp_path, caplog) -> None:
     (run,) = plan("quick", steps=["gelu"])
     put(run, tmp_path)
     path = run.folder(tmp_path) / RESULT
     path.write_text(path.read_text().replace('"accuracy": 80.0', '"accuracy": 90.0'))
-    with pytest.warns(UserWarning, match="changed after it was written"):
-        assert load_results(tmp_path).empty
+    assert load_results(tmp_path).empty
+    assert "changed after it was written" in caplog.text
     assert not done(run, tmp_path)
 
 
-def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path) -> None:
+def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path, caplog) -> None:
     good, other = plan("quick", steps=["gelu", "resnet"])
     put(good, tmp_path)
     put(other, tmp_path, hash="0" * 16)
-    with pytest.warns(UserWarning, match="resnet seed 0 is of another design, recipe or data"):
-        markdown = report(tmp_path, "quick")
+    markdown = report(tmp_path, "quick")
+    assert "resnet seed 0 is of another design, recipe or data" in caplog.text
     assert "| ResNet-50 (modern recipe) | 0 |" in markdown
     assert "| ReLU -> GELU | 1 | 80.00 |" in markdown
 
@@ -185,26 +193,33 @@ def test_the_hash_is_pinned() -> None:
     """A change of any default, or of how the hash is taken, would make results worthless."""
     (run,) = plan("quick", steps=["separate_downsampling"])
     assert run.hash == PINNED
-    plain_design, plain_recipe = PLAIN
-    assert asdict(Design()) == plain_design
-    assert TrainingConfig().recipe() == plain_recipe
+    always = {"seed", "precision"}
+    recipe = {k: v for k, v in TrainingConfig().recipe().items() if k not in always}
+    assert {"design": asdict(Design()), "recipe": recipe} == HASH_DEFAULTS
 
 
-def test_regimes_are_kept_apart_and_a_run_counts_once(tmp_path) -> None:
+def test_each_study_finds_its_own_and_a_run_counts_once(tmp_path) -> None:
     for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
         put(plan("quick", regime, steps=["gelu"])[0], tmp_path, macs=macs)
-    table = load_results(tmp_path)
+    results = load_results(tmp_path)
     for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
+        table = of_the_plan(results, "quick", regime)
         assert summarize(table, regime).set_index("step").loc["gelu", "macs"] == macs
     with pytest.raises(ValueError, match="is twice"):
         summarize(pd.concat([table, table]))
+    with pytest.raises(ValueError, match="mix the studies quick, quick_base"):
+        summarize(results)
 
 
-def test_profiles_are_not_mixed(tmp_path) -> None:
-    for profile in ("quick", "smoke"):
-        put(plan(profile, steps=["gelu"])[0], tmp_path)
-    with pytest.raises(ValueError, match="mix the profiles quick, smoke"):
-        summarize(load_results(tmp_path))
+def test_two_studies_share_a_run(tmp_path) -> None:
+    """The finished network is the first of those that leave a decision out."""
+    (run,) = plan("quick", steps=["layer_norm"])
+    put(run, tmp_path)
+    table = of_the_plan(load_results(tmp_path), "quick", "leave_one_out")
+    assert list(table["step"]) == ["without_separate_downsampling"]
+    assert list(table["study"]) == ["quick_leave_one_out"]
+    shared = plan("quick", "leave_one_out", ["without_separate_downsampling"])
+    assert run_study(shared, tmp_path) == 0
 
 
 def test_a_result_that_cannot_be_written_leaves_the_old_one(tmp_path) -> None:
@@ -266,7 +281,7 @@ def test_a_result_that_does_not_count_is_kept_beside_the_new_one(tmp_path) -> No
     edited = result_of(run) | {"accuracy": 99.0}
     write_json(folder / RESULT, edited)
     with pytest.raises(ResultError, match="changed after it was written"):
-        results.result_of(run, folder)
+        runfolder.result_of(run, folder)
     prepare(run, folder)
     assert not (folder / RESULT).exists()
     write_json(folder / RESULT, edited | {"accuracy": 98.0})
@@ -298,7 +313,7 @@ def test_report_writes_table_and_figure_with_gaps(tmp_path) -> None:
     for run in plan("quick", steps=["resnet", "gelu"], seeds=[0, 1]):
         put(run, tmp_path, 80 + run.seed)
     markdown = report(tmp_path, "quick")
-    folder = tmp_path / "quick" / "tiny"
+    folder = tmp_path / "quick"
     assert {"table.csv", "table.md", "differences.md", "trajectory.png", "trajectory.svg"} <= {
         file.name for file in folder.iterdir()
     }
@@ -352,7 +367,7 @@ def test_the_trajectory_is_shown_again_where_results_have_come_since(tmp_path, m
     for _ in range(3):
         assert show_trajectory(tmp_path, "quick", "tiny")
     assert shown == [["resnet"], ["gelu", "resnet"]]
-    assert [path.name for path in tmp_path.glob("quick/tiny/*.ipynb")] == ["trajectory.ipynb"]
+    assert [path.name for path in tmp_path.glob("quick/*.ipynb")] == ["trajectory.ipynb"]
 
 
 def test_evidence_has_the_versions_and_says_which_option_is_missing(monkeypatch) -> None:

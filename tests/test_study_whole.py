@@ -22,12 +22,12 @@ def finished(tmp_path_factory) -> Path:
     process = study(results)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert f"figure: {results / 'smoke' / 'tiny' / 'trajectory.png'}" in out
+    assert f"figure: {results / 'smoke' / 'trajectory.png'}" in out
     return results
 
 
 def test_a_study_leaves_results_notebooks_table_and_figure(finished) -> None:
-    study_folder = finished / "smoke" / "tiny"
+    study_folder = finished / "smoke"
     files = {str(path.relative_to(study_folder)) for path in study_folder.rglob("*.*")}
     expected = {"table.csv", "table.md", "differences.md"}
     expected |= {"trajectory.png", "trajectory.svg", "trajectory.ipynb"}

@@ -15,6 +15,8 @@ COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --h
     "study": ("study", "train the steps that have no result yet, then report"),
     "status": ("study", "which runs are done, running, failed, missing"),
     "report": ("study", "table and figure of the results so far"),
+    "pack": ("study", "one file of a study's results"),
+    "import": ("study", "take in the results of others, or of an earlier version"),
     "notebook": ("study", "execute a notebook with papermill, its parameters checked"),
     "explorer": ("pages", "one page to explore the trajectory in a browser, from the results"),
     "slides": ("pages", "slides of the notebooks, to show without a network"),

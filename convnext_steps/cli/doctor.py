@@ -19,7 +19,7 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
         "The exit code is 1 where something failed."
     )
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="the results folder, default results"
+        "--results", type=Path, default=Path("results", "own"), help="default results/own"
     )
     parser.set_defaults(command=doctor_command)
 

@@ -42,8 +42,16 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     profiles = "; ".join(f"{profile.name}: {profile.description}" for profile in PROFILES.values())
     parser.add_argument("--profile", default="quick", help=f"{profiles}; default quick")
     add_regime(parser)
+    add_results_folder(parser)
+
+
+def add_results_folder(parser: argparse.ArgumentParser) -> None:
+    """--results."""
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="the results folder, default results"
+        "--results",
+        type=Path,
+        default=Path("results", "own"),
+        help="the folder of your own results, default results/own",
     )
 
 

@@ -82,6 +82,6 @@ def site_command(options: argparse.Namespace) -> None:
     if find_spec("sphinx") is None:  # before the notebooks are executed, which takes minutes
         raise ValueError("the site needs: pip install 'convnext-steps[site]'")
     notebooks = executed(options)
-    page = explorer_page(options.results or Path("results"), options.profile or "quick")
+    page = explorer_page(options.results or Path("results", "own"), options.profile or "quick")
     write_site(notebooks, page, options.build / "site-source", options.build / "site")
     print(f"site: {options.build / 'site' / 'index.html'}")

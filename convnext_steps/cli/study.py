@@ -6,15 +6,23 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from convnext_steps.cli.options import add_backend, add_plan, add_results, backend
+from convnext_steps.cli.options import (
+    add_backend,
+    add_plan,
+    add_results,
+    add_results_folder,
+    backend,
+)
 from convnext_steps.errors import StudyError
 from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.execution.report import report, show_trajectory
 from convnext_steps.execution.runfolder import status
 from convnext_steps.execution.runner import run_study
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.plan import Run, plan
+from convnext_steps.study.pack import import_results, pack
+from convnext_steps.study.plan import Run, plan, study_name
 from convnext_steps.study.profiles import find_profile
+from convnext_steps.study.results import read_results
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +56,28 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     """The options of the command report."""
     add_results(parser)
     parser.set_defaults(command=report_command)
+
+
+def add_pack(parser: argparse.ArgumentParser) -> None:
+    """The options of the command pack."""
+    parser.description = (
+        "Write all results of a study into one file, runs.jsonl, to hand on or to publish; the "
+        "folders of its runs stay as they are."
+    )
+    parser.add_argument("study", metavar="STUDY", help="the name of its folder in the results")
+    add_results_folder(parser)
+    parser.set_defaults(command=pack_command)
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """The options of the command import."""
+    parser.description = (
+        "Take in the results of others, or of an earlier version: runs in folders, or packed. Each "
+        "is checked against its checksum and its hash, and only what is new is added."
+    )
+    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="where they are")
+    add_results_folder(parser)
+    parser.set_defaults(command=import_command)
 
 
 def add_notebook(parser: argparse.ArgumentParser) -> None:
@@ -100,11 +130,12 @@ def planned(options: argparse.Namespace) -> list[Run]:
 def status_command(options: argparse.Namespace) -> None:
     """Print a line for each run that is not done, and how many there are of each state."""
     states = Counter[str]()
+    known = {result["hash"]: result for result in read_results(options.results)}
     for index, run in enumerate(planned(options)):
-        found = status(run, options.results)
-        states[found.state] += 1
-        if found.state != "done":
-            print(f"{index:4} {run.name:32} {found.state:8} {found.reason}")
+        now = status(run, options.results, known)
+        states[now.state] += 1
+        if now.state != "done":
+            print(f"{index:4} {run.name:32} {now.state:8} {now.reason}")
     print(", ".join(f"{count} {state}" for state, count in states.items()))
 
 
@@ -113,7 +144,26 @@ def report_command(options: argparse.Namespace) -> None:
     find_profile(options.profile)
     roadmap(options.regime)
     print(report(options.results, options.profile, options.regime))
-    print(f"figure: {options.results / options.profile / options.regime / 'trajectory.png'}")
+    folder = options.results / study_name(options.profile, options.regime)
+    print(f"figure: {folder / 'trajectory.png'}")
+
+
+def pack_command(options: argparse.Namespace) -> None:
+    """Pack a study and say where it is."""
+    count = pack(options.results, options.study)
+    print(f"{count} results: {options.results / options.study / 'runs.jsonl'}")
+
+
+def import_command(options: argparse.Namespace) -> int:
+    """Import, and say what is new, what was known, and what was refused and why."""
+    imported = import_results(options.folders, options.results)
+    for study, count in imported.new.items():
+        print(f"{study}: {count} new results")
+    if imported.known:
+        print(f"{imported.known} were here already")
+    for reason in imported.refused:
+        print(f"refused: {reason}")
+    return 1 if imported.refused else 0
 
 
 def notebook_command(options: argparse.Namespace) -> None:

@@ -79,7 +79,7 @@ def explorer_data(ours: pd.DataFrame, regime: str) -> dict[str, Any]:
     """
     study = None
     if not ours.empty:
-        profile = find_profile(ours["profile"].iloc[0])
+        profile = find_profile(ours["study"].iloc[0].removesuffix(f"_{regime}"))
         study = {"profile": profile.name, "description": profile.description}
     gains = compare(ours, regime).set_index("step")
     against = comparisons(regime)

@@ -38,16 +38,16 @@ def origin(results: pd.DataFrame) -> str:
     """One line for whoever asks where the numbers come from."""
     if results.empty:
         return "No results are stored; `convnext-steps study` makes them."
-    (profile,) = set(results["profile"])
+    (study,) = set(results["study"])
     seeds = sorted(int(seed) for seed in set(results["seed"]))
-    return f"Results of the profile {profile}, seeds {', '.join(map(str, seeds))}."
+    return f"Results of the study {study}, seeds {', '.join(map(str, seeds))}."
 
 
 def trajectory(results: pd.DataFrame, until: str | None = None, ask: bool = False) -> Picture:
     """The trajectory to the end of a section, or all of it, with a text that stands for it.
 
     Args:
-        results: of one profile.
+        results: of one study.
         until: the paper's section that it ends with.
         ask: leave this section's bars for the reader to predict.
     """

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import cycle
-from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,8 +10,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from convnext_steps.course.pictures import Picture
 from convnext_steps.course.trial import train_design
 from convnext_steps.models.roadmap import find_step
+from convnext_steps.study.results import PROJECT_RESULTS
 
-STORED = Path(__file__).parents[2] / "results" / "reference" / "learning_rate.csv"
+STORED = PROJECT_RESULTS / "quick_learning_rate.csv"
 STYLES = (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 
 

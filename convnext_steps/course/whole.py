@@ -12,9 +12,9 @@ from convnext_steps.execution.runner import run_study
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.plan import plan
 from convnext_steps.study.probes import gains, paper_gains
-from convnext_steps.study.results import load_results
+from convnext_steps.study.results import PROJECT_RESULTS, load_results
 from convnext_steps.study.statistics import compare, seeds_needed, smallest_p
-from convnext_steps.study.tables import PROJECT_RESULTS, of_the_plan, stored_results
+from convnext_steps.study.tables import of_the_plan, stored_results
 
 
 def whole_results(profile: str, results: str | Path, train: bool = False) -> pd.DataFrame:
@@ -79,8 +79,8 @@ def elsewhere(profiles: Sequence[str], results: str | Path = PROJECT_RESULTS) ->
         results: the results folder; by default the project's own.
     """
     found = {}
+    table = load_results(results)
     for profile in profiles:
-        table = load_results(Path(results, profile, "tiny"))
         found[profile] = gains(of_the_plan(table, profile, "tiny")).mean()
     columns = pd.DataFrame(found).assign(paper=paper_gains())
     return columns.rename(index={name: step.title for name, step in roadmap().items()})

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from convnext_steps.execution.train_run import train_run, write_partial_result
+from convnext_steps.execution.runfolder import done
+from convnext_steps.execution.train_run import PARTIAL_RESULT, train_run, write_partial_result
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import PARTIAL_RESULT, RESULT, done
+from convnext_steps.study.results import RESULT
 from convnext_steps.training.trainer import seed_everything
 
 

@@ -12,9 +12,14 @@ from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.lock import HEARTBEAT_SECONDS, claim, keep, release
 from convnext_steps.execution.machine import cores
 from convnext_steps.execution.notebook import find_notebook, start_notebook
-from convnext_steps.execution.runfolder import PARTIAL_NOTEBOOK, finish, prepare, record_failure
+from convnext_steps.execution.runfolder import (
+    PARTIAL_NOTEBOOK,
+    done,
+    finish,
+    prepare,
+    record_failure,
+)
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import done
 
 
 class LocalBackend:

@@ -1,17 +1,19 @@
-"""The files of one run: what it leaves while it works, and how that becomes a result."""
+"""The files of one run: what it leaves while it works, how that becomes a result, and whether."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from convnext_steps.errors import ResultError
 from convnext_steps.execution.lock import LEASE, claims, holder
 from convnext_steps.execution.notebook import last_line, log_of
-from convnext_steps.execution.train_run import TRAINED
+from convnext_steps.execution.train_run import PARTIAL_RESULT, TRAINED
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import PARTIAL_RESULT, RESULT, read_result, result_of, write_json
+from convnext_steps.study.results import RESULT, read_result, write_json
 from convnext_steps.training.checkpoint import HISTORY, clear
 
 PARTIAL_NOTEBOOK = "run_step.partial.ipynb"
@@ -20,6 +22,27 @@ FAILED_NOTEBOOK = "run_step.failed.ipynb"
 FAILURE = "failure.json"
 REJECTED = "result.rejected-{}.json"
 PLAN = "plan.partial"  # the hash of the plan whose checkpoints are here
+
+
+def result_of(run: Run, folder: Path) -> dict[str, Any]:
+    """Read a run's result from its folder.
+
+    Raises:
+        ResultError: it is missing, cannot be trusted, or is not the plan's.
+    """
+    result = read_result(folder / RESULT)
+    if result["hash"] != run.hash:
+        raise ResultError("the result there is of another design, recipe or data")
+    return result
+
+
+def done(run: Run, results: str | Path) -> bool:
+    """Whether a run's result is in its folder and is the plan's: same design, recipe and data."""
+    try:
+        result_of(run, run.folder(results))
+    except ResultError:
+        return False
+    return True
 
 
 def prepare(run: Run, folder: Path) -> None:
@@ -102,9 +125,17 @@ class Status:
     reason: str = ""
 
 
-def status(run: Run, results: Path) -> Status:
-    """Look at one run's files."""
+def status(run: Run, results: Path, found: Mapping[str, Mapping[str, Any]]) -> Status:
+    """Look at one run's files.
+
+    Args:
+        run: the run.
+        results: the results folder.
+        found: all results there, by hash.
+    """
     folder = run.folder(results)
+    if run.hash in found:
+        return Status("done", f"{found[run.hash]['accuracy']:.2f} %")
     if (folder / RESULT).exists():
         try:
             return Status("done", f"{result_of(run, folder)['accuracy']:.2f} %")

@@ -15,10 +15,10 @@ from convnext_steps.execution.local import LocalBackend, parameters
 from convnext_steps.execution.lock import claims, holder
 from convnext_steps.execution.notebook import check_parameters, find_notebook
 from convnext_steps.execution.ray import RayBackend
-from convnext_steps.execution.runfolder import clear_leftovers, progress
+from convnext_steps.execution.runfolder import clear_leftovers, done, progress, result_of
 from convnext_steps.files import check_writable
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import RESULT, done, result_of
+from convnext_steps.study.results import RESULT, read_results
 
 ATTEMPTS = 2
 POLL_SECONDS = 0.2
@@ -136,22 +136,24 @@ def run_study(
     """
     results = Path(results)
     check_writable(results)
+    found = {result["hash"] for result in read_results(results)}
     missing = []
     for run in {run.hash: run for run in runs}.values():
         folder = run.folder(results)
+        if run.hash in found:
+            clear_leftovers(folder)
+            continue
+        missing.append(run)
         try:
             result_of(run, folder)
         except ResultError as error:
-            missing.append(run)
             if (folder / RESULT).exists():
                 tqdm.write(f"{run.name} is trained anew: {error}", file=sys.stderr)
-        else:
-            clear_leftovers(folder)
     if not missing:
         return 0
     check_parameters(find_notebook("run_step"), parameters(missing[0], Path()))
     if backend == "local":
-        for run in {(run.data, run.train_images): run for run in missing}.values():
+        for run in {(run.source, run.images): run for run in missing}.values():
             run.load_data()  # damaged data stop the study before it begins
     with closing(open_backend(backend, address)) as chosen:
         results.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,9 @@ from convnext_steps.execution.local import parameters
 from convnext_steps.execution.notebook import find_notebook, start_notebook
 from convnext_steps.execution.report import report
 from convnext_steps.execution.runner import Runner, open_backend, run_study
+from convnext_steps.execution.train_run import PARTIAL_RESULT
 from convnext_steps.study.plan import Run, plan
 from convnext_steps.study.results import (
-    PARTIAL_RESULT,
     RESULT,
     SCHEMA,
     checksum,

@@ -19,13 +19,15 @@ from convnext_steps.errors import TrainingError
 from convnext_steps.execution.evidence import environment
 from convnext_steps.files import write_bytes
 from convnext_steps.measure.flops import FlopCount
+from convnext_steps.study.code import own_code
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import PARTIAL_RESULT, SCHEMA, checksum, write_json
-from convnext_steps.training.data import SOURCES, ImageData
+from convnext_steps.study.results import SCHEMA, checksum, write_json
+from convnext_steps.training.data import ImageData
 from convnext_steps.training.evaluation import Evaluation
 from convnext_steps.training.trainer import Trainer
 
 TRAINED = "training.partial.json"
+PARTIAL_RESULT = "result.partial.json"
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,12 @@ def write_partial_result(run: Run, output: str | Path, count: FlopCount, trained
     result = {
         "schema": SCHEMA,
         "hash": run.hash,
-        **asdict(run),
-        "data_fingerprint": SOURCES[run.data].fingerprint,
+        **{name: getattr(run, name) for name in ("study", "step", "seed")},
+        "design": vars(run.design),
+        "recipe": {k: v for k, v in run.config.recipe().items() if k != "seed"},
+        "how": {"processes": run.processes},
+        "data": run.data,
+        "code": own_code(run.design),
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
         "correct": evaluation.correct,
@@ -123,6 +129,7 @@ def write_partial_result(run: Run, output: str | Path, count: FlopCount, trained
         "environment": trained.environment,
         "seconds": trained.seconds,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "curve": list(trained.history),
     }
     result["checksum"] = checksum(result)
     write_json(Path(output) / PARTIAL_RESULT, result)

@@ -11,14 +11,15 @@ from typing import Any
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import find_step, roadmap
+from convnext_steps.study.code import own_code
 from convnext_steps.study.profiles import find_profile
 from convnext_steps.training.config import TrainingConfig, original_recipe
 from convnext_steps.training.data import SOURCES, ImageData, load_data
 
-# The values of fields that a run's hash leaves out, of a design and of a recipe. Never change one,
-# or results of different recipes would share a hash; a new field may be added.
-PLAIN: tuple[dict[str, Any], dict[str, Any]] = (
-    {
+# The values that a run's hash leaves out. Never change one, or results of different recipes would
+# share a hash; a new field joins them with the value for off, so that older results stay valid.
+HASH_DEFAULTS: dict[str, dict[str, Any]] = {
+    "design": {
         "depths": (3, 4, 6, 3),
         "width": 64,
         "stem": "resnet",
@@ -32,7 +33,7 @@ PLAIN: tuple[dict[str, Any], dict[str, Any]] = (
         "norms_per_block": 3,
         "downsampling": "in_block",
     },
-    {
+    "recipe": {
         "max_epochs": 300,
         "batch_size": 128,
         "micro_batch_size": 0,
@@ -56,45 +57,94 @@ PLAIN: tuple[dict[str, Any], dict[str, Any]] = (
         "random_shift": 0,
         "horizontal_flip": 0.0,
         "random_erasing": 0.0,
-        "precision": "fp32",
         "evaluate_every": 1,
-        "seed": 0,
     },
-)
+}
+
+
+def run_hash(
+    design: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    data: Mapping[str, Any],
+    seed: int,
+    code: str | None = None,
+) -> str:
+    """Sixteen hexadecimal digits that change when anything does that decides a run's result.
+
+    Args:
+        design: the fields of the network's design.
+        recipe: the fields of the recipe.
+        data: the content of the data set, and how many of its training images are used.
+        seed: of the training, not of the recipe.
+        code: what tells the code of one's own that the design comes from, if any.
+    """
+    recipe = {name: value for name, value in recipe.items() if name != "seed"}
+    decisive: dict[str, Any] = {
+        "design": _beyond_defaults(design, "design"),
+        "recipe": _beyond_defaults(recipe, "recipe"),
+        "data": {name: value for name, value in data.items() if value and name != "source"},
+        "seed": seed,
+    }
+    if code:
+        decisive["code"] = code
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _beyond_defaults(fields: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    plain = {name: _as_json(value) for name, value in HASH_DEFAULTS[kind].items()}
+    given = {name: _as_json(value) for name, value in fields.items()}
+    return {k: v for k, v in given.items() if k not in plain or v != plain[k]}
+
+
+def _as_json(value: Any) -> Any:
+    """The same whether it went through JSON or not, and 4 for 4.0."""
+    if isinstance(value, list | tuple):
+        return [_as_json(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def study_name(profile: str, regime: str) -> str:
+    """The name of a study's folder, and of the study in tables."""
+    return profile if regime == "tiny" else f"{profile}_{regime}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one step with one seed: everything that decides its result."""
+    """One training: a design, a recipe with its seed, and data.
+
+    The names by which it is planned do not decide its result, and so are not in its hash.
+    """
 
     profile: str
     regime: str
     step: str
-    seed: int
     design: Design
     config: TrainingConfig
-    data: str
-    train_images: int | None
+    source: str  # the name of the data set
+    images: int | None  # to train on, the first so many; None for all
     processes: int = 1  # not in the hash: the work is only shared
 
     @cached_property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits that change when the design, the recipe or the data do.
+        """What tells this run from others: see `run_hash`."""
+        recipe = self.config.recipe()
+        return run_hash(vars(self.design), recipe, self.data, self.seed, own_code(self.design))
 
-        Fields that are as in `PLAIN` are left out, so that results stay valid when a later version
-        has a new field that is off unless asked for: it joins `PLAIN` with the value for off.
-        """
-        fields = {"design": vars(self.design), "recipe": self.config.recipe()}
-        decisive = {
-            **{name: getattr(self, name) for name in ("profile", "regime", "step", "seed")},
-            **{
-                kind: {k: v for k, v in values.items() if k not in plain or v != plain[k]}
-                for (kind, values), plain in zip(fields.items(), PLAIN, strict=True)
-            },
-            "data": [self.data, self.train_images, SOURCES[self.data].fingerprint],
-        }
-        text = json.dumps(decisive, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data set, by name and by content."""
+        content = SOURCES[self.source].fingerprint
+        return {"source": self.source, "images": self.images, "content": content}
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random."""
+        return self.config.seed
+
+    @property
+    def study(self) -> str:
+        """The name of the study that planned the run."""
+        return study_name(self.profile, self.regime)
 
     @property
     def name(self) -> str:
@@ -103,11 +153,11 @@ class Run:
 
     def folder(self, results: str | Path) -> Path:
         """Where the run's files live under a results folder."""
-        return Path(results, self.profile, self.regime, self.step, f"seed-{self.seed}")
+        return Path(results, self.study, self.step, f"seed-{self.seed}")
 
     def load_data(self) -> tuple[ImageData, ImageData]:
         """The run's training and test images."""
-        return load_data(self.data, self.train_images, config=self.config)
+        return load_data(self.source, self.images, config=self.config)
 
     def build(self, data: ImageData) -> Network:
         """The run's network, for the channels and classes of its data."""
@@ -152,11 +202,10 @@ def plan(
                     profile=profile,
                     regime=regime,
                     step=step.name,
-                    seed=seed,
                     design=design,
                     config=recipes[step.recipe],
-                    data=chosen.data,
-                    train_images=chosen.train_images,
+                    source=chosen.data,
+                    images=chosen.train_images,
                     processes=chosen.processes,
                 )
             )

@@ -44,14 +44,13 @@ def plot_trajectory(
     of Tables 10 and 11 on ImageNet-1K. Steps of `add_step` come last.
 
     Args:
-        results: a table of `load_results`, of one profile.
+        results: a table of `load_results`, of one study.
         regime: "tiny", "base", or "leave_one_out", which has nothing to quote.
         until: the section of the paper that the trajectory ends with; None: all of it.
         ask: leave the bars of this last section for the reader to predict.
     """
     steps = [step for step in roadmap(regime).values() if until is None or step.section <= until]
     shown = [step for step in steps if not (ask and step.section == until)]
-    results = results[results["regime"] == regime]
     figure = Figure(figsize=(13, max(0.42 * len(steps) + 1.6, 3)), layout="constrained")
     widths = (3, 2) if published_roadmap(regime) else (1,)
     ours, *quoted = figure.subplots(
@@ -103,8 +102,8 @@ def _draw_ours(axes: Axes, steps: list[Step], results: pd.DataFrame, regime: str
         _column(axes, row, f"{mean:.1f} %   {macs / 1e6:.2f} M")
     axes.set_xlim(left, right + 0.35 * (right - left))
     axes.set_xlabel("accuracy on the test set (%)")
-    profiles = ", ".join(sorted(set(results["profile"]))) or "none"
-    axes.set_title(f"this study (profile: {profiles}; seeds: {results['seed'].nunique()})\n")
+    studies = ", ".join(sorted(set(results["study"]))) or "none"
+    axes.set_title(f"this study ({studies}; seeds: {results['seed'].nunique()})\n")
     _column(axes, -1, "mean   multiply-adds")
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -14,9 +14,8 @@ from scipy import stats
 
 from convnext_steps.models.roadmap import FINISHED, roadmap
 from convnext_steps.study.plan import plan
-from convnext_steps.study.results import load_results
 from convnext_steps.study.statistics import ALPHA, accuracies, holm, paired_t_p, paper_gain, spread
-from convnext_steps.study.tables import of_the_plan
+from convnext_steps.study.tables import study_results
 
 
 def load_study(
@@ -24,8 +23,7 @@ def load_study(
 ) -> pd.DataFrame:
     """The planned results of some seeds of one study; says what is missing, and how to make it."""
     seeds = list(seeds)
-    table = of_the_plan(load_results(Path(results, profile, regime)), profile, regime)
-    table = table[table["seed"].isin(seeds)]
+    table = study_results(results, profile, regime, seeds)
     planned = len(plan(profile, regime, seeds=seeds))
     if len(table) < planned:
         found = f"{len(table)} of {planned} results" if len(table) else "no results yet"
@@ -70,7 +68,7 @@ def budget_gains(results: pd.DataFrame) -> pd.DataFrame:
     Columns: depth (blocks of the finished network), images (seen), step, seed, gain.
     """
     rows = []
-    for profile, study in results.groupby("profile"):
+    for profile, study in results.groupby("study"):
         (finished,) = plan(str(profile), steps=[FINISHED])
         scale = {"depth": sum(finished.design.depths), "images": images_seen(str(profile))}
         for step, column in gains(study).items():

@@ -1,10 +1,10 @@
-"""Result files and the table that they make."""
+"""Results as files, one of each run or one of a whole study, and the table that they make."""
 
 import hashlib
 import json
+import logging
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import pandas as pd
 from convnext_steps.errors import ResultError
 from convnext_steps.files import write_bytes
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.plan import Run
 from convnext_steps.study.statistics import accuracies, describe
 
-SCHEMA = 1
-PARTIAL_RESULT = "result.partial.json"
-RESULT = "result.json"
+SCHEMA = 2
+RESULT = "result.json"  # in a run's folder
+PACKED = "runs.jsonl"  # of a whole study, a line per run
+PROJECT_RESULTS = Path(__file__).parents[2] / "results"  # the published studies
+
+log = logging.getLogger("convnext_steps")
 
 
 def checksum(result: Mapping[str, Any]) -> str:
@@ -33,62 +35,81 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
-    """Read one result file.
+    """Read the result of one run.
 
     Raises:
         ResultError: the file is missing, truncated, of another schema, or was changed by hand.
     """
     try:
-        result = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
+        content = Path(path).read_bytes()
+    except OSError as error:
         raise ResultError(f"{path} is not readable: {error}") from None
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise ResultError(f"{path} is not a result file of schema {SCHEMA}")
-    if result.get("checksum") != checksum(result):
-        raise ResultError(f"{path} was changed after it was written")
-    return result
+    return parse_result(content, str(path))
 
 
-def result_of(run: Run, folder: Path) -> dict[str, Any]:
-    """Read a run's result from its folder.
+def parse_result(content: bytes, name: str) -> dict[str, Any]:
+    """The result that a file, or a line of one, holds.
 
     Raises:
-        ResultError: it is missing, cannot be trusted, or is not the plan's.
+        ResultError: it is truncated, of another schema, or was changed by hand.
     """
-    result = read_result(folder / RESULT)
-    if result.get("hash") != run.hash:
-        raise ResultError("the result there is of another design, recipe or data")
+    try:
+        result = json.loads(content)
+    except ValueError as error:
+        raise ResultError(f"{name} is not readable: {error}") from None
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        raise ResultError(f"{name} is not a result of schema {SCHEMA}; see `convnext-steps import`")
+    if result.get("checksum") != checksum(result):
+        raise ResultError(f"{name} was changed after it was written")
     return result
 
 
-def done(run: Run, results: str | Path) -> bool:
-    """Whether a run's result is there and is the plan's: same design, recipe and data."""
-    try:
-        result_of(run, run.folder(results))
-    except ResultError:
-        return False
-    return True
+def packed_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The lines of a packed study, each with its name."""
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        yield f"{path}, line {number}", line
+
+
+def read_results(folder: str | Path) -> Iterator[dict[str, Any]]:
+    """All results below a folder, each run once; those that cannot be trusted are named.
+
+    Of the project's own folder, the published studies only.
+    """
+    folder = Path(folder)
+    published = folder.resolve() == PROJECT_RESULTS
+    found = [] if published else [(str(path), path) for path in sorted(folder.rglob(RESULT))]
+    contents = [(name, path.read_bytes()) for name, path in found]
+    for path in sorted(folder.glob(f"*/{PACKED}") if published else folder.rglob(PACKED)):
+        contents += packed_lines(path)
+    seen = set()
+    for name, content in contents:
+        try:
+            result = parse_result(content, name)
+        except ResultError as error:
+            log.warning("left out: %s", error)
+            continue
+        if result["hash"] not in seen:
+            seen.add(result["hash"])
+            yield result
 
 
 def load_results(folder: str | Path) -> pd.DataFrame:
-    """All results below a folder as a table, a row a run; unreadable files are named and left out.
+    """All results below a folder as a table, a row per run.
 
-    Columns: profile, regime, step, seed, accuracy and loss (test set), macs and params (of the
-    network as trained), training_seconds, evaluation_seconds, hash, commit.
+    Columns: study, step, seed, accuracy (%), loss and correct (of test_images), macs and params (of
+    the network as trained), training_seconds, evaluation_seconds, hash, commit.
     """
     rows = []
-    for path in sorted(Path(folder).rglob(RESULT)):
+    for result in read_results(folder):
         try:
-            rows.append(_row(read_result(path)))
-        except ResultError as error:
-            warnings.warn(f"left out: {error}", stacklevel=2)
+            rows.append(_row(result))
         except KeyError as error:
-            warnings.warn(f"left out: {path} has no {error}", stacklevel=2)
+            log.warning("left out: %s seed %s has no %s", result["step"], result["seed"], error)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 COLUMNS = [
-    *("profile", "regime", "step", "seed", "accuracy", "loss", "macs", "params"),
+    *("study", "step", "seed", "accuracy", "loss", "correct", "test_images", "macs", "params"),
     *("training_seconds", "evaluation_seconds", "hash", "commit"),
 ]
 
@@ -110,7 +131,7 @@ def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
         ValueError: the results are of several profiles, or have a run twice.
     """
     columns, ours = accuracies(results, regime), describe(results, regime).set_index("step")
-    macs = results[results["regime"] == regime].groupby("step")["macs"].first()
+    macs = results.groupby("step")["macs"].first()
     rows = []
     for name, step in roadmap(regime).items():
         gains = columns[name] - columns[step.parent] if step.parent else columns[name] * math.nan

@@ -120,11 +120,11 @@ def compare(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
     """One row a comparison: the gain over the parent, tested, and in words; the paper's beside it.
 
     Args:
-        results: a table of `load_results`, of one profile.
+        results: a table of `load_results`, of one study.
         regime: "tiny" or "base".
 
     Raises:
-        ValueError: the table mixes profiles, or has a run twice.
+        ValueError: the table mixes studies, or has a run twice.
     """
     columns = accuracies(results, regime)
     steps = roadmap(regime)
@@ -152,20 +152,19 @@ def comparisons(regime: str = "tiny") -> dict[str, str]:
 
 
 def accuracies(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
-    """The accuracies of one regime, a row a seed and a column a step; NaN where a run is missing.
+    """The accuracies of one study, a row a seed and a column a step; NaN where a run is missing.
 
     Raises:
-        ValueError: the table mixes profiles, or has a run twice.
+        ValueError: the table mixes studies, or has a run twice.
     """
-    ours = results[results["regime"] == regime]
-    profiles = sorted(ours["profile"].unique())
-    if len(profiles) > 1:
-        raise ValueError(f"the results mix the profiles {', '.join(profiles)}; compare one")
-    twice = ours[ours.duplicated(["step", "seed"])]
+    studies = sorted(results["study"].unique())
+    if len(studies) > 1:
+        raise ValueError(f"the results mix the studies {', '.join(studies)}; compare one")
+    twice = results[results.duplicated(["step", "seed"])]
     if not twice.empty:
         first = twice.iloc[0]
         raise ValueError(f"{first['step']} seed {first['seed']} is twice in the results")
-    table = ours.pivot(index="seed", columns="step", values="accuracy")
+    table = results.pivot(index="seed", columns="step", values="accuracy")
     return table.reindex(columns=list(roadmap(regime))).astype(float)
 
 

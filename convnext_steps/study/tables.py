@@ -1,42 +1,45 @@
 """A study's table, and which results belong in it."""
 
-import warnings
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.plan import plan
-from convnext_steps.study.results import load_results
+from convnext_steps.study.plan import plan, study_name
+from convnext_steps.study.results import PROJECT_RESULTS, load_results
 
-PROJECT_RESULTS = Path(__file__).parents[2] / "results"  # what the project brings
+log = logging.getLogger("convnext_steps")
 
 
 def of_the_plan(table: pd.DataFrame, profile: str, regime: str) -> pd.DataFrame:
-    """The results of just this study, as it is planned now; others are named and left out."""
-    steps = [step for step in roadmap(regime) if step in set(table["step"])]
-    if not steps:
-        return table.iloc[:0]
-    runs = plan(profile, regime, steps, sorted(set(table["seed"])))
-    planned = {(run.step, run.seed): run.hash for run in runs}
-    columns = zip(table["step"], table["seed"], table["hash"], strict=True)
-    belongs = [planned.get((step, seed)) == digest for step, seed, digest in columns]
-    for row in table[[not it for it in belongs]].itertuples():
-        warnings.warn(
-            f"left out: {row.step} seed {row.seed} is of another design, recipe or data",
-            stacklevel=2,
-        )
-    return table[belongs]
+    """The results of just this study as it is planned now, found by their hash, by its own names.
+
+    Others that bear the study's name are named and left out.
+    """
+    seeds = sorted({int(seed) for seed in table["seed"]})
+    planned = {run.hash: run for run in plan(profile, regime, list(roadmap(regime)), seeds)}
+    belongs = table["hash"].isin(planned)
+    foreign = table[~belongs & (table["study"] == study_name(profile, regime))]
+    for row in foreign.itertuples():
+        reason = "is of another design, recipe or data"
+        log.warning("left out: %s seed %s %s", row.step, row.seed, reason)
+    runs = [planned[digest] for digest in table.loc[belongs, "hash"]]
+    return table[belongs].assign(
+        study=study_name(profile, regime),
+        step=[run.step for run in runs],
+        seed=[run.seed for run in runs],
+    )
 
 
 def stored_results(
     results: str | Path, profile: str, regime: str = "tiny", steps: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The reader's own results of a study; where there are none, those that the project brings.
+    """The reader's own results of a study; where there are none, those that the project publishes.
 
-    These are the standard study's, or else the reference's of the quick one; the column `profile`
-    says which. Without any, the table is empty.
+    These are the standard study's, or else the quick one's; the column `study` says which. Without
+    any, the table is empty.
 
     Args:
         results: the results folder.
@@ -44,17 +47,33 @@ def stored_results(
         regime: "tiny" or "base".
         steps: results that lack one of these count as none.
     """
-    folders = [
-        (Path(results), profile),
-        (Path(results), "standard"),
-        (PROJECT_RESULTS, "standard"),
-        (PROJECT_RESULTS / "reference", "quick"),
-    ]
-    for folder, name in folders:
-        table = of_the_plan(load_results(folder / name / regime), name, regime)
-        if not table.empty and set(steps) <= set(table["step"]):
-            return table
-    return table.iloc[:0]
+    own, published = load_results(results), load_results(PROJECT_RESULTS)
+    candidates = [(own, profile), (own, "standard"), (published, "standard"), (published, "quick")]
+    for table, name in candidates:
+        found = of_the_plan(table, name, regime)
+        if not found.empty and set(steps) <= set(found["step"]):
+            return found
+    return own.iloc[:0]
+
+
+def study_results(
+    results: str | Path, profile: str, regime: str = "tiny", seeds: Iterable[int] | None = None
+) -> pd.DataFrame:
+    """The reader's own results of a study; where there are none, the published ones.
+
+    Args:
+        results: the results folder.
+        profile: the study.
+        regime: "tiny", "base" or "leave_one_out".
+        seeds: which; all by default.
+    """
+    wanted = None if seeds is None else list(seeds)
+    for folder in (results, PROJECT_RESULTS):
+        found = of_the_plan(load_results(folder), profile, regime)
+        found = found if wanted is None else found[found["seed"].isin(wanted)]
+        if not found.empty:
+            break
+    return found
 
 
 def to_markdown(summary: pd.DataFrame) -> str:

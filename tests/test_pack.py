@@ -1,0 +1,139 @@
+"""A study in one file, and the results of others."""
+
+import json
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from convnext_steps import Design, cli, load_results
+from convnext_steps.execution.runner import run_study
+from convnext_steps.study.code import own_code
+from convnext_steps.study.pack import hash_1, import_results, pack
+from convnext_steps.study.plan import plan, run_hash
+from convnext_steps.study.results import PACKED, PROJECT_RESULTS, RESULT, checksum, read_results
+
+# A result as version 0.1 wrote it: quick, gelu, seed 2, with the curve beside it.
+OLD = Path(__file__).with_name("result_of_version_0.1.json")
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    folder = tmp_path / "laptop" / "quick" / "tiny" / "gelu" / "seed-2"
+    folder.mkdir(parents=True)
+    (folder / RESULT).write_text(OLD.read_text())
+    (folder / "history.jsonl").write_text('{"step": 12, "training_loss": 2.25}\n')
+    return tmp_path / "laptop"
+
+
+def rewrite(folder: Path, **changes) -> None:
+    """Change a result by hand, with a checksum that fits."""
+    (path,) = folder.rglob(RESULT)
+    result = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(result | {"checksum": checksum(result)}))
+
+
+def test_a_finished_run_of_the_version_before_counts_as_done(old, tmp_path) -> None:
+    own = tmp_path / "own"
+    imported = import_results([old], own)
+    assert (dict(imported.new), imported.known, imported.refused) == ({"quick": 1}, 0, [])
+    before, (after,) = json.loads(OLD.read_text()), read_results(own)
+    for name in ("step", "seed", "design", "accuracy", "loss", "environment", "seconds"):
+        assert after[name] == before[name]
+    assert after["curve"] == [{"step": 12, "training_loss": 2.25}]
+    runs = plan("quick", steps=["gelu"], seeds=[2])
+    assert after["hash"] == runs[0].hash
+    assert run_study(runs, own) == 0
+
+
+def test_what_is_there_stays_and_what_is_not_trusted_is_refused(old, tmp_path, capsys) -> None:
+    own = tmp_path / "own"
+    assert cli.main(["import", str(old), "--results", str(own)]) == 0
+    assert cli.main(["import", str(old), str(old), "--results", str(own)]) == 0
+    assert "2 were here already" in capsys.readouterr().out
+    (path,) = old.rglob(RESULT)
+    path.write_text(path.read_text().replace('"seed": 2', '"seed": 3'))
+    rewrite(old)
+    assert cli.main(["import", str(old), "--results", str(tmp_path / "other")]) == 1
+    assert "is not of the design, recipe and data that it names" in capsys.readouterr().out
+    path.write_text("{}")
+    (refused,) = import_results([old], own).refused
+    assert "is not a result" in refused
+    assert cli.main(["import", str(tmp_path / "none"), "--results", str(own)]) == 2
+
+
+def test_laptops_pool_their_seeds_and_a_packed_study_reads_as_its_folders(tmp_path) -> None:
+    everything = [json.dumps(result) for result in read_results(PROJECT_RESULTS / "quick")]
+    laptops = [tmp_path / "a", tmp_path / "b"]
+    for laptop, own in zip(laptops, (everything[:20], everything[15:]), strict=True):
+        for number, result in enumerate(own):
+            folder = laptop / str(number)
+            folder.mkdir(parents=True)
+            (folder / RESULT).write_text(result)
+    own = tmp_path / "own"
+    imported = import_results(laptops, own)
+    assert (imported.new["quick"], imported.known) == (len(everything), 5)
+    published = load_results(PROJECT_RESULTS / "quick").set_index("hash").sort_index()
+    assert load_results(own).set_index("hash").sort_index().equals(published)
+    assert pack(laptops[0], ".") == 20
+    assert len(load_results(laptops[0])) == 20
+    assert len((laptops[0] / PACKED).read_text().splitlines()) == 20
+
+
+def test_a_packed_line_edited_by_hand_is_named_and_left_out(tmp_path, caplog) -> None:
+    text = (PROJECT_RESULTS / "quick" / PACKED).read_text()
+    (tmp_path / PACKED).write_text(text.replace('"seed":0', '"seed":7', 1))
+    assert len(load_results(tmp_path)) == 50
+    assert f"{PACKED}, line 1 was changed after it was written" in caplog.text
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT_RESULTS.glob(f"*/{PACKED}")), ids=str)
+def test_published_results_bear_the_hash_of_what_they_were_made_from(path) -> None:
+    for line in path.read_text().splitlines():
+        result = json.loads(line)
+        assert result["checksum"] == checksum(result)
+        parts = (result[name] for name in ("design", "recipe", "data", "seed", "code"))
+        assert run_hash(*parts) == result["hash"]
+
+
+def test_the_old_hash_is_of_what_the_old_version_hashed() -> None:
+    result = json.loads(OLD.read_text())
+    assert hash_1(result) == result["hash"]
+    assert hash_1(result | {"seed": 3}) != result["hash"]
+
+
+def test_code_of_ones_own_is_in_the_hash_of_its_designs_alone(tmp_path, monkeypatch) -> None:
+    assert own_code(Design()) is None
+    source = "from dataclasses import dataclass\nfrom convnext_steps import Design\n\n"
+    source += "@dataclass(frozen=True)\nclass Mine(Design):\n    wide: bool = False\n"
+    codes = []
+    for number, text in enumerate((source, source, source + "# changed\n")):
+        path = tmp_path / f"mine_{number}.py"
+        path.write_text(text)
+        module = types.ModuleType(path.stem)
+        module.__file__ = str(path)
+        monkeypatch.setitem(__import__("sys").modules, path.stem, module)
+        exec(compile(text, path, "exec"), module.__dict__)
+        codes.append(own_code(module.Mine()))
+    assert codes[0] == codes[1] != codes[2]
+    assert None not in codes
+
+
+@dataclass(frozen=True)
+class Notebooks(Design):
+    """A design whose module is no file, as in a notebook."""
+
+    def revise(self, network) -> None:
+        helper(network)
+
+
+def helper(network) -> None:
+    """What the design's code uses counts with it."""
+
+
+def test_in_a_notebook_what_a_design_uses_counts_too(monkeypatch) -> None:
+    monkeypatch.delattr(__import__("sys").modules[__name__], "__file__")
+    before = own_code(Notebooks())
+    monkeypatch.setitem(globals(), "helper", import_results)
+    assert own_code(Notebooks()) != before
