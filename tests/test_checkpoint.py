@@ -24,7 +24,7 @@ CONFIG = TrainingConfig(
 def trainer(folder: Path, config: TrainingConfig = CONFIG, step: str = "gelu", **keywords):
     seed_everything(config.seed)
     design = scaled(roadmap()[step].design, width=1 / 8, depth=1 / 3, stem_stride=2)
-    model = Network(design, 4, 1, config.drop_path_rate)
+    model = Network(design, in_channels=1, num_classes=4, drop_path_rate=config.drop_path_rate)
     data = synthetic(True, 128), synthetic(False, 40)
     return Trainer(model, *data, config, output_dir=folder, progress=False, **keywords)
 

@@ -24,7 +24,9 @@ def test_every_step_can_be_built_and_trained_on_the_data(profile) -> None:
         side = run.config.resolution or side
         assert run.design.smallest_side <= side
         with torch.device("meta"):
-            network = Network(run.design, classes, 3, run.config.drop_path_rate)
+            network = Network(
+                run.design, num_classes=classes, drop_path_rate=run.config.drop_path_rate
+            )
             assert network(torch.empty(2, 3, side, side)).shape == (2, classes)
         for count in {1, 2, run.processes}:
             batches = TrainingBatches(images, run.config, Processes(0, count))

@@ -121,7 +121,7 @@ def build(options: argparse.Namespace, data: ImageData, config: TrainingConfig) 
         ValueError: there is no such model, or the weights do not fit it.
     """
     model = find_model(options.model, options.regime)
-    shape = {"num_classes": data.num_classes, "in_channels": data.channels}
+    shape = {"in_channels": data.channels, "num_classes": data.num_classes}
     if isinstance(model, Step):
         if options.pretrained:
             raise ValueError("--pretrained goes with the published family, not with a step")

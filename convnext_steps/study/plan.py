@@ -111,7 +111,12 @@ class Run:
 
     def build(self, data: ImageData) -> Network:
         """The run's network, for the channels and classes of its data."""
-        return Network(self.design, data.num_classes, data.channels, self.config.drop_path_rate)
+        return Network(
+            self.design,
+            in_channels=data.channels,
+            num_classes=data.num_classes,
+            drop_path_rate=self.config.drop_path_rate,
+        )
 
 
 def read_run(values: Mapping[str, Any]) -> Run:
