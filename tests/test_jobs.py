@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convnext_steps import cli, load_results
-from convnext_steps import execution
+from convnext_steps import cli, execution, load_results
 from convnext_steps.study.plan import plan
 
 JOBS = Path(execution.__file__).parent / "jobs"

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pandas as pd
 import pytest
 
-from convnext_steps import Design, TrainingConfig, load_results, plot_trajectory, roadmap
+from convnext_steps import Design, How, TrainingConfig, load_results, plot_trajectory, roadmap
 from convnext_steps.errors import ResultError
 from convnext_steps.execution import evidence
 from convnext_steps.execution import train_run as training
@@ -187,7 +187,13 @@ def test_the_hash_is_pinned() -> None:
     assert run.hash == PINNED
     plain_design, plain_recipe = PLAIN
     assert asdict(Design()) == plain_design
-    assert TrainingConfig().recipe() == plain_recipe
+    assert asdict(TrainingConfig()) == plain_recipe
+
+
+def test_how_the_work_is_done_is_not_in_the_hash() -> None:
+    (run,) = plan("quick", steps=["gelu"])
+    how = How(processes=2, data_workers=3, fast_cpu=False)
+    assert replace(run, how=how).hash == run.hash
 
 
 def test_regimes_are_kept_apart_and_a_run_counts_once(tmp_path) -> None:

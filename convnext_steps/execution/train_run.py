@@ -50,7 +50,7 @@ def train_run(
     Raises:
         TrainingError: training cannot begin or go on.
     """
-    processes = min(run.processes, torch.cuda.device_count() or run.processes)
+    processes = min(run.how.processes, torch.cuda.device_count() or run.how.processes)
     made_with = environment() | {"processes": processes}
     if processes == 1:
         trained = train_in_process(run, model, train, test, output)
@@ -66,7 +66,7 @@ def train_in_process(
     run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
 ) -> Trained:
     """Train in this process, together with those that torchrun started with it, if any."""
-    trainer = Trainer(model, train, test, run.config, output_dir=output)
+    trainer = Trainer(model, train, test, run.config, output_dir=output, how=run.how)
     evaluation = trainer.train(resume=True)
     return Trained(evaluation, trainer.history, trainer.step, trainer.seconds)
 

@@ -14,6 +14,7 @@ from convnext_steps.models.roadmap import find_step, roadmap
 from convnext_steps.study.profiles import find_profile
 from convnext_steps.training.config import TrainingConfig, original_recipe
 from convnext_steps.training.data import SOURCES, ImageData, load_data
+from convnext_steps.training.how import How
 
 # The values of fields that a run's hash leaves out, of a design and of a recipe. Never change one,
 # or results of different recipes would share a hash; a new field may be added.
@@ -75,7 +76,7 @@ class Run:
     config: TrainingConfig
     data: str
     train_images: int | None
-    processes: int = 1  # not in the hash: the work is only shared
+    how: How = How()  # not in the hash
 
     @cached_property
     def hash(self) -> str:
@@ -84,7 +85,7 @@ class Run:
         Fields that are as in `PLAIN` are left out, so that results stay valid when a later version
         has a new field that is off unless asked for: it joins `PLAIN` with the value for off.
         """
-        fields = {"design": vars(self.design), "recipe": self.config.recipe()}
+        fields = {"design": vars(self.design), "recipe": vars(self.config)}
         decisive = {
             **{name: getattr(self, name) for name in ("profile", "regime", "step", "seed")},
             **{
@@ -123,7 +124,7 @@ def read_run(values: Mapping[str, Any]) -> Run:
     """The run that `asdict` made these values of, though they went through JSON."""
     design = Design(**values["design"] | {"depths": tuple(values["design"]["depths"])})
     config = TrainingConfig(**values["config"])
-    return Run(**{**values, "design": design, "config": config})
+    return Run(**{**values, "design": design, "config": config, "how": How(**values["how"])})
 
 
 def plan(
@@ -162,7 +163,7 @@ def plan(
                     config=recipes[step.recipe],
                     data=chosen.data,
                     train_images=chosen.train_images,
-                    processes=chosen.processes,
+                    how=chosen.how,
                 )
             )
     return runs
