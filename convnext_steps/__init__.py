@@ -24,19 +24,25 @@ if TYPE_CHECKING:
     )
     from convnext_steps.models.design import Design, scaled
     from convnext_steps.models.network import Network
-    from convnext_steps.models.roadmap import roadmap
+    from convnext_steps.models.roadmap import add_step, find_step, roadmap
+    from convnext_steps.models.weights import load_weights
     from convnext_steps.study.plots import plot_trajectory
     from convnext_steps.study.results import load_results
-    from convnext_steps.training.config import TrainingConfig
+    from convnext_steps.training.config import RECIPES, TrainingConfig
+    from convnext_steps.training.data import load_data
+    from convnext_steps.training.how import How
     from convnext_steps.training.trainer import Trainer
 
 __all__ = [
+    "RECIPES",
     "ConvNeXt",
     "ConvNeXtIsotropic",
     "Design",
+    "How",
     "Network",
     "Trainer",
     "TrainingConfig",
+    "add_step",
     "convnext_base",
     "convnext_isotropic_base",
     "convnext_isotropic_large",
@@ -46,7 +52,10 @@ __all__ = [
     "convnext_tiny",
     "convnext_xlarge",
     "count_flops",
+    "find_step",
+    "load_data",
     "load_results",
+    "load_weights",
     "plot_trajectory",
     "roadmap",
     "scaled",
@@ -54,12 +63,18 @@ __all__ = [
 ]
 
 _MODULES = {
+    "RECIPES": "training.config",
     "Design": "models.design",
+    "How": "training.how",
     "Network": "models.network",
     "Trainer": "training.trainer",
     "TrainingConfig": "training.config",
+    "add_step": "models.roadmap",
     "count_flops": "measure.flops",
+    "find_step": "models.roadmap",
+    "load_data": "training.data",
     "load_results": "study.results",
+    "load_weights": "models.weights",
     "plot_trajectory": "study.plots",
     "roadmap": "models.roadmap",
     "scaled": "models.design",

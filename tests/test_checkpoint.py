@@ -1,5 +1,6 @@
 """Stopped at any moment and resumed, a run ends with the same bits."""
 
+import json
 import pickle
 import resource
 import warnings
@@ -8,11 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
-from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
+from convnext_steps import How, Network, Trainer, TrainingConfig, roadmap, scaled
 from convnext_steps.errors import DamagedCheckpointError, ForeignCheckpointError, TrainingError
-from convnext_steps.training.checkpoint import checkpoints, clear, read_checkpoint, read_metadata
+from convnext_steps.training.checkpoint import (
+    METADATA,
+    checkpoints,
+    clear,
+    read_checkpoint,
+    save_checkpoint,
+)
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.trainer import seed_everything
 
@@ -24,7 +32,7 @@ CONFIG = TrainingConfig(
 def trainer(folder: Path, config: TrainingConfig = CONFIG, step: str = "gelu", **keywords):
     seed_everything(config.seed)
     design = scaled(roadmap()[step].design, width=1 / 8, depth=1 / 3, stem_stride=2)
-    model = Network(design, 4, 1, config.drop_path_rate)
+    model = Network(design, in_channels=1, num_classes=4, drop_path_rate=config.drop_path_rate)
     data = synthetic(True, 128), synthetic(False, 40)
     return Trainer(model, *data, config, output_dir=folder, progress=False, **keywords)
 
@@ -77,14 +85,28 @@ def test_a_finished_run_is_not_trained_again(whole, tmp_path) -> None:
     assert (tmp_path / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
 
 
-def test_without_resume_a_run_begins_anew(tmp_path) -> None:
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_without_resume_a_folder_with_a_training_is_refused_and_left_as_it_is(tmp_path) -> None:
     stopped(tmp_path, 9)
-    run = trainer(tmp_path)
-    run.train()
-    assert len([entry for entry in run.history if "accuracy" in entry]) == 4
+    before = content(tmp_path)
+    with pytest.raises(TrainingError, match=r"checkpoint-0002\.pt .* resume=True .* folder") as e:
+        trainer(tmp_path).train()
+    assert "\n" not in str(e.value)
+    assert content(tmp_path) == before
 
 
-def test_beginning_anew_removes_no_file_of_others(tmp_path) -> None:
+def test_weights_without_checkpoints_are_not_overwritten_either(tmp_path) -> None:
+    trainer(tmp_path, how=How(checkpoint_every=0)).train()
+    before = content(tmp_path)
+    with pytest.raises(TrainingError, match="training; choose another folder"):
+        trainer(tmp_path).train()
+    assert content(tmp_path) == before
+
+
+def test_clearing_removes_no_file_of_others(tmp_path) -> None:
     (tmp_path / "mine.safetensors").write_bytes(b"mine")
     (tmp_path / "best.safetensors").write_bytes(b"of an earlier training")
     clear(tmp_path)
@@ -93,18 +115,19 @@ def test_beginning_anew_removes_no_file_of_others(tmp_path) -> None:
 
 @pytest.mark.parametrize(("every", "keep", "left"), [(1, 2, [4, 3]), (2, 5, [4, 2]), (3, 1, [4])])
 def test_every_x_epochs_and_the_newest_n(tmp_path, every, keep, left) -> None:
-    trainer(tmp_path, replace(CONFIG, checkpoint_every=every, keep_checkpoints=keep)).train()
+    trainer(tmp_path, how=How(checkpoint_every=every, keep_checkpoints=keep)).train()
     assert [int(path.stem[-4:]) for path in checkpoints(tmp_path)] == left
 
 
 def test_no_checkpoints_where_none_are_wanted(tmp_path) -> None:
-    trainer(tmp_path, replace(CONFIG, checkpoint_every=0)).train()
+    trainer(tmp_path, how=How(checkpoint_every=0)).train()
     assert not list(tmp_path.glob("checkpoint-*"))
     assert (tmp_path / "final.safetensors").exists()
 
 
 def test_weights_hold_design_and_recipe(whole) -> None:
-    metadata = read_metadata(whole / "final.safetensors")
+    with safe_open(whole / "final.safetensors", "pt") as file:
+        metadata = json.loads(file.metadata()[METADATA])
     assert metadata["design"]["activation"] == "gelu"
     assert metadata["recipe"]["max_epochs"] == 4
     run = trainer(whole / "unused")
@@ -182,6 +205,14 @@ def test_where_every_checkpoint_is_damaged_a_run_begins_anew(whole, tmp_path) ->
         trainer(tmp_path).train(resume=True)
     name = "final.safetensors"
     assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_damaged_checkpoints_of_later_epochs_do_not_push_out_new_ones(tmp_path) -> None:
+    for epoch in (3, 4):
+        (tmp_path / f"checkpoint-{epoch:04d}.pt").write_bytes(b"damaged")
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, epoch, {}, keep=1)
+    assert [int(path.stem[-4:]) for path in checkpoints(tmp_path)] == [4, 3, 2]
 
 
 def test_any_flipped_byte_is_noticed_or_harmless(tmp_path) -> None:

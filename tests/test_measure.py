@@ -56,7 +56,7 @@ def test_operators_without_a_formula_are_kept(convnext_tiny: FlopCount) -> None:
 
 @pytest.mark.parametrize("name", ["resnet", "fewer_norms", "layer_norm"])
 def test_the_parts_add_up(name: str) -> None:
-    count = count_flops(Network(small(name), 10), 32)
+    count = count_flops(Network(small(name), num_classes=10), 32)
     operators = count.by_operator
     assert sum(operators.values()) == count.total
     assert operators["conv"] + operators["linear"] == count.conv_linear
@@ -92,27 +92,27 @@ def test_linear_layers_on_any_rank_and_matrix_products_are_counted() -> None:
 
 def test_the_count_grows_with_the_resolution() -> None:
     design = small("move_up")
-    counts = [count_flops(Network(design, 10), side) for side in (32, 64)]
+    counts = [count_flops(Network(design, num_classes=10), side) for side in (32, 64)]
     head = 96 * 10
     assert counts[1].conv_linear - head == 4 * (counts[0].conv_linear - head)
     assert counts[0].params == counts[1].params
 
 
 def test_every_module_keeps_its_own_mode() -> None:
-    model = Network(small("resnet"), 10).train()
+    model = Network(small("resnet"), num_classes=10).train()
     model.stem.eval()
     model.stages[1][0].branch.eval()
     modes = [module.training for module in model.modules()]
     assert {True, False} == set(modes)
     count_flops(model, 32)
     assert [module.training for module in model.modules()] == modes
-    evaluated = Network(small("resnet"), 10).eval()
+    evaluated = Network(small("resnet"), num_classes=10).eval()
     count_flops(evaluated, 32)
     assert not any(module.training for module in evaluated.modules())
 
 
 def test_every_module_keeps_its_own_mode_when_counting_fails() -> None:
-    model = Network(small("separate_downsampling"), 10).train()
+    model = Network(small("separate_downsampling"), num_classes=10).train()
     model.head.eval()
     modes = [module.training for module in model.modules()]
     with pytest.raises(ValueError, match="too small"):
@@ -121,7 +121,7 @@ def test_every_module_keeps_its_own_mode_when_counting_fails() -> None:
 
 
 def test_weights_and_running_statistics_are_left_alone() -> None:
-    model = Network(small("resnet"), 10).train()
+    model = Network(small("resnet"), num_classes=10).train()
     model(torch.randn(4, 3, 32, 32)).sum().backward()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     gradients = [parameter.grad.clone() for parameter in model.parameters()]
@@ -141,7 +141,9 @@ def test_counting_warns_of_nothing(
 ) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        count = count_flops(Network(small("separate_downsampling"), 10, drop_path_rate=0.1), 32)
+        count = count_flops(
+            Network(small("separate_downsampling"), num_classes=10, drop_path_rate=0.1), 32
+        )
     assert count.uncounted
     assert [str(warning.message) for warning in caught] == []
     assert caplog.text == ""
@@ -164,11 +166,11 @@ def test_a_fresh_process_prints_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("in_channels", [1, 4])
 def test_images_have_the_channels_of_the_first_convolution(in_channels: int) -> None:
-    coloured = count_flops(Network(small("patchify"), 10), 32)
-    other = count_flops(Network(small("patchify"), 10, in_channels=in_channels), 32)
+    coloured = count_flops(Network(small("patchify"), num_classes=10), 32)
+    other = count_flops(Network(small("patchify"), in_channels=in_channels, num_classes=10), 32)
     a_channel = 8 * 2 * 2 * 16 * 16  # 2x2 patches, 8 channels out, at 16x16 positions
     assert other.conv_linear == coloured.conv_linear + (in_channels - 3) * a_channel
-    explicit = Network(small("patchify"), 10, in_channels=in_channels)
+    explicit = Network(small("patchify"), in_channels=in_channels, num_classes=10)
     assert count_flops(explicit, 32, in_channels=in_channels) == other
 
 
@@ -182,7 +184,7 @@ def test_a_model_without_convolution_needs_in_channels() -> None:
 
 @pytest.mark.parametrize(("name", "side"), [("patchify", 3), ("separate_downsampling", 31)])
 def test_an_image_too_small_is_refused_in_one_line(name: str, side: int) -> None:
-    model = Network(scaled(roadmap()[name].design, width=1 / 8), 10)
+    model = Network(scaled(roadmap()[name].design, width=1 / 8), num_classes=10)
     with pytest.raises(ValueError, match=f"{side}x{side} are too small.* {side + 1} pix") as error:
         count_flops(model, side)
     assert "\n" not in str(error.value)

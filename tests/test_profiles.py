@@ -24,9 +24,11 @@ def test_every_step_can_be_built_and_trained_on_the_data(profile) -> None:
         side = run.config.resolution or side
         assert run.design.smallest_side <= side
         with torch.device("meta"):
-            network = Network(run.design, classes, 3, run.config.drop_path_rate)
+            network = Network(
+                run.design, num_classes=classes, drop_path_rate=run.config.drop_path_rate
+            )
             assert network(torch.empty(2, 3, side, side)).shape == (2, classes)
-        for count in {1, 2, run.processes}:
+        for count in {1, 2, run.how.processes}:
             batches = TrainingBatches(images, run.config, Processes(0, count))
             share = batches.micro_batch_size * batches.micro_batches
             assert share * count == run.config.batch_size
@@ -34,6 +36,6 @@ def test_every_step_can_be_built_and_trained_on_the_data(profile) -> None:
 
 def test_imagenet_is_the_papers_own_study() -> None:
     original, step, *_ = plan("imagenet")
-    assert step.config.recipe() == RECIPES["roadmap"].recipe()
-    assert original.config.recipe() == RECIPES["resnet_original"].recipe()
-    assert (step.design.width, step.design.stem_stride, step.processes) == (64, 4, 8)
+    assert step.config == RECIPES["roadmap"]
+    assert original.config == RECIPES["resnet_original"]
+    assert (step.design.width, step.design.stem_stride, step.how.processes) == (64, 4, 8)

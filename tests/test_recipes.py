@@ -9,10 +9,21 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from convnext_steps import Trainer, TrainingConfig, convnext_base, convnext_tiny, roadmap, scaled
+from convnext_steps import (
+    How,
+    Trainer,
+    TrainingConfig,
+    convnext_base,
+    convnext_tiny,
+    roadmap,
+    scaled,
+)
 from convnext_steps.models.network import Network
+from convnext_steps.training import evaluation as evaluation_module
+from convnext_steps.training import trainer as trainer_module
 from convnext_steps.training.batch_transforms import Preparation, label_mixing, random_erasing
-from convnext_steps.training.config import OPERATIONAL, RECIPES
+from convnext_steps.training.batches import loader
+from convnext_steps.training.config import RECIPES
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.optimization import build_optimizer, layer_positions, schedule_factor
 from convnext_steps.training.trainer import seed_everything
@@ -236,13 +247,6 @@ def test_fp16_scales_the_loss() -> None:
     assert not trained(CONFIG).scaler.is_enabled()
 
 
-def test_how_the_work_is_done_is_not_the_recipe() -> None:
-    config = replace(CONFIG, data_workers=2, checkpoint_every=7)
-    assert config.recipe() == CONFIG.recipe()
-    assert replace(CONFIG, learning_rate=1.0).recipe() != CONFIG.recipe()
-    assert set(OPERATIONAL) & set(CONFIG.recipe()) == set()
-
-
 def test_a_recipe_field_that_does_not_exist() -> None:
     with pytest.raises(TypeError, match="lerning_rate"):
         TrainingConfig(lerning_rate=1)
@@ -251,8 +255,53 @@ def test_a_recipe_field_that_does_not_exist() -> None:
 def test_compile_is_wired(monkeypatch) -> None:
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
-    trainer = Trainer(small(), *DATA, replace(CONFIG, compile=True), progress=False)
+    trainer = Trainer(small(), *DATA, CONFIG, progress=False, how=How(compile=True))
     assert compiled == [trainer.model]
+
+
+def test_the_recipe_goes_by_either_of_its_names() -> None:
+    for given in ({"config": CONFIG}, {"configs": CONFIG}):
+        assert Trainer(small(), *DATA, progress=False, **given).config is CONFIG
+    for given in ({}, {"config": CONFIG, "configs": CONFIG}):
+        with pytest.raises(TypeError, match="give the recipe once"):
+            Trainer(small(), *DATA, progress=False, **given)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_fast_layers_are_an_option(fast) -> None:
+    model, kinds = small(), set()
+    plain = {type(layer) for layer in model.modules()}
+
+    def note(model, *_) -> None:
+        if model.training:
+            kinds.update(map(type, model.modules()))
+
+    model.register_forward_hook(note)
+    Trainer(model, *DATA, CONFIG, progress=False, how=How(fast_cpu=fast)).train()
+    assert (kinds == plain) is not fast
+
+
+def test_workers_prepare_the_batches_of_training_and_evaluation(monkeypatch) -> None:
+    seen = []
+
+    def watched(data, batches, workers):
+        seen.append(workers)
+        return loader(data, batches)
+
+    monkeypatch.setattr(trainer_module, "loader", watched)
+    monkeypatch.setattr(evaluation_module, "loader", watched)
+    config, how = replace(CONFIG, max_epochs=1), How(data_workers=3)
+    Trainer(small(), *DATA, config, progress=False, how=how).train()
+    assert seen == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("processes", 0), ("keep_checkpoints", 0), ("checkpoint_every", -1), ("data_workers", -1)],
+)
+def test_a_way_of_working_out_of_range_is_named(field, value) -> None:
+    with pytest.raises(ValueError, match=f"^{field} is {value}; it must be"):
+        How(**{field: value})
 
 
 def test_original_weights_are_only_changed_by_training() -> None:

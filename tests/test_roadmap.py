@@ -468,7 +468,10 @@ def describe_part(called: list[tuple[str, str]]) -> str:
 def called_layers(design: Design, num_classes: int, side: int) -> tuple[list[str], list[int]]:
     """One line a block or other part of what a forward pass calls, and the side of each stage."""
     with torch.device("meta"):
-        network, images = Network(design, num_classes).eval(), torch.empty(1, 3, side, side)
+        network, images = (
+            Network(design, num_classes=num_classes).eval(),
+            torch.empty(1, 3, side, side),
+        )
     called: list[tuple[str, str]] = []
     sides: list[int] = []
     for name, layer in network.named_modules():
@@ -496,7 +499,7 @@ def test_the_network_has_the_layers_of_its_step(regime: str, name: str, eighth: 
 @torch.no_grad()
 @every_step
 def test_a_block_is_its_shortcut_plus_its_branch(name: str) -> None:
-    network = randomise(Network(small(name), 10))
+    network = randomise(Network(small(name), num_classes=10))
     blocks = [module for module in network.modules() if isinstance(module, ResidualBlock)]
     activation = {"relu": F.relu, "gelu": F.gelu}[network.design.activation]
     if network.design.activations_per_block == 1:
@@ -540,7 +543,7 @@ def head_and_images(name: str) -> tuple[Network, Tensor, Tensor]:
     torch.manual_seed(0)
     images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
     weights = torch.randn(4, 10, dtype=torch.float64)
-    return Network(small(name), 10).double(), images, weights
+    return Network(small(name), num_classes=10).double(), images, weights
 
 
 # A shift that the next BatchNorm takes out again, with nothing but 1x1 convolutions in between.
@@ -662,7 +665,7 @@ def test_images_too_small_are_refused_and_no_others(name: str, stem_stride: int)
     design = scaled(roadmap()[name].design, 1 / 8, stem_stride=stem_stride)
     side = expected_smallest_side(name, stem_stride)
     assert design.smallest_side == side
-    network = Network(design, 10).eval()
+    network = Network(design, num_classes=10).eval()
     assert network(torch.zeros(1, 3, side, side)).shape == (1, 10)
     for height, width in ((side - 1, side - 1), (side - 1, 64), (64, side - 1)):
         images = torch.zeros(1, 3, height, width)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from studies import processes, wait_for
 
-from convnext_steps import count_flops
+from convnext_steps import How, count_flops
 from convnext_steps.execution.train_run import (
     PARTIAL_RESULT,
     TRAINED,
@@ -36,7 +36,7 @@ def test_two_processes_train_a_run_as_one_does(tmp_path, capsys) -> None:
     (run,) = plan("smoke", steps=["separate_downsampling"])
     run = replace(run, config=replace(run.config, random_shift=0))
     one = train(run, None)
-    two = train(replace(run, processes=2), tmp_path)
+    two = train(replace(run, how=How(processes=2)), tmp_path)
     assert "32/32" in capsys.readouterr().out
     assert two.steps == one.steps == 32
     assert two.evaluation.count == one.evaluation.count == 512
@@ -46,10 +46,10 @@ def test_two_processes_train_a_run_as_one_does(tmp_path, capsys) -> None:
         assert ours == pytest.approx(theirs, abs=1e-5)
 
     count = count_flops(run.build(run.load_data()[0]), resolution=32)
-    write_partial_result(replace(run, processes=2), tmp_path, count, two)
+    write_partial_result(replace(run, how=How(processes=2)), tmp_path, count, two)
     result = read_result(tmp_path / PARTIAL_RESULT)
     assert (result["hash"], result["environment"]["processes"]) == (run.hash, 2)
-    again = train(replace(run, processes=2), tmp_path)
+    again = train(replace(run, how=How(processes=2)), tmp_path)
     assert (again.evaluation, again.history) == (two.evaluation, two.history)
     assert not (tmp_path / TRAINED).exists()
 
@@ -57,11 +57,12 @@ def test_two_processes_train_a_run_as_one_does(tmp_path, capsys) -> None:
 PROGRAM = """
 import sys
 from dataclasses import replace
+from convnext_steps import How
 from convnext_steps.study.plan import plan
 from convnext_steps.execution.train_run import train_run
 (run,) = plan("smoke", steps=["separate_downsampling"])
 images, test = run.load_data()
-train_run(replace(run, processes=2), run.build(images), images, test, sys.argv[1])
+train_run(replace(run, how=How(processes=2)), run.build(images), images, test, sys.argv[1])
 """
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pandas as pd
 import pytest
 
-from convnext_steps import Design, TrainingConfig, load_results, plot_trajectory, roadmap
+from convnext_steps import Design, How, TrainingConfig, load_results, plot_trajectory, roadmap
 from convnext_steps.errors import ResultError
 from convnext_steps.execution import evidence, runfolder
 from convnext_steps.execution import train_run as training
@@ -96,7 +96,7 @@ def test_the_hash_follows_everything_that_decides_a_result() -> None:
     assert len({run.hash, *(other.hash for other in changed)}) == 7
     same = [
         replace(run, profile="standard", regime="base", step="another"),
-        replace(run, processes=2),
+        replace(run, how=How(processes=2, data_workers=3, fast_cpu=False)),
         replace(run, config=replace(run.config, max_epochs=4.0)),
     ]
     assert {other.hash for other in same} == {run.hash}
@@ -194,7 +194,7 @@ def test_the_hash_is_pinned() -> None:
     (run,) = plan("quick", steps=["separate_downsampling"])
     assert run.hash == PINNED
     always = {"seed", "precision"}
-    recipe = {k: v for k, v in TrainingConfig().recipe().items() if k not in always}
+    recipe = {k: v for k, v in asdict(TrainingConfig()).items() if k not in always}
     assert {"design": asdict(Design()), "recipe": recipe} == HASH_DEFAULTS
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from convnext_steps import TrainingConfig, cli, convnext_isotropic_small, convnext_tiny
-from convnext_steps.cli.train import config_from
+from convnext_steps import How, TrainingConfig, cli, convnext_isotropic_small, convnext_tiny
+from convnext_steps.cli.train import HOW, config_from, how_from
 from convnext_steps.models.convnext import ConvNeXt
 from convnext_steps.training.config import RECIPES
 
@@ -19,19 +19,22 @@ def parse(*arguments: str):
     return cli.parse(["train", "gelu", "--output", "out", *arguments])
 
 
-def test_every_field_of_the_recipe_is_an_option() -> None:
-    for option in fields(TrainingConfig):
+def test_every_field_of_the_recipe_and_of_how_is_an_option() -> None:
+    for option in (*fields(TrainingConfig), *HOW):
         flag = "--" + option.name.replace("_", "-")
         if option.type is bool:
-            given, value = [flag], True
+            value = not option.default
+            given = [flag if value else flag.replace("--", "--no-")]
         elif option.name in ("precision", "optimizer", "schedule"):
             value = {"precision": "bf16", "optimizer": "sgd", "schedule": "thirds"}[option.name]
             given = [flag, value]
         else:
             value = option.type(1)
             given = [flag, str(value)]
-        assert getattr(config_from(parse(*given)), option.name) == value
-    assert config_from(parse()) == TrainingConfig()
+        options = parse(*given)
+        read = how_from(options) if option in HOW else config_from(options)
+        assert getattr(read, option.name) == value
+    assert (config_from(parse()), how_from(parse())) == (TrainingConfig(), How())
 
 
 def test_a_recipe_by_name_with_some_fields_changed() -> None:
@@ -57,7 +60,7 @@ def test_a_step_trains_and_resumes(tmp_path, capsys) -> None:
     assert list((tmp_path / "tensorboard").glob("events.*"))
     weights = (tmp_path / "final.safetensors").read_bytes()
     assert cli.main(arguments) == 2  # it would begin anew
-    assert "go on from them with --resume" in capsys.readouterr().err
+    assert "(--resume)" in capsys.readouterr().err
     assert cli.main([*arguments, "--resume"]) == 0
     assert (tmp_path / "final.safetensors").read_bytes() == weights
 

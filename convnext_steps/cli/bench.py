@@ -182,8 +182,8 @@ def build(options: argparse.Namespace, work: Work) -> nn.Module:
     model = find_model(options.model, options.regime)
     if isinstance(model, Step):
         scale = find_profile(options.profile).scale if options.profile else {}
-        return Network(scaled(model.design, **scale), work.num_classes, work.in_channels)
-    return model(num_classes=work.num_classes, in_channels=work.in_channels)
+        model = partial(Network, scaled(model.design, **scale))
+    return model(in_channels=work.in_channels, num_classes=work.num_classes)
 
 
 def peer(options: argparse.Namespace, work: Work) -> nn.Module:

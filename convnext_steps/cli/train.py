@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -13,10 +13,10 @@ from convnext_steps.cli.options import find_model
 from convnext_steps.files import check_writable
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import Step, unknown
-from convnext_steps.training.checkpoint import checkpoints
 from convnext_steps.training.config import RECIPES, TrainingConfig
 from convnext_steps.training.data import SOURCES, ImageData, load_data
 from convnext_steps.training.distributed import join
+from convnext_steps.training.how import How
 from convnext_steps.training.trainer import Trainer, seed_everything
 
 DESCRIPTION = """Train one step of the roadmap, or one model of the published family.
@@ -31,10 +31,11 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 8 -m convnext_steps train convnext_tiny --data imagenet \\
       --recipe paper --precision bf16 --output out --resume
 """
+HOW = [option for option in fields(How) if option.name != "processes"]  # torchrun says how many
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """Its options, one for each field of `TrainingConfig`."""
+    """Its options, one for each field of `TrainingConfig` and of `How`."""
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step such as gelu, or convnext_tiny, ...")
@@ -47,9 +48,12 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained", help="a file, or a name of torchvision's weights")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument("--tensorboard", action="store_true", help="log to OUTPUT/tensorboard too")
-    recipe = parser.add_argument_group("the recipe", "each field of TrainingConfig")
+    recipe = parser.add_argument_group("the recipe", "the fields of TrainingConfig")
     for option in fields(TrainingConfig):
         _add_option(recipe, option)
+    how = parser.add_argument_group("how the work is done", "the fields of How; no result changes")
+    for option in HOW:
+        _add_option(how, option)
     parser.set_defaults(command=train_command)
 
 
@@ -73,14 +77,9 @@ def train_command(options: argparse.Namespace) -> None:
             options.data, options.train_images, config=config, root=options.data_root
         )
     check_writable(options.output)
-    if not options.resume and checkpoints(options.output):
-        raise ValueError(
-            f"{options.output} has checkpoints of an earlier training; go on from them with "
-            "--resume, or choose another folder"
-        )
     seed_everything(config.seed)
     model = build(options, train, config)
-    trainer = Trainer(model, train, test, config, options.output)
+    trainer = Trainer(model, train, test, config, options.output, how=how_from(options))
     with _tensorboard(options) as trainer.log:
         evaluation = trainer.train(resume=options.resume)
     if trainer.processes.main:
@@ -97,11 +96,7 @@ def config_from(options: argparse.Namespace) -> TrainingConfig:
     Raises:
         ValueError: there is no such recipe, or a field is out of range.
     """
-    given = {
-        option.name: getattr(options, option.name)
-        for option in fields(TrainingConfig)
-        if getattr(options, option.name) is not None
-    }
+    given = _given(options, fields(TrainingConfig))
     if options.recipe is None:
         return TrainingConfig(**given)
     if options.recipe not in RECIPES:
@@ -114,6 +109,21 @@ def config_from(options: argparse.Namespace) -> TrainingConfig:
     return replace(RECIPES[options.recipe], **given)
 
 
+def how_from(options: argparse.Namespace) -> How:
+    """How the work is done, with the fields that were given on the command line.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+    return How(**_given(options, HOW))
+
+
+def _given(options: argparse.Namespace, known: "Iterable[Field[Any]]") -> dict[str, Any]:
+    """The values of those of the fields that were given on the command line."""
+    values = {option.name: getattr(options, option.name) for option in known}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def build(options: argparse.Namespace, data: ImageData, config: TrainingConfig) -> nn.Module:
     """The step's or the family's network for the channels and classes of the data.
 
@@ -121,7 +131,7 @@ def build(options: argparse.Namespace, data: ImageData, config: TrainingConfig) 
         ValueError: there is no such model, or the weights do not fit it.
     """
     model = find_model(options.model, options.regime)
-    shape = {"num_classes": data.num_classes, "in_channels": data.channels}
+    shape = {"in_channels": data.channels, "num_classes": data.num_classes}
     if isinstance(model, Step):
         if options.pretrained:
             raise ValueError("--pretrained goes with the published family, not with a step")

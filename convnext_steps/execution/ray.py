@@ -54,8 +54,8 @@ class RayBackend:
 
     def start(self, run: Run, results: Path) -> "RayAttempt":
         """Queue one attempt."""
-        gpus = min(run.processes, self.gpus)
-        needs = {"num_gpus": gpus} if gpus else {"num_cpus": run.processes}
+        gpus = min(run.how.processes, self.gpus)
+        needs = {"num_gpus": gpus} if gpus else {"num_cpus": run.how.processes}
         reference = self.task.options(name=run.name, **needs).remote(run, results.resolve())
         self.references.append(reference)
         return RayAttempt(self.ray, reference, run, results)

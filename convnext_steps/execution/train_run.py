@@ -52,7 +52,7 @@ def train_run(
     Raises:
         TrainingError: training cannot begin or go on.
     """
-    processes = min(run.processes, torch.cuda.device_count() or run.processes)
+    processes = min(run.how.processes, torch.cuda.device_count() or run.how.processes)
     made_with = environment() | {"processes": processes}
     if processes == 1:
         trained = train_in_process(run, model, train, test, output)
@@ -68,7 +68,7 @@ def train_in_process(
     run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
 ) -> Trained:
     """Train in this process, together with those that torchrun started with it, if any."""
-    trainer = Trainer(model, train, test, run.config, output_dir=output)
+    trainer = Trainer(model, train, test, run.config, output_dir=output, how=run.how)
     evaluation = trainer.train(resume=True)
     return Trained(evaluation, trainer.history, trainer.step, trainer.seconds)
 
@@ -114,8 +114,8 @@ def write_partial_result(run: Run, output: str | Path, count: FlopCount, trained
         "hash": run.hash,
         **{name: getattr(run, name) for name in ("study", "step", "seed")},
         "design": vars(run.design),
-        "recipe": {k: v for k, v in run.config.recipe().items() if k != "seed"},
-        "how": {"processes": run.processes},
+        "recipe": {k: v for k, v in vars(run.config).items() if k != "seed"},
+        "how": vars(run.how),
         "data": run.data,
         "code": own_code(run.design),
         "accuracy": evaluation.accuracy,

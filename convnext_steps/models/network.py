@@ -66,27 +66,28 @@ class Network(nn.Module):
 
     Args:
         design: the decisions to build.
-        num_classes: outputs of the classifier.
         in_channels: channels of the images.
+        num_classes: outputs of the classifier.
         drop_path_rate: probability of dropping the last block's branch; it grows from 0 with depth.
 
     Raises:
-        ValueError: `num_classes`, `in_channels` or `drop_path_rate` is out of range; in `forward`,
+        ValueError: `in_channels`, `num_classes` or `drop_path_rate` is out of range; in `forward`,
             the images are too small for the network.
     """
 
     def __init__(
         self,
         design: Design,
-        num_classes: int = 1000,
+        *,
         in_channels: int = 3,
+        num_classes: int = 1000,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_classes < 1 or in_channels < 1:
+        if in_channels < 1 or num_classes < 1:
             raise ValueError(
-                "num_classes and in_channels need to be at least 1, "
-                f"not {num_classes} and {in_channels}"
+                "in_channels and num_classes must be at least 1, "
+                f"not {in_channels} and {num_classes}"
             )
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate is {drop_path_rate}; it needs to be in [0, 1)")

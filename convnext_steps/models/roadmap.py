@@ -97,10 +97,15 @@ class Step:
         return f"{text}; {paper.gflops_printed:.2f} GFLOPs, on ImageNet-1K"
 
     def build(
-        self, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0
+        self, *, in_channels: int = 3, num_classes: int = 1000, drop_path_rate: float = 0.0
     ) -> Network:
-        """Build the step's network."""
-        return Network(self.design, num_classes, in_channels, drop_path_rate)
+        """Build the step's network; `Network` says what the arguments are."""
+        return Network(
+            self.design,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            drop_path_rate=drop_path_rate,
+        )
 
 
 def roadmap(regime: str = "tiny") -> Mapping[str, Step]:

@@ -15,6 +15,7 @@ from convnext_steps.study.code import own_code
 from convnext_steps.study.profiles import find_profile
 from convnext_steps.training.config import TrainingConfig, original_recipe
 from convnext_steps.training.data import SOURCES, ImageData, load_data
+from convnext_steps.training.how import How
 
 # The values that a run's hash leaves out. Never change one, or results of different recipes would
 # share a hash; a new field joins them with the value for off, so that older results stay valid.
@@ -122,13 +123,13 @@ class Run:
     config: TrainingConfig
     source: str  # the name of the data set
     images: int | None  # to train on, the first so many; None for all
-    processes: int = 1  # not in the hash: the work is only shared
+    how: How = How()  # not in the hash
 
     @cached_property
     def hash(self) -> str:
         """What tells this run from others: see `run_hash`."""
-        recipe = self.config.recipe()
-        return run_hash(vars(self.design), recipe, self.data, self.seed, own_code(self.design))
+        recipe, code = vars(self.config), own_code(self.design)
+        return run_hash(vars(self.design), recipe, self.data, self.seed, code)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -161,14 +162,19 @@ class Run:
 
     def build(self, data: ImageData) -> Network:
         """The run's network, for the channels and classes of its data."""
-        return Network(self.design, data.num_classes, data.channels, self.config.drop_path_rate)
+        return Network(
+            self.design,
+            in_channels=data.channels,
+            num_classes=data.num_classes,
+            drop_path_rate=self.config.drop_path_rate,
+        )
 
 
 def read_run(values: Mapping[str, Any]) -> Run:
     """The run that `asdict` made these values of, though they went through JSON."""
     design = Design(**values["design"] | {"depths": tuple(values["design"]["depths"])})
     config = TrainingConfig(**values["config"])
-    return Run(**{**values, "design": design, "config": config})
+    return Run(**{**values, "design": design, "config": config, "how": How(**values["how"])})
 
 
 def plan(
@@ -206,7 +212,7 @@ def plan(
                     config=recipes[step.recipe],
                     source=chosen.data,
                     images=chosen.train_images,
-                    processes=chosen.processes,
+                    how=chosen.how,
                 )
             )
     return runs

@@ -6,6 +6,7 @@ from typing import Any
 
 from convnext_steps.models.roadmap import unknown
 from convnext_steps.training.config import RECIPES, TrainingConfig
+from convnext_steps.training.how import How
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Profile:
     recipe: TrainingConfig
     scale: Mapping[str, Any] = field(default_factory=dict)  # arguments of `scaled`
     steps: tuple[str, ...] | None = None  # None for all
-    processes: int = 1  # that train one run together, one a GPU
+    how: How = How()
 
 
 SMOKE = Profile(
@@ -102,8 +103,8 @@ IMAGENETTE = Profile(
         horizontal_flip=0.5,
         random_erasing=0.25,
         evaluate_every=5,
-        data_workers=8,
     ),
+    how=How(data_workers=8),
 )
 IMAGENET = Profile(
     name="imagenet",
@@ -111,8 +112,8 @@ IMAGENET = Profile(
     "not run yet",
     data="imagenet",
     train_images=None,
-    recipe=replace(RECIPES["roadmap"], data_workers=8),
-    processes=8,
+    recipe=RECIPES["roadmap"],
+    how=How(processes=8, data_workers=8),
 )
 PROFILES = {
     profile.name: profile

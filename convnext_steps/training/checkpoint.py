@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
@@ -23,6 +22,7 @@ from convnext_steps.errors import DamagedCheckpointError, ForeignCheckpointError
 from convnext_steps.files import atomic_file, write_bytes
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
+from convnext_steps.training.how import How
 
 FORMAT = 1
 METADATA = "convnext_steps"
@@ -43,12 +43,12 @@ def identity(
     return {
         "model": hashlib.sha256(json.dumps(network).encode()).hexdigest(),
         "data set": json.dumps(data),
-        "recipe": json.dumps(config.recipe(), sort_keys=True),
+        "recipe": json.dumps(asdict(config), sort_keys=True),
     }
 
 
 def save_checkpoint(folder: Path, epoch: int, state: Mapping[str, Any], keep: int) -> None:
-    """Write the checkpoint of an epoch and remove all but the newest `keep`.
+    """Write the checkpoint of an epoch; of those up to it, keep the newest `keep`.
 
     Raises:
         TrainingError: the file cannot be written; older checkpoints are left as they are.
@@ -61,19 +61,29 @@ def save_checkpoint(folder: Path, epoch: int, state: Mapping[str, Any], keep: in
         raise TrainingError(
             f"cannot save {path}: {error.__cause__ or error}; free some space and resume"
         ) from None
-    for old in checkpoints(folder)[keep:]:
+    for old in [found for found in checkpoints(folder) if _epoch(found) <= epoch][keep:]:
         old.unlink()
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest first."""
     found = [path for path in folder.glob("checkpoint-*.pt") if re.search(r"-\d+\.pt$", path.name)]
-    return sorted(found, key=lambda path: int(path.stem.split("-")[1]), reverse=True)
+    return sorted(found, key=_epoch, reverse=True)
+
+
+def _epoch(checkpoint: Path) -> int:
+    return int(checkpoint.stem.split("-")[1])
+
+
+def trained_files(folder: Path) -> list[Path]:
+    """The checkpoints and weights in a folder."""
+    weights = [folder / f"{name}.safetensors" for name in WEIGHTS]
+    return checkpoints(folder) + [path for path in weights if path.exists()]
 
 
 def clear(folder: Path) -> None:
     """Remove the checkpoints and weights of an earlier run, and what a kill left of them."""
-    for path in (*checkpoints(folder), *(folder / f"{name}.safetensors" for name in WEIGHTS)):
+    for path in trained_files(folder):
         path.unlink(missing_ok=True)
     clear_partial(folder)
 
@@ -151,7 +161,7 @@ def save_weights(path: Path, model: nn.Module, config: TrainingConfig, accuracy:
     metadata = {
         "model": type(model).__name__,
         "design": asdict(design) if design else None,
-        "recipe": config.recipe(),
+        "recipe": asdict(config),
         "accuracy": accuracy,
     }
     weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
@@ -160,12 +170,6 @@ def save_weights(path: Path, model: nn.Module, config: TrainingConfig, accuracy:
         write_bytes(path, safetensors_bytes(weights, {METADATA: json.dumps(metadata)}))
     except OSError as error:
         raise TrainingError(f"cannot save {path}: {error}") from None
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What `save_weights` wrote beside the weights: model, design, recipe, accuracy."""
-    with safetensors.safe_open(path, "pt") as file:
-        return dict(json.loads((file.metadata() or {}).get(METADATA, "{}")))
 
 
 HISTORY = "history.jsonl"
@@ -178,6 +182,7 @@ class Output:
         folder: where they are; without one, nothing is read or written.
         processes: those that train together.
         config: the recipe.
+        how: how many checkpoints are kept.
         identity: what a checkpoint must have in common with this training.
     """
 
@@ -186,10 +191,12 @@ class Output:
         folder: str | Path | None,
         processes: Processes,
         config: TrainingConfig,
+        how: How,
         identity: Mapping[str, str],
     ) -> None:
         self.folder = Path(folder) if folder and processes.main else None
-        self.processes, self.config, self.identity = processes, config, identity
+        self.processes, self.config, self.how = processes, config, how
+        self.identity = identity
 
     def newest(self) -> dict[str, Any] | None:
         """The newest checkpoint, in every process; None where there is none."""
@@ -198,14 +205,29 @@ class Output:
     def _newest(self) -> dict[str, Any] | None:
         return load_newest(self.folder, self.identity) if self.folder else None
 
-    def begin(self, history: Sequence[Mapping[str, float]], anew: bool) -> None:
-        """Make the folder and write the history so far; a run that begins anew clears it first."""
+    def check_unused(self) -> None:
+        """Refuse, in every process, a folder that holds an earlier training.
+
+        Raises:
+            TrainingError: it holds checkpoints or weights.
+        """
+        self.processes.from_main(self._check_unused)
+
+    def _check_unused(self) -> None:
+        if self.folder and (found := trained_files(self.folder)):
+            resume = checkpoints(self.folder)
+            remedy = "go on from it with resume=True (--resume), or " if resume else ""
+            raise TrainingError(
+                f"{self.folder} has {found[0].name} of an earlier training; "
+                f"{remedy}choose another folder"
+            )
+
+    def begin(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Make the folder and write the history so far."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         clear_partial(self.folder)
-        if anew:
-            clear(self.folder)
         lines = "".join(json.dumps(entry) + "\n" for entry in history)
         write_bytes(self.folder / HISTORY, lines.encode())
 
@@ -219,7 +241,7 @@ class Output:
         """Write the checkpoint of an epoch."""
         if self.folder:
             state = {"identity": dict(self.identity), **state}
-            save_checkpoint(self.folder, epoch, state, self.config.keep_checkpoints)
+            save_checkpoint(self.folder, epoch, state, self.how.keep_checkpoints)
 
     def save_weights(self, name: str, model: nn.Module, accuracy: float) -> None:
         """Write a model's weights."""

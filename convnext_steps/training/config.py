@@ -7,93 +7,87 @@ from typing import Any, Literal, get_origin
 from convnext_steps.models.choices import check_choices
 
 
-def _option(default: Any, meaning: str) -> Any:
-    """A field with a default and one line for people, shown by `convnext-steps train --help`."""
+def option(default: Any, meaning: str) -> Any:
+    """A field with a default and the line that `convnext-steps train --help` shows."""
     return field(default=default, metadata={"help": meaning})
+
+
+def require(values: object, name: str, holds: bool, rule: str) -> None:
+    """Refuse the value of a field unless a rule about it holds.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not holds:
+        raise ValueError(f"{name} is {getattr(values, name)!r}; it {rule}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Everything that decides how a network is trained, and how the work is done.
+    """The recipe: everything that decides how a network is trained.
+
+    How the work is done is `How`; it changes no result.
 
     Raises:
         ValueError: a field is out of range.
     """
 
     # how long, and how much at once
-    max_epochs: float = _option(
+    max_epochs: float = option(
         300, "passes over the training images; the last may be a part of one"
     )
-    batch_size: int = _option(128, "images of one update, over all processes")
-    micro_batch_size: int = _option(
+    batch_size: int = option(128, "images of one update, over all processes")
+    micro_batch_size: int = option(
         0, "images of one forward pass, gradients accumulating; 0: the whole share"
     )
 
     # the optimiser and its schedule
-    optimizer: Literal["adamw", "sgd"] = _option("adamw", "adamw or sgd")
-    learning_rate: float = _option(4e-3, "the peak, reached after the warm-up")
-    final_learning_rate: float = _option(1e-6, "where the cosine ends")
-    warmup_fraction: float = _option(20 / 300, "share of all steps, linear")
-    schedule: Literal["cosine", "thirds"] = _option(
+    optimizer: Literal["adamw", "sgd"] = option("adamw", "adamw or sgd")
+    learning_rate: float = option(4e-3, "the peak, reached after the warm-up")
+    final_learning_rate: float = option(1e-6, "where the cosine ends")
+    warmup_fraction: float = option(20 / 300, "share of all steps, linear")
+    schedule: Literal["cosine", "thirds"] = option(
         "cosine", "after the warm-up; thirds: a tenth after each third"
     )
-    weight_decay: float = _option(0.05, "of weights of more than one dimension")
-    decay_norms_and_biases: bool = _option(False, "weight decay on everything")
-    momentum: float = _option(0.9, "of sgd")
-    layer_decay: float = _option(
-        1.0, "factor of the learning rate from each layer to the one below"
-    )
+    weight_decay: float = option(0.05, "of weights of more than one dimension")
+    decay_norms_and_biases: bool = option(False, "weight decay on everything")
+    momentum: float = option(0.9, "of sgd")
+    layer_decay: float = option(1.0, "factor of the learning rate from each layer to the one below")
 
     # regularisation
-    label_smoothing: float = _option(0.1, "share of the label spread over all classes")
-    drop_path_rate: float = _option(
+    label_smoothing: float = option(0.1, "share of the label spread over all classes")
+    drop_path_rate: float = option(
         0.0, "stochastic depth of the last block, for whoever builds the network"
     )
-    mixup: float = _option(0.0, "alpha; 0: off")
-    cutmix: float = _option(0.0, "alpha; 0: off; with mixup, each batch draws one of the two")
-    ema_decay: float = _option(0.0, "of the moving average of the weights; 0: none")
+    mixup: float = option(0.0, "alpha; 0: off")
+    cutmix: float = option(0.0, "alpha; 0: off; with mixup, each batch draws one of the two")
+    ema_decay: float = option(0.0, "of the moving average of the weights; 0: none")
 
     # the images
-    resolution: int = _option(0, "pixels a side; 0: the data set's own")
-    random_resized_crop: bool = _option(False, "crop 8 to 100 per cent of each image")
-    rand_augment: int = _option(0, "magnitude; 0: off")
-    random_shift: int = _option(0, "pixels, at most, in both directions")
-    horizontal_flip: float = _option(0.0, "probability")
-    random_erasing: float = _option(0.0, "probability")
+    resolution: int = option(0, "pixels a side; 0: the data set's own")
+    random_resized_crop: bool = option(False, "crop 8 to 100 per cent of each image")
+    rand_augment: int = option(0, "magnitude; 0: off")
+    random_shift: int = option(0, "pixels, at most, in both directions")
+    horizontal_flip: float = option(0.0, "probability")
+    random_erasing: float = option(0.0, "probability")
 
-    precision: Literal["fp32", "bf16", "fp16"] = _option("fp32", "of the forward and backward pass")
-    evaluate_every: int = _option(1, "epochs; the last step is always followed by an evaluation")
-    seed: int = _option(0, "of everything random")
-
-    # how the work is done: not a part of the recipe
-    checkpoint_every: int = _option(1, "epochs; 0: never")
-    keep_checkpoints: int = _option(2, "the newest so many")
-    data_workers: int = _option(0, "processes that prepare batches")
-    compile: bool = _option(False, "use torch.compile")
+    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of the forward and backward pass")
+    evaluate_every: int = option(1, "epochs; the last step is always followed by an evaluation")
+    seed: int = option(0, "of everything random")
 
     def __post_init__(self) -> None:
         above_zero = ("max_epochs", "batch_size", "learning_rate", "evaluate_every", "layer_decay")
-        for name in (*above_zero, "keep_checkpoints"):
-            self._require(name, getattr(self, name) > 0, "needs to be above 0")
+        for name in above_zero:
+            require(self, name, getattr(self, name) > 0, "must be above 0")
         unit = ("warmup_fraction", "label_smoothing", "momentum", "layer_decay", "drop_path_rate")
         for name in (*unit, "ema_decay", "horizontal_flip", "random_erasing"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "needs to be in [0, 1]")
+            require(self, name, 0 <= getattr(self, name) <= 1, "must be from 0 to 1")
         check_choices(self)
-        for option in fields(self):
-            if get_origin(option.type) is not Literal:
-                finite = 0 <= getattr(self, option.name) < math.inf
-                self._require(option.name, finite, "needs to be at least 0, and finite")
+        for each in fields(self):
+            if get_origin(each.type) is not Literal:
+                finite = 0 <= getattr(self, each.name) < math.inf
+                require(self, each.name, finite, "must be 0 or more, and finite")
 
-    def recipe(self) -> dict[str, Any]:
-        """The fields that decide what is computed, without those of how the work is done."""
-        return {name: value for name, value in vars(self).items() if name not in OPERATIONAL}
-
-    def _require(self, name: str, holds: bool, rule: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} is {getattr(self, name)!r}; it {rule}")
-
-
-OPERATIONAL = ("checkpoint_every", "keep_checkpoints", "data_workers", "compile")
 
 # Table 5. Stochastic depth is the model's: 0.1 / 0.4 / 0.5 / 0.5 for T / S / B / L.
 PAPER = TrainingConfig(

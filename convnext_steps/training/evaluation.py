@@ -27,7 +27,11 @@ class Evaluation:
 @torch.inference_mode()
 @kept_memory()
 def evaluate(
-    model: nn.Module, dataset: Dataset[Any], preparation: Preparation, processes: Processes
+    model: nn.Module,
+    dataset: Dataset[Any],
+    preparation: Preparation,
+    processes: Processes,
+    data_workers: int = 0,
 ) -> Evaluation:
     """Classify every image of a data set once, in eval mode, shared among all processes.
 
@@ -39,7 +43,7 @@ def evaluate(
     sums = torch.zeros(3, dtype=torch.float64, device=preparation.device)  # correct, loss, count
     size = len(dataset)  # type: ignore[arg-type]
     shares = evaluation_batches(size, processes, preparation.config.micro_batch_size)
-    for batch in loader(dataset, shares, preparation.config.data_workers):
+    for batch in loader(dataset, shares, data_workers):
         images, labels = preparation.for_evaluation(*batch)
         with preparation.autocast():
             logits = model(images)

@@ -28,6 +28,7 @@ from convnext_steps.training.checks import check_fit
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import join
 from convnext_steps.training.evaluation import Evaluation, evaluate
+from convnext_steps.training.how import How
 from convnext_steps.training.optimization import build_optimizer, build_schedule
 
 LOGS_PER_RUN = 50
@@ -47,13 +48,15 @@ class Trainer:
 
     Started by torchrun, all processes train one model together. Everything random follows from
     the recipe's seed and the epoch, so a run that was stopped and resumed ends with the same bits.
-    On a processor the model has the fast layers of `models.fast` while it trains, then its own.
+    On a CPU the model has the fast layers of `models.fast` while it trains, then its own.
 
     Args:
         model: any network from images (N, C, H, W) to logits (N, classes).
         train_dataset: pairs of image and label; uint8 images of an `ImageData` are normalised.
         test_dataset: the same, for evaluation.
-        configs: the recipe.
+        config: the recipe.
+        configs: another name of `config`; give one of the two.
+        how: how the work is done.
         output_dir: where history, checkpoints and weights go; nothing is written without it.
         progress: whether to show a progress bar.
         log: called with each entry of the history, by the main process.
@@ -61,6 +64,7 @@ class Trainer:
     Raises:
         TrainingError: the data do not fit the model or fill no batch, the loss is not finite, or a
             checkpoint cannot be written.
+        TypeError: neither or both of `config` and `configs` are given.
     """
 
     def __init__(
@@ -68,31 +72,36 @@ class Trainer:
         model: nn.Module,
         train_dataset: Dataset[Any],
         test_dataset: Dataset[Any],
-        configs: TrainingConfig,
+        config: TrainingConfig | None = None,
         output_dir: str | Path | None = None,
         progress: bool = True,
         log: Callable[[Mapping[str, float]], None] | None = None,
+        *,
+        configs: TrainingConfig | None = None,
+        how: How = How(),
     ) -> None:
         check_fit(model, train_dataset)
-        self.config = configs
+        self.config, self.how = _the_one(config, configs), how
         self.processes = join()
         self.device = self.processes.device
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
-        self.compiled: nn.Module = torch.compile(self.model) if configs.compile else self.model  # type: ignore[assignment]
+        self.compiled: nn.Module = torch.compile(self.model) if how.compile else self.model  # type: ignore[assignment]
         self.network = self.processes.wrap(self.compiled)
         self.train_dataset, self.test_dataset = train_dataset, test_dataset
-        own = identity(model, configs, train_dataset, test_dataset) if output_dir else {}
-        self.output = Output(output_dir, self.processes, configs, own)
+        own = identity(model, self.config, train_dataset, test_dataset) if output_dir else {}
+        self.output = Output(output_dir, self.processes, self.config, how, own)
         self.progress = progress and self.processes.main
         self.log = log
         size = len(train_dataset)  # type: ignore[arg-type]
-        self.batches = TrainingBatches(size, configs, self.processes)
-        self.total_steps = max(1, round(configs.max_epochs * self.batches.steps))
-        self.optimizer = build_optimizer(self.model, configs)
-        self.schedule = build_schedule(self.optimizer, configs, self.total_steps)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=configs.precision == "fp16")
-        self.preparation = Preparation(self.model, train_dataset, configs, self.device)
-        self.ema = _moving_average(self.model, configs.ema_decay) if configs.ema_decay else None
+        self.batches = TrainingBatches(size, self.config, self.processes)
+        self.total_steps = max(1, round(self.config.max_epochs * self.batches.steps))
+        self.optimizer = build_optimizer(self.model, self.config)
+        self.schedule = build_schedule(self.optimizer, self.config, self.total_steps)
+        half = self.config.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        self.preparation = Preparation(self.model, train_dataset, self.config, self.device)
+        decay = self.config.ema_decay
+        self.ema = _moving_average(self.model, decay) if decay else None
         self.step, self.epoch, self.best = 0, 0, -1.0
         self.history: list[dict[str, float]] = []
         self.seconds = {"training": 0.0, "evaluation": 0.0}
@@ -102,21 +111,27 @@ class Trainer:
 
         Args:
             resume: go on from the newest checkpoint in `output_dir`, where there is one.
+
+        Raises:
+            TrainingError: without `resume`, `output_dir` holds an earlier training; with it, there
+                are checkpoints of other trainings only. Nothing was changed.
         """
-        if resume and (state := self.output.newest()) is not None:
+        if not resume:
+            self.output.check_unused()
+        elif (state := self.output.newest()) is not None:
             self._restore(state)
-        self.output.begin(self.history, anew=self.epoch == 0)
+        self.output.begin(self.history)
         epochs = math.ceil(self.total_steps / self.batches.steps)
         evaluation = self.evaluate() if self.epoch == epochs else None
-        on_processor = self.device.type == "cpu"
-        with fast_layers(self.model) if on_processor else nullcontext(), self._bar() as bar:
+        fast = self.how.fast_cpu and self.device.type == "cpu"
+        with fast_layers(self.model) if fast else nullcontext(), self._bar() as bar:
             while self.epoch < epochs:
                 self.epoch += 1
                 self._train_epoch(bar)
                 if self.epoch == epochs or self.epoch % self.config.evaluate_every == 0:
                     evaluation = self._evaluate_and_log()
                     bar.set_postfix(accuracy=f"{evaluation.accuracy:.2f} %")
-                every = self.config.checkpoint_every
+                every = self.how.checkpoint_every
                 if every and (self.epoch % every == 0 or self.epoch == epochs):
                     self.output.save(self.epoch, self._state())
         assert evaluation is not None
@@ -145,7 +160,7 @@ class Trainer:
         self.network.train()
         log_every = max(1, self.total_steps // LOGS_PER_RUN)
         losses: list[float] = []
-        batches = iter(loader(self.train_dataset, self.batches, self.config.data_workers))
+        batches = iter(loader(self.train_dataset, self.batches, self.how.data_workers))
         for _ in range(min(self.batches.steps, self.total_steps - self.step)):
             learning_rate = float(max(self.schedule.get_last_lr()))
             losses.append(self._update(islice(batches, self.batches.micro_batches)))
@@ -197,7 +212,11 @@ class Trainer:
         """
         start = time.perf_counter()
         evaluation = evaluate(
-            model or self.compiled, self.test_dataset, self.preparation, self.processes
+            model or self.compiled,
+            self.test_dataset,
+            self.preparation,
+            self.processes,
+            self.how.data_workers,
         )
         self.seconds["evaluation"] += time.perf_counter() - start
         return evaluation
@@ -249,3 +268,11 @@ class Trainer:
 
 def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _the_one(*recipes: TrainingConfig | None) -> TrainingConfig:
+    """The recipe that was given by either of its names."""
+    given = [recipe for recipe in recipes if recipe is not None]
+    if len(given) != 1:
+        raise TypeError("give the recipe once: config=TrainingConfig(...), or configs=...")
+    return given[0]

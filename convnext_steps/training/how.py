@@ -1,0 +1,27 @@
+"""How the work is done: never what is computed."""
+
+from dataclasses import dataclass
+
+from convnext_steps.training.config import option, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """Everything about a training that does not decide its result; the recipe is `TrainingConfig`.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    processes: int = option(1, "of one run of a study, which torchrun starts; one per GPU")
+    checkpoint_every: int = option(1, "epochs; 0: never")
+    keep_checkpoints: int = option(2, "how many of the newest checkpoints stay")
+    data_workers: int = option(0, "processes that load images; 0: in the training process itself")
+    fast_cpu: bool = option(True, "on a CPU, use layers that train faster")
+    compile: bool = option(False, "use torch.compile")
+
+    def __post_init__(self) -> None:
+        for name in ("processes", "keep_checkpoints"):
+            require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        for name in ("checkpoint_every", "data_workers"):
+            require(self, name, getattr(self, name) >= 0, "must be 0 or more")
