@@ -1,5 +1,6 @@
 """Runs trained in this process."""
 
+import logging
 from pathlib import Path
 
 from convnext_steps.execution.train_run import train_run, write_partial_result
@@ -7,6 +8,8 @@ from convnext_steps.measure.flops import count_flops
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import PARTIAL_RESULT, RESULT, done
 from convnext_steps.training.trainer import seed_everything
+
+LOG = logging.getLogger("convnext_steps")
 
 
 def train_here(run: Run, results: str | Path) -> None:
@@ -16,7 +19,7 @@ def train_here(run: Run, results: str | Path) -> None:
     """
     folder = run.folder(results)
     if done(run, results):
-        print(f"{run.name} is done already; to train it anew, remove {folder}")
+        LOG.warning("%s is done already; to train it anew, remove %s", run.name, folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
     seed_everything(run.seed)
