@@ -260,9 +260,9 @@ def studies(tmp_path, slope: float, seeds=range(3)) -> pd.DataFrame:
     return pd.concat([load_study(tmp_path, name, seeds=seeds) for name in SHALLOW])
 
 
-def test_gains_over_budgets_have_scipys_interval_of_the_seeds_slopes(tmp_path, capsys) -> None:
+def test_gains_over_budgets_have_scipys_interval_of_the_seeds_slopes(tmp_path, caplog) -> None:
     budget = budget_gains(studies(tmp_path, slope=2.0))
-    assert "shallow, tiny: 9 of 51 results; make them with" in capsys.readouterr().out
+    assert "shallow, tiny: 9 of 51 results; make them with" in caplog.text
     gelu = budget[budget["step"] == "gelu"]
     assert set(gelu["images"]) == {7_500, 30_000, 120_000}
     assert set(gelu["depth"]) == {6}

@@ -1,7 +1,10 @@
 """The command line: what it prints, and one line for every mistake."""
 
+import argparse
+import logging
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -125,3 +128,20 @@ def test_help_has_examples() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "convnext-steps study --seeds 0-4" in done.stdout
     assert done.stderr == ""
+
+
+def test_warnings_are_one_line_each(capsys, monkeypatch) -> None:
+    def command(options: argparse.Namespace) -> None:
+        logging.getLogger("convnext_steps").warning("the library's, on %s", "one line")
+        logging.getLogger("convnext_steps").info("a detail")
+        warnings.warn(f"another library's, {options.call}", stacklevel=1)
+
+    for call in range(2):
+        options = argparse.Namespace(command=command, call=call)
+        monkeypatch.setattr(cli, "parse", lambda _, options=options: options)
+        assert cli.main([]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert lines == [
+            "convnext-steps: the library's, on one line",
+            f"convnext-steps: another library's, {call}",
+        ]

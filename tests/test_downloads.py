@@ -261,7 +261,7 @@ def test_a_full_disk_while_unpacking_is_one_line(imagenette, monkeypatch, tmp_pa
     assert "No space left on device" in refused("imagenette", root=tmp_path)
 
 
-def test_processes_that_come_at_once_unpack_once(imagenette, monkeypatch, tmp_path, capsys) -> None:
+def test_processes_that_come_at_once_unpack_once(imagenette, monkeypatch, tmp_path, caplog) -> None:
     shutil.copy(imagenette, tmp_path)
     unpacked, extract = [], downloads.extract_archive
 
@@ -276,7 +276,7 @@ def test_processes_that_come_at_once_unpack_once(imagenette, monkeypatch, tmp_pa
         loads = [pool.submit(load_data, "imagenette", root=tmp_path) for _ in range(4)]
         assert [len(load.result()[0]) for load in loads] == [20] * 4
     assert len(unpacked) == 1
-    assert capsys.readouterr().out.startswith("waiting for another process")
+    assert caplog.messages[0].startswith("waiting for another process")
 
 
 def test_a_shared_folder_that_cannot_be_written_is_read(imagenette, monkeypatch, tmp_path) -> None:

@@ -92,7 +92,6 @@ def test_trajectory_opens_on_a_fresh_clone(tmp_path) -> None:
 def test_a_probe_without_results_says_how_to_make_them(tmp_path) -> None:
     executed = tmp_path / "executed.ipynb"
     execute_notebook("budget", executed, {"RESULTS": str(tmp_path), "PROFILES": "[smoke]"})
-    assert_clean(executed)
     text = printed(executed)
     assert text.count("no results yet; make them with `convnext-steps study --profile") == 1
     assert "--profile smoke --regime tiny --seeds 0 1 2`" in text

@@ -1,13 +1,16 @@
 """The command line: one module for each group of commands, imported when one of them is called."""
 
 import argparse
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
-from convnext_steps.errors import NotebookError, StudyError, TrainingError
+from convnext_steps.errors import ConvNeXtStepsError, NotebookError, StudyError
 from convnext_steps.execution.doctor import first_line
+
+LOG = logging.getLogger("convnext_steps")
 
 COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --help
     "steps": ("roadmap", "the roadmap, counted, beside the paper's numbers"),
@@ -46,14 +49,14 @@ EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 2 for a user's mistake, 1 for failed runs."""
-    warnings.showwarning = _one_line
+    show_warnings()
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         return int(options.command(options) or 0)
     except (NotebookError, StudyError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 1
-    except (TrainingError, OSError, ValueError) as error:
+    except (ConvNeXtStepsError, OSError, ValueError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -61,9 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _one_line(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning as people read it, without the line of code that it comes from."""
-    print(f"convnext-steps: {message}", file=sys.stderr)
+class OneLine(logging.Handler):
+    """Shows a record as people read it, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line to standard error, whatever that is by now."""
+        bars = sys.modules.get("tqdm")
+        write = bars.tqdm.write if bars else print
+        write(f"convnext-steps: {record.getMessage()}", file=sys.stderr)
+
+
+WARNINGS = OneLine(logging.WARNING)
+
+
+def show_warnings() -> None:
+    """Show what the library warns of, and Python's own warnings without their line of code."""
+    LOG.addHandler(WARNINGS)  # once, however often
+    warnings.showwarning = lambda message, *_, **__: LOG.warning("%s", message)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """Runs trained in this process."""
 
+import logging
 from pathlib import Path
 
 from convnext_steps.execution.runfolder import done
@@ -9,6 +10,8 @@ from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT
 from convnext_steps.training.trainer import seed_everything
 
+LOG = logging.getLogger("convnext_steps")
+
 
 def train_here(run: Run, results: str | Path) -> None:
     """Train one run and write its result, unless it is there.
@@ -17,7 +20,7 @@ def train_here(run: Run, results: str | Path) -> None:
     """
     folder = run.folder(results)
     if done(run, results):
-        print(f"{run.name} is done already; to train it anew, remove {folder}")
+        LOG.warning("%s is done already; to train it anew, remove %s", run.name, folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
     seed_everything(run.seed)

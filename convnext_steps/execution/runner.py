@@ -1,5 +1,6 @@
 """Execute a plan: only what is missing, several runs at once, on this machine or a cluster."""
 
+import logging
 import sys
 import time
 from collections import Counter, deque
@@ -19,6 +20,8 @@ from convnext_steps.execution.runfolder import clear_leftovers, done, progress, 
 from convnext_steps.files import check_writable
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, read_results
+
+LOG = logging.getLogger("convnext_steps")
 
 ATTEMPTS = 2
 POLL_SECONDS = 0.2
@@ -98,7 +101,7 @@ class Runner:
             self.failures[run] += 1
             if self.failures[run] < ATTEMPTS:
                 self.later.append(run)
-                tqdm.write(f"{run.name} is tried again: {outcome.error}", file=sys.stderr)
+                LOG.warning("%s is tried again: %s", run.name, outcome.error)
             else:
                 self.errors[run] = outcome.error
 
@@ -148,7 +151,7 @@ def run_study(
             result_of(run, folder)
         except ResultError as error:
             if (folder / RESULT).exists():
-                tqdm.write(f"{run.name} is trained anew: {error}", file=sys.stderr)
+                LOG.warning("%s is trained anew: %s", run.name, error)
     if not missing:
         return 0
     check_parameters(find_notebook("run_step"), parameters(missing[0], Path()))

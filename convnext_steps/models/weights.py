@@ -4,8 +4,8 @@ Nothing in a file is ever executed, and a model is changed only after all has be
 """
 
 import argparse
+import logging
 import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from convnext_steps.errors import WeightsError
+
+LOG = logging.getLogger("convnext_steps")
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -104,7 +106,7 @@ def _load(model: nn.Module, checkpoint: Mapping[str, Any], name: str) -> None:
     _check_match(state, {key: own[key] for key in own if key not in left_out}, name)
     if reset_head is not None and new_head:
         classes = len(own["head.weight"])
-        warnings.warn(f"{name} has no head for {classes} classes: it starts afresh", stacklevel=3)
+        LOG.warning("%s has no head for %s classes: it starts afresh", name, classes)
         reset_head()
     model.load_state_dict(state, strict=not new_head)
 

@@ -3,6 +3,7 @@
 Each function takes tables of `load_results`; gains are paired by seed, in points of accuracy.
 """
 
+import logging
 import math
 from collections.abc import Iterable
 from functools import cache
@@ -17,6 +18,8 @@ from convnext_steps.study.plan import plan
 from convnext_steps.study.statistics import ALPHA, accuracies, holm, paired_t_p, paper_gain, spread
 from convnext_steps.study.tables import study_results
 
+LOG = logging.getLogger("convnext_steps")
+
 
 def load_study(
     results: str | Path, profile: str, regime: str = "tiny", seeds: Iterable[int] = (0,)
@@ -27,9 +30,9 @@ def load_study(
     planned = len(plan(profile, regime, seeds=seeds))
     if len(table) < planned:
         found = f"{len(table)} of {planned} results" if len(table) else "no results yet"
-        print(
-            f"{profile}, {regime}: {found}; make them with `convnext-steps study "
-            f"--profile {profile} --regime {regime} --seeds {' '.join(map(str, seeds))}`"
+        command = f"--profile {profile} --regime {regime} --seeds {' '.join(map(str, seeds))}"
+        LOG.warning(
+            f"{profile}, {regime}: {found}; make them with `convnext-steps study {command}`"
         )
     return table
 

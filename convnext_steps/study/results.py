@@ -20,7 +20,7 @@ RESULT = "result.json"  # in a run's folder
 PACKED = "runs.jsonl"  # of a whole study, a line per run
 PROJECT_RESULTS = Path(__file__).parents[2] / "results"  # the published studies
 
-log = logging.getLogger("convnext_steps")
+LOG = logging.getLogger("convnext_steps")
 
 
 def checksum(result: Mapping[str, Any]) -> str:
@@ -86,7 +86,7 @@ def read_results(folder: str | Path) -> Iterator[dict[str, Any]]:
         try:
             result = parse_result(content, name)
         except ResultError as error:
-            log.warning("left out: %s", error)
+            LOG.warning("left out: %s", error)
             continue
         if result["hash"] not in seen:
             seen.add(result["hash"])
@@ -104,7 +104,7 @@ def load_results(folder: str | Path) -> pd.DataFrame:
         try:
             rows.append(_row(result))
         except KeyError as error:
-            log.warning("left out: %s seed %s has no %s", result["step"], result["seed"], error)
+            LOG.warning("left out: %s seed %s has no %s", result["step"], result["seed"], error)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -10,7 +10,7 @@ from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.plan import plan, study_name
 from convnext_steps.study.results import PROJECT_RESULTS, load_results
 
-log = logging.getLogger("convnext_steps")
+LOG = logging.getLogger("convnext_steps")
 
 
 def of_the_plan(table: pd.DataFrame, profile: str, regime: str) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def of_the_plan(table: pd.DataFrame, profile: str, regime: str) -> pd.DataFrame:
     foreign = table[~belongs & (table["study"] == study_name(profile, regime))]
     for row in foreign.itertuples():
         reason = "is of another design, recipe or data"
-        log.warning("left out: %s seed %s %s", row.step, row.seed, reason)
+        LOG.warning("left out: %s seed %s %s", row.step, row.seed, reason)
     runs = [planned[digest] for digest in table.loc[belongs, "hash"]]
     return table[belongs].assign(
         study=study_name(profile, regime),

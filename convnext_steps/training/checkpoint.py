@@ -5,8 +5,8 @@ Checkpoints are written atomically, checked before they are trusted, and read wi
 
 import hashlib
 import json
+import logging
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,6 +23,8 @@ from convnext_steps.files import atomic_file, write_bytes
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
 from convnext_steps.training.how import How
+
+LOG = logging.getLogger("convnext_steps")
 
 FORMAT = 1
 METADATA = "convnext_steps"
@@ -111,7 +113,7 @@ def load_newest(folder: Path, expected: Mapping[str, str]) -> dict[str, Any] | N
             if isinstance(error, ForeignCheckpointError):
                 foreign.append(str(error))
             following = "beginning anew" if path == found[-1] else "trying the one before"
-            warnings.warn(f"{error}; {following}", stacklevel=3)
+            LOG.warning("%s; %s", error, following)
     if foreign:
         raise TrainingError(f"{foreign[0]}; choose another output folder, or do not resume")
     return None

@@ -4,6 +4,7 @@ torchvision compares the MD5 sum of each archive before unpacking it, so a downl
 half-way is repeated. What was unpacked half-way it takes as whole: here it is not.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from torchvision.datasets.utils import download_url, extract_archive
 
 from convnext_steps.errors import DataError
 from convnext_steps.training.images import ImageFiles, ImageTensors, read_image
+
+LOG = logging.getLogger("convnext_steps")
 
 Triple = tuple[float, float, float]
 
@@ -135,7 +138,7 @@ def _alone(root: Path, create: bool = False) -> Iterator[None]:
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
-        print(f"waiting for another process, which prepares the data in {root}")
+        LOG.warning("waiting for another process, which prepares the data in %s", root)
         lock.acquire()
     try:
         yield
