@@ -425,7 +425,7 @@ def test_a_folder_whose_halves_differ_in_classes_is_refused(tmp_path) -> None:
     save_tree(tmp_path)
     (tmp_path / "val" / "dog").rename(tmp_path / "val" / "cow")
     message = refused("folder", root=tmp_path)
-    assert message.endswith("differ: only one has cow, dog")
+    assert message.endswith("differ; only one has cow, dog")
 
 
 @pytest.mark.parametrize(
