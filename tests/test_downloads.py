@@ -248,7 +248,7 @@ def test_an_imagenette_that_others_unpacked_half_way_is_refused(imagenette, tmp_
     if lost.name == "imagenette2-320":
         lost.mkdir()
     message = refused("imagenette", root=tmp_path)
-    assert f"{tmp_path}/imagenette2-320/train holds" in message
+    assert f"{tmp_path}/imagenette2-320/train has " in message
     assert "of 20 images; delete" in message
 
 
@@ -375,8 +375,8 @@ def test_imagenet_unpacked_half_way_is_not_taken_as_whole(imagenet, left) -> Non
         if left == "nothing":
             shutil.rmtree(imagenet / "train" / WNIDS[0])
     message = refused("imagenet", root=imagenet)
-    assert f"{imagenet}/train holds" in message
-    assert f"of 4 images; delete {imagenet}/train" in message
+    assert f"{imagenet}/train has " in message
+    assert f"of 4 images; delete {imagenet}/train to unpack" in message
     shutil.rmtree(imagenet / "train")
     assert len(load_data("imagenet", root=imagenet)[0]) == 4
 
@@ -425,7 +425,7 @@ def test_a_folder_whose_halves_differ_in_classes_is_refused(tmp_path) -> None:
     save_tree(tmp_path)
     (tmp_path / "val" / "dog").rename(tmp_path / "val" / "cow")
     message = refused("folder", root=tmp_path)
-    assert message.endswith("differ: only one has cow, dog")
+    assert message.endswith("differ; only one has cow, dog")
 
 
 @pytest.mark.parametrize(
@@ -606,7 +606,7 @@ def test_images_of_a_batch_are_augmented_independently() -> None:
 
 def test_a_magnitude_that_does_not_exist_is_refused() -> None:
     load_data("synthetic", config=TrainingConfig(rand_augment=10))
-    with pytest.raises(ValueError, match="rand_augment is 11; it ends at 10"):
+    with pytest.raises(ValueError, match="rand_augment is 11; it must be at most 10"):
         load_data("synthetic", config=TrainingConfig(rand_augment=11))
 
 

@@ -33,14 +33,14 @@ def test_labels_outside_the_classes(label) -> None:
 def test_more_classes_than_outputs() -> None:
     model = convnext_tiny(num_classes=3, in_channels=1)
     with pytest.raises(
-        TrainingError, match="4 classes, the network 3; build it with num_classes=4"
+        TrainingError, match="4 classes, but the network has 3; build it with num_classes=4"
     ):
         Trainer(model, synthetic(True), synthetic(False), CONFIG)
 
 
 @pytest.mark.parametrize("builder", [convnext_tiny, convnext_isotropic_small])
 def test_images_of_another_channel_count(builder) -> None:
-    with pytest.raises(TrainingError, match=r"1 channels, the network takes 3.*in_channels=1"):
+    with pytest.raises(TrainingError, match=r"1 channels, but the network takes 3.*in_channels=1"):
         Trainer(builder(num_classes=4), dataset(channels=1), dataset(channels=1), CONFIG)
 
 
