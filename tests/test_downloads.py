@@ -3,12 +3,10 @@
 import io
 import os
 import pickle
-import random
 import shutil
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -27,7 +25,6 @@ from convnext_steps.training import downloads
 from convnext_steps.training.config import PAPER, TrainingConfig
 from convnext_steps.training.data import ImageFiles, data_root, load_data, synthetic
 from convnext_steps.training.image_transforms import evaluation_crop, image_transform
-from convnext_steps.training.trainer import seed_everything
 
 WNIDS = sorted(Imagenette._WNID_TO_CLASS)
 
@@ -608,29 +605,3 @@ def test_a_magnitude_that_does_not_exist_is_refused() -> None:
     load_data("synthetic", config=TrainingConfig(rand_augment=10))
     with pytest.raises(ValueError, match="rand_augment is 11; it must be at most 10"):
         load_data("synthetic", config=TrainingConfig(rand_augment=11))
-
-
-class AllGenerators:
-    """A transform that draws from each of the generators that augmentation may use."""
-
-    def __call__(self, image):
-        draws = [random.random(), np.random.random(), torch.rand(()).item()]
-        return torch.tensor(draws, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_same_seed_draws_the_same_batches(workers) -> None:
-    drawn = replace(synthetic(True, 16), transform=AllGenerators())
-    augmented, _ = load_data("synthetic", 16, config=TrainingConfig(rand_augment=9))
-
-    def epoch(data, seed: int) -> torch.Tensor:
-        seed_everything(seed)
-        loader = DataLoader(data, batch_size=4, shuffle=True, num_workers=workers)
-        return torch.cat([images for images, _ in loader])
-
-    assert torch.equal(epoch(augmented, 1), epoch(augmented, 1))
-    assert not torch.equal(epoch(augmented, 1), epoch(augmented, 2))
-    first, again, other = epoch(drawn, 1), epoch(drawn, 1), epoch(drawn, 2)
-    assert torch.equal(first, again)
-    assert (first != other).all()
-    assert all(len(column.unique()) == 16 for column in first.T)  # no worker repeats another's
