@@ -14,11 +14,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from convnext_steps.errors import ConvNeXtStepsError
+
 LOCK = "run.lock"  # stays, empty: removing it could give two processes a lock each
 HOLDER = "holder.partial.json"  # written by the worker: its process and host
 
 
-class HeldError(Exception):
+class HeldError(ConvNeXtStepsError, RuntimeError):
     """Somebody else works on the run."""
 
 
