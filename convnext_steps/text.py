@@ -24,3 +24,10 @@ def few(names: Sequence[str], most: int = 3) -> str:
 def number(value: float | None, form: str = ".2f") -> str:
     """A number in Python's format notation; a dash where there is none (None or NaN)."""
     return "-" if value is None or math.isnan(value) else format(value, form)
+
+
+def first_line(error: Exception | str) -> str:
+    """The first line of an error or of a text; of an error, after its kind."""
+    lines = str(error).strip().splitlines()[:1]
+    kind = [type(error).__name__] if isinstance(error, Exception) else []
+    return ": ".join([*kind, *lines])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from convnext_steps.errors import ConvNeXtStepsError, NotebookError, StudyError
-from convnext_steps.execution.doctor import first_line
+from convnext_steps.text import first_line
 
 LOG = logging.getLogger("convnext_steps")
 

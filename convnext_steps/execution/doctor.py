@@ -1,174 +1,154 @@
-"""Whether what is installed is whole and fits together: one finding a check, with its remedy.
+"""Whether what `make study` and `make test` need is there; each check says what to do where not.
 
-Nothing heavy is imported before a check needs it: a broken installation is to be told of.
+A check returns what it found, and raises `CheckError` with the remedy, or whatever else went wrong.
+It imports what it checks only when it is called: a broken installation is to be told of.
 """
 
 import importlib
-import importlib.util
-import platform
+import shutil
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
+
+from convnext_steps.execution.machine import cores, memory
+from convnext_steps.files import check_writable, nearest_existing
 
 PACKAGE = "convnext-steps"
-NOTEBOOKS = ("run_step", "trajectory")
-KERNEL_SECONDS = 60  # to start and answer
-Level = Literal["ok", "warn", "fail"]
+GIB = 2**30
+DISK, RUN = 5 * GIB, GIB  # that a study needs, and that one of its runs needs of memory
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one check found, and what to do about it."""
+class CheckError(Exception):
+    """What is wrong and what to do, in one line; `fatal` where nothing can run without it."""
 
-    level: Level
-    message: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+    def __init__(self, message: str, fatal: bool = True) -> None:
+        super().__init__(message)
+        self.fatal = fatal
 
 
-def first_line(error: Exception) -> str:
-    """An error in one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def checks(results: Path) -> Mapping[str, Callable[[], str]]:
+    """All checks by name, the quick ones first."""
+    return {
+        "Python, packages": packages,
+        "numba": numba,
+        "memory": enough_memory,
+        "disk and locks": partial(disk, results),
+        "GPU": gpu,
+        "notebook kernel": kernel,
+        "browser": browser,
+    }
 
 
-def python() -> Finding:
-    """Whether Python is new enough."""
-    needed = SpecifierSet(metadata.metadata(PACKAGE)["Requires-Python"])
-    found = platform.python_version()
-    if needed.contains(found, prereleases=True):
-        return Finding("ok", found)
-    return Finding("fail", f"{found} is not {needed}", "make setup PYTHON=python3.11, or newer")
-
-
-def packages() -> Finding:
-    """Whether every package that the library needs is there and new enough."""
+def packages() -> str:
+    """Python and every package that the library needs, new enough, and PyTorch's two a pair."""
     given = [Requirement(text) for text in metadata.requires(PACKAGE) or ()]
     needed = [need for need in given if need.marker is None or need.marker.evaluate({"extra": ""})]
-    wrong = {need: problem for need in needed if (problem := _problem(need))}
-    if not wrong:
-        return Finding("ok", f"{len(needed)} needed, all new enough")
-    remedy = " ".join(["pip install", *(f"'{need.name}{need.specifier}'" for need in wrong)])
-    return Finding("fail", ", ".join(wrong.values()), remedy)
-
-
-def _problem(need: Requirement) -> str:
-    try:
-        found = metadata.version(need.name)
-    except metadata.PackageNotFoundError:
-        return f"{need.name} is missing"
-    fits = need.specifier.contains(found, prereleases=True)
-    return "" if fits else f"{need.name} {found} is not {need.specifier}"
-
-
-def torch_pair() -> Finding:
-    """Whether this torch is one that torchvision says it was built for, and its operators run."""
-    names = " and ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision"))
-    remedy = "pip install --force-reinstall torch torchvision"
-    for need in map(Requirement, metadata.requires("torchvision") or ()):
-        if need.name == "torch" and _problem(need):
-            return Finding("fail", f"{names} are no pair: it needs torch{need.specifier}", remedy)
-    try:
-        run_operator()
-    except Exception as error:  # whatever it is, the remedy is to install a pair
-        return Finding("fail", f"{names}: its operators do not run: {first_line(error)}", remedy)
-    return Finding("ok", names)
-
-
-def run_operator() -> None:
-    """Call one of torchvision's compiled operators, on a GPU too where there is one.
-
-    Raises:
-        RuntimeError: it is not there, or finds what it should not.
-    """
-    import torch
-    from torchvision.ops import nms
-
-    boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.9]])
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        kept = nms(boxes.to(device), torch.tensor([0.9, 0.8], device=device), 0.5)
-        if kept.tolist() != [0]:
-            raise RuntimeError(f"nms on {device} kept the boxes {kept.tolist()}, not [0]")
-
-
-def numba() -> Finding:
-    """Whether depthwise convolutions train with compiled kernels; they train without, slowly."""
-    remedy = f"pip install --upgrade '{PACKAGE}[fast]'"
-    if importlib.util.find_spec("numba") is None:
-        return Finding("warn", "missing, depthwise convolutions train slowly", remedy)
-    try:
-        importlib.import_module("convnext_steps.models.fast.norm_kernels")  # which needs the others
-    except Exception as error:  # as in models.fast.run: training goes on without
-        return Finding("warn", f"its kernels do not compile: {first_line(error)}", remedy)
-    return Finding("ok", f"{metadata.version('numba')}, its kernels compile")
-
-
-def bundled_data() -> Finding:
-    """Whether the bundled Fashion-MNIST is whole, by its SHA-256 sums."""
-    from convnext_steps.files import fault
-    from convnext_steps.training.data import ARCHIVES, SHA256
-
-    faults = {f"{name}.gz": fault(ARCHIVES / f"{name}.gz", SHA256[name]) for name in SHA256}
-    wrong = [f"{name} is {problem}" for name, problem in faults.items() if problem]
+    wrong = [f"'{need}'" for need in needed if not _fits(need)]
     if wrong:
-        remedy = f"git checkout -- {ARCHIVES}, or install {PACKAGE} again"
-        return Finding("fail", ", ".join(wrong), remedy)
-    return Finding("ok", f"Fashion-MNIST, {len(SHA256)} files whole")
-
-
-def notebooks() -> Finding:
-    """Whether the notebooks that a study executes are found."""
-    from convnext_steps.execution.notebook import find_notebook
-
-    missing = []
-    for name in NOTEBOOKS:
-        try:
-            folder = find_notebook(name).parent
-        except ValueError:
-            missing.append(f"{name}.ipynb")
-    if missing:
-        remedy = "call it in the project's checkout, or pip install --editable it"
-        return Finding("fail", f"not found: {', '.join(missing)}", remedy)
-    return Finding("ok", f"found in {folder}")
-
-
-def kernel() -> Finding:
-    """Whether a notebook kernel starts, adds, and runs this Python."""
-    remedy = f"{sys.executable} -m pip install --force-reinstall ipykernel"
+        raise CheckError(f"missing or too old; pip install {' '.join(wrong)}")
     try:
-        total, prefix = ask_kernel("1 + 1", "__import__('sys').prefix")
-    except Exception as error:  # whatever it is, the remedy is to install the kernel again
-        return Finding("fail", f"python3 does not start: {first_line(error)}", remedy)
-    if total != "2":
-        return Finding("fail", f"python3 answers {total} to 1 + 1", remedy)
-    if Path(prefix.strip("'\"")).resolve() != Path(sys.prefix).resolve():
-        own = f"{sys.executable} -m ipykernel install --sys-prefix"
-        return Finding("warn", f"python3 is another Python, of {prefix}", own)
-    return Finding("ok", "python3 starts and answers")
+        importlib.import_module("torchvision")  # which calls its compiled operators
+    except Exception as error:  # whatever it is, the remedy is to install a pair
+        raise CheckError(f"{error}; pip install --force-reinstall torch torchvision") from None
+    return f"Python {sys.version.split()[0]}, {len(needed)} packages"
 
 
-def ask_kernel(*expressions: str) -> list[str]:
-    """What a new python3 kernel makes of expressions, in the words of `repr`."""
+def _fits(need: Requirement) -> bool:
+    try:
+        return need.specifier.contains(metadata.version(need.name), prereleases=True)
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def numba() -> str:
+    """The kernels with which depthwise convolutions train fast on a CPU."""
+    try:
+        importlib.import_module("convnext_steps.cpu.kernels")
+    except Exception as error:  # training goes on without
+        remedy = f"networks train slowly on a CPU; pip install --upgrade '{PACKAGE}[fast]'"
+        raise CheckError(f"{error}; {remedy}", fatal=False) from None
+    return metadata.version("numba")
+
+
+def enough_memory() -> str:
+    """Memory for one run per core."""
+    count, size = cores(), memory()
+    if size is not None and size < count * RUN:
+        remedy = f"convnext-steps study --workers {max(1, size // RUN)}"
+        raise CheckError(f"{size / GIB:.1f} GiB for {count} cores; {remedy}", fatal=False)
+    return f"{count} cores" if size is None else f"{count} cores, {size / GIB:.1f} GiB"
+
+
+TRY_LOCK = "import sys, filelock; filelock.FileLock(sys.argv[1]).acquire(timeout=0)"
+
+
+def disk(results: Path) -> str:
+    """A results folder that can be written, with locks that keep two processes apart."""
+    from filelock import FileLock
+
+    check_writable(results)
+    folder = nearest_existing(results)
+    free = shutil.disk_usage(folder).free
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as place:
+        lock = str(Path(place, "lock"))
+        with FileLock(lock):
+            other = subprocess.run([sys.executable, "-c", TRY_LOCK, lock], capture_output=True)
+    if other.returncode == 0:
+        raise CheckError("two processes got one lock; put --results on another disk")
+    if free < DISK:
+        remedy = "free some, or choose another folder with --results"
+        raise CheckError(f"{free / GIB:.1f} GiB free in {folder}; {remedy}", fatal=False)
+    known = "locks work between processes here; between nodes, only a try there can tell"
+    return f"{free / GIB:.1f} GiB free in {folder}; {known}"
+
+
+def gpu() -> str:
+    """Which GPUs PyTorch sees; none are needed."""
+    torch = importlib.import_module("torch")
+    if torch.cuda.is_available():
+        return ", ".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count())))
+    if shutil.which("nvidia-smi"):
+        remedy = "install the PyTorch build for your driver, https://pytorch.org/get-started"
+        raise CheckError(
+            f"there is an NVIDIA driver, but PyTorch sees no GPU; {remedy}", fatal=False
+        )
+    return "none; training runs on the CPU"
+
+
+def kernel() -> str:
+    """A notebook kernel that starts, answers, and runs this Python."""
+    from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import start_new_kernel
 
-    deadline = time.monotonic() + KERNEL_SECONDS
+    from convnext_steps.execution.notebook import find_notebook
+
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    manager, client = start_new_kernel(KERNEL_SECONDS, "python3", **quiet)
+    manager, client = start_new_kernel(60, "python3", **quiet)
     try:
-        asked = {str(place): expression for place, expression in enumerate(expressions)}
-        left = max(1.0, deadline - time.monotonic())
-        reply = client.execute_interactive("", user_expressions=asked, timeout=left)
-        answers = reply["content"]["user_expressions"]
-        return [answers[place]["data"]["text/plain"] for place in asked]
+        asked = {"prefix": "__import__('sys').prefix"}
+        reply = client.execute_interactive("", user_expressions=asked, timeout=60)
+        prefix = reply["content"]["user_expressions"]["prefix"]["data"]["text/plain"].strip("'\"")
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+    if Path(prefix).resolve() != Path(sys.prefix).resolve():
+        spec = KernelSpecManager().get_kernel_spec("python3").resource_dir
+        remedy = f"{sys.executable} -m ipykernel install --sys-prefix"
+        raise CheckError(f"{spec}/kernel.json is of another Python, {prefix}; {remedy}")
+    return f"starts and answers; notebooks in {find_notebook('run_step').parent}"
+
+
+def browser() -> str:
+    """Chromium and its driver, for the slow tests."""
+    programs = [shutil.which("chromium") or shutil.which("google-chrome")]
+    programs.append(shutil.which("chromedriver"))
+    if None in programs:
+        remedy = "tests in a browser are skipped; install chromium and chromium-driver"
+        raise CheckError(f"not found; {remedy}", fatal=False)
+    return f"{programs[0]}, {programs[1]}"

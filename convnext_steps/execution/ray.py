@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from convnext_steps.execution.backends import Outcome
-from convnext_steps.execution.doctor import first_line
 from convnext_steps.execution.local import LocalAttempt
 from convnext_steps.execution.machine import cores
 from convnext_steps.execution.runfolder import done
 from convnext_steps.study.plan import Run
+from convnext_steps.text import first_line
 
 LOST_NODES = 10  # times that a task is begun again because its node or its worker is gone
 POLL_SECONDS = 0.5
