@@ -66,16 +66,14 @@ def test_each_finding_is_a_line_and_a_fatal_one_the_exit_code(capsys, monkeypatc
 def test_packages_that_are_old_or_missing(monkeypatch) -> None:
     needs = ["pandas>=99", "no-such-package>=1", "numpy>=1", 'ruff>=99; extra == "dev"']
     monkeypatch.setattr(metadata, "requires", lambda name: needs)
-    with pytest.raises(CheckError, match="pip install .pandas>=99. .no-such-package>=1."):
+    with pytest.raises(CheckError, match=r"pip install .pandas>=99. .no-such-package>=1.$"):
         doctor.packages()
 
 
 def test_without_the_kernels_training_goes_on(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, "convnext_steps.cpu.kernels", raising=False)
-    with pytest.raises(
-        CheckError, match=r"pip install --upgrade 'convnext-steps\[fast\]'"
-    ) as problem:
+    with pytest.raises(CheckError, match=r"--upgrade 'convnext-steps\[fast\]'") as problem:
         doctor.numba()
     assert not problem.value.fatal
 
@@ -94,9 +92,7 @@ def test_memory_and_disk_that_are_too_little(monkeypatch, tmp_path) -> None:
 
 def test_locks_that_keep_nobody_out(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(doctor, "TRY_LOCK", "pass")
-    with pytest.raises(
-        CheckError, match="two processes got one lock; put --results on another disk"
-    ):
+    with pytest.raises(CheckError, match="two processes got one lock; put --results on"):
         doctor.disk(tmp_path)
 
 
