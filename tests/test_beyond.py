@@ -14,12 +14,12 @@ from timm.layers.grn import GlobalResponseNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from convnext_steps import Design, Network, count_flops, plot_trajectory, roadmap, scaled, step_diff
+from convnext_steps.course.probe_pictures import plot_budget
 from convnext_steps.execution.here import train_here
 from convnext_steps.measure.compare import compare_counts
 from convnext_steps.models import roadmap as roadmap_module
 from convnext_steps.models.roadmap import add_step
 from convnext_steps.study.plan import plan
-from convnext_steps.study.probe_plots import plot_budget
 from convnext_steps.study.probes import budget_gains, images_seen, likeness, load_study, trends
 from convnext_steps.study.profiles import PROFILES
 from convnext_steps.study.results import load_results

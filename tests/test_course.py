@@ -15,7 +15,6 @@ from convnext_steps.course import (
     blocks,
     drawing,
     family,
-    family_figures,
     illustrations,
     lesson,
     norms,
@@ -26,7 +25,6 @@ from convnext_steps.course import (
     student,
     trial,
     whole,
-    whole_figures,
 )
 from convnext_steps.course.exercises import check
 from convnext_steps.course.sections import SECTIONS, find_section, navigation
@@ -212,7 +210,8 @@ def results_of(runs: list, accuracy: float = 80.0) -> pd.DataFrame:
     for run in runs:
         macs = predict.multiply_adds(run.design, 32, 10)
         row = {"study": run.study, "step": run.step, "seed": run.seed}
-        rows.append({**row, "accuracy": accuracy, "macs": macs, "hash": run.hash})
+        row |= {"accuracy": accuracy, "correct": round(100 * accuracy)}
+        rows.append({**row, "macs": macs, "hash": run.hash})
     return pd.DataFrame(rows)
 
 
@@ -299,13 +298,12 @@ def test_the_whole_trajectory_is_read_in_words_and_figures() -> None:
     few = whole.reading(as_in_the_paper(2))
     assert "With 2 seeds no p-value can fall below 0.5; 16 comparisons need 10." in few
     assert "No results are stored" in whole.reading(as_in_the_paper(2).iloc[:0])
-    gains = whole_figures.draw_gains(as_in_the_paper(2))
+    gains = whole.draw_gains(as_in_the_paper(2))
     assert "depthwise conv -1.23 (-1.23)" in gains.alternative
     assert (
-        "stage ratio no result (+0.54)"
-        in whole_figures.draw_gains(as_in_the_paper(1).iloc[:0]).alternative
+        "stage ratio no result (+0.54)" in whole.draw_gains(as_in_the_paper(1).iloc[:0]).alternative
     )
-    seeds = whole_figures.draw_seeds(16)
+    seeds = whole.draw_seeds(16)
     assert "needs 10 seeds" in seeds.alternative
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in seeds.figure.axes)
 
@@ -357,23 +355,23 @@ def test_layer_scale_and_stochastic_depth_are_measured_on_the_built_network() ->
     sizes = {}
     for scale, model in models.items():
         torch.manual_seed(0)
-        sizes[scale] = family_figures.branch_sizes(model)
+        sizes[scale] = family.branch_sizes(model)
     assert len(sizes[0.0]) == 18
     assert sizes[0.5][0] == pytest.approx(0.5 * sizes[0.0][0], rel=1e-3)
     assert max(sizes[1e-6]) < 1e-5
     plain = models[0.0]
-    picture = family_figures.draw_stochastic_depth({"half": plain})
+    picture = family.draw_stochastic_depth({"half": plain})
     built, drawn = (line.get_ydata() for line in picture.figure.axes[0].lines)
     assert built[0] == drawn[0] == 100
     assert built[-1] == 50
     assert abs(drawn - built).max() < 5
     assert "from 100 to 50 per cent of 18 blocks" in picture.alternative
     assert labelled(picture)
-    assert labelled(family_figures.draw_branches({"plain": plain}))
+    assert labelled(family.draw_branches({"plain": plain}))
 
 
 def test_the_family_is_drawn_with_the_papers_accuracies() -> None:
-    picture = family_figures.draw_family()
+    picture = family.draw_family()
     assert "ImageNet-22K first, 384: T 84.1, S 85.8, B 86.8, L 87.5, XL 87.8" in picture.alternative
     assert labelled(picture)
 

@@ -3,19 +3,26 @@
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from convnext_steps.course.blocks import Block, Kind, Layer, block_of
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.design import Design
+from convnext_steps.study.figures import (
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    new_figure,
+    own_style,
+)
 
-COLORS: dict[Kind, str] = {  # Okabe and Ito's palette, as in study/plots.py
-    "dense": "#56B4E9",
-    "depthwise": "#E69F00",
+COLORS: dict[Kind, str] = {
+    "dense": SKY,
+    "depthwise": ORANGE,
     "norm": "#CCCCCC",
-    "activation": "#009E73",
-    "other": "#CC79A7",
+    "activation": GREEN,
+    "other": PURPLE,
 }
 HEIGHTS: dict[Kind, float] = {
     "dense": 1.0,
@@ -28,6 +35,7 @@ GAP = 0.2
 CENTRE, REACH, TEXT, SHORTCUT = 0.28, 0.19, 0.53, 0.0  # of a panel that is 1 wide
 
 
+@own_style
 def draw_blocks(designs: Mapping[str, Design], stage: int = 0, index: int = 1) -> Picture:
     """The same block of several designs side by side, to one scale.
 
@@ -45,7 +53,7 @@ def draw_blocks(designs: Mapping[str, Design], stage: int = 0, index: int = 1) -
         for layer in (*block.leading, *block.branch)
     )
     depth = max(_depth(block) for block in blocks.values())
-    figure = Figure(figsize=(3.9 * len(blocks), 0.52 * depth + 0.4), layout="constrained")
+    figure = new_figure(3.9 * len(blocks), 0.52 * depth + 0.4)
     panels = figure.subplots(1, len(blocks), squeeze=False)[0]
     for axes, (name, block) in zip(panels, blocks.items(), strict=True):
         _draw(axes, block, widest)

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
+from convnext_steps.study.figures import (
+    new_figure,
+    own_style,
+)
 
 
 @torch.no_grad()
@@ -25,6 +28,7 @@ def connections(layer: nn.Module, channels: int, side: int = 7) -> Tensor:
     return (changed > 1e-6).int()
 
 
+@own_style
 def draw_connections(layers: Mapping[str, nn.Module], channels: int) -> Picture:
     """The connections of several layers side by side: a filled square is a path.
 
@@ -32,7 +36,7 @@ def draw_connections(layers: Mapping[str, nn.Module], channels: int) -> Picture:
         layers: by the name to write above.
         channels: of their input.
     """
-    figure = Figure(figsize=(3.2 * len(layers), 3.6), layout="constrained")
+    figure = new_figure(3.2 * len(layers), 3.6)
     panels = figure.subplots(1, len(layers), squeeze=False)[0]
     words = []
     for axes, (name, layer) in zip(panels, layers.items(), strict=True):

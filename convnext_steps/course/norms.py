@@ -6,10 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
+from convnext_steps.study.figures import (
+    ORANGE,
+    new_figure,
+    own_style,
+)
 
 IMAGES, CHANNELS, POSITIONS = 4, 6, 5  # of the drawn feature map
 
@@ -28,18 +32,19 @@ def shared_with(norm: nn.Module, index: tuple[int, int, int]) -> Tensor:
     return gradient[..., 0] != 0  # (images, channels, positions)
 
 
+@own_style
 def draw_norms(norms: Mapping[str, nn.Module]) -> Picture:
     """Feature maps as cubes; filled is what the numbers of one output are normalised over.
 
     Args:
         norms: over `CHANNELS` channels each, by the name to write above.
     """
-    figure = Figure(figsize=(4.2 * len(norms), 4.2), layout="constrained")
+    figure = new_figure(4.2 * len(norms), 4.2)
     words = []
     for number, (name, norm) in enumerate(norms.items(), start=1):
         filled = shared_with(norm.train(), (0, 0, POSITIONS - 1)).numpy()
         axes: Any = figure.add_subplot(1, len(norms), number, projection="3d")
-        colors = np.where(filled, "#E69F00", "#FFFFFF")
+        colors = np.where(filled, ORANGE, "#FFFFFF")
         axes.voxels(
             np.ones_like(filled), facecolors=colors, edgecolor="#555555", linewidth=0.6, shade=False
         )

@@ -2,11 +2,11 @@
 
 import base64
 import html
-import io
 from dataclasses import dataclass
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
+
+from convnext_steps.study.figures import svg
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,8 @@ class Picture:
 
     def svg(self) -> str:
         """The figure as one SVG element that can stand in a page."""
-        text = io.StringIO()
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "convnext_steps"}):
-            self.figure.savefig(text, format="svg", metadata={"Date": None})
         label = f'<svg role="img" aria-label="{html.escape(self.alternative)}"'
-        element = text.getvalue().partition("<svg")[2]  # without what makes it a file
+        element = svg(self.figure).partition("<svg")[2]  # without what makes it a file
         return label + element
 
     def _repr_html_(self) -> str:

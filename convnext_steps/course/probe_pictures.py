@@ -1,14 +1,102 @@
-"""The figures beyond the paper, with texts that stand for them."""
+"""The figures beyond the paper, drawn from tables of `probes`, with words that stand for them."""
 
 from collections.abc import Mapping
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.probe_plots import plot_budget, plot_pairs
+from convnext_steps.study.figures import (
+    STYLES,
+    finish,
+    new_figure,
+    own_style,
+)
+from convnext_steps.study.probes import paper_gains
+
+COLUMNS = 5
+SEEDS = {"linestyle": "", "markersize": 3, "alpha": 0.6}  # small marks
 
 
+@own_style
+def plot_budget(budget: pd.DataFrame) -> Figure:
+    """The gain of each step over its parent against the images seen, for each depth.
+
+    Small marks are seeds, lines join their means; the dotted line is the paper's gain.
+
+    Args:
+        budget: a table of `budget_gains`.
+    """
+    paper = paper_gains()
+    rows = -(-len(paper) // COLUMNS)
+    figure = new_figure(13, 2.3 * rows + 0.8)
+    panels = list(figure.subplots(rows, COLUMNS, sharex=True, sharey=True).flat)
+    for axes, (step, gain) in zip(panels, paper.items(), strict=False):
+        _draw_gains(axes, budget[budget["step"] == step])
+        axes.axhline(0, color="black", linewidth=0.6)
+        axes.axhline(gain, color="black", linestyle=":", label="the paper's gain")
+        axes.set_title(roadmap()[str(step)].title, fontsize=9)
+        finish(axes)
+    if not budget.empty:
+        ticks = sorted(budget["images"].unique())
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{images:,}" for images in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+    figure.supxlabel("images seen in training")
+    figure.supylabel("gain over the parent (points)")
+    handles = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False
+    )
+    return figure
+
+
+def _draw_gains(axes: Axes, gains: pd.DataFrame) -> None:
+    depths = sorted(gains["depth"].unique(), reverse=True)
+    for depth, style in zip(depths, STYLES, strict=False):
+        ours = gains[gains["depth"] == depth]
+        axes.plot(ours["images"], ours["gain"], **(style | SEEDS))
+        means = ours.groupby("images")["gain"].mean()
+        axes.plot(means.index, means, label=f"{depth} blocks", **style)
+
+
+@own_style
+def plot_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Figure:
+    """Two series of the same steps beside each other: small marks are seeds, large ones means.
+
+    Args:
+        series: by label, a row a seed and a column a step.
+        quantity: what is shown, with its unit.
+    """
+    (first, *_) = series.values()
+    names = list(first.columns)
+    figure = new_figure(9, 0.4 * len(names) + 1.4)
+    axes = figure.subplots()
+    for offset, style, (label, table) in zip((-0.15, 0.15), STYLES, series.items(), strict=False):
+        rows = [row + offset for row in range(len(names))]
+        for _, values in table[names].iterrows():
+            axes.plot(values, rows, **(style | SEEDS))
+        mean = style | {"linestyle": "", "markersize": 8}
+        axes.plot(table[names].mean(), rows, label=label, **mean)
+    axes.set_yticks(range(len(names)), [roadmap()[name].title for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel(quantity)
+    low, high = axes.get_xlim()
+    if low < 0 < high:
+        axes.axvline(0, color="black", linewidth=0.6)
+    finish(axes, "x")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+@own_style
 def draw_budget(budget: pd.DataFrame) -> Picture:
     """The gain of each step over its parent against the images seen, for each depth.
 
@@ -27,6 +115,7 @@ def draw_budget(budget: pd.DataFrame) -> Picture:
     return Picture(plot_budget(budget), " ".join(["Gains in points over the images seen.", *parts]))
 
 
+@own_style
 def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
     """Two series of the same steps beside each other.
 

@@ -4,16 +4,20 @@ from collections.abc import Sequence
 from itertools import cycle
 
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from convnext_steps.course.pictures import Picture
 from convnext_steps.course.trial import train_design
 from convnext_steps.models.roadmap import find_step
+from convnext_steps.study.figures import (
+    STYLES,
+    finish,
+    new_figure,
+    own_style,
+)
 from convnext_steps.study.results import PROJECT_RESULTS
 
 STORED = PROJECT_RESULTS / "quick_learning_rate.csv"
-STYLES = (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 
 
 def rate_results(
@@ -63,19 +67,19 @@ def cost_of_one_rate(table: pd.DataFrame, rate: float) -> pd.DataFrame:
     return pd.DataFrame(columns).loc[list(dict.fromkeys(table["step"]))]
 
 
+@own_style
 def draw_rates(table: pd.DataFrame) -> Picture:
     """Accuracy over the peak learning rate, a line for each step.
 
     Args:
         table: of `rate_results`.
     """
-    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    figure = new_figure(6.5, 3.6)
     axes = figure.subplots()
     words = []
     lines = zip(table.groupby("step", sort=False), cycle(STYLES), strict=False)
-    for (name, rows), (color, marker) in lines:
-        style = {"color": color, "marker": marker, "label": name}
-        axes.semilogx(rows["learning_rate"], rows["accuracy"], **style)
+    for (name, rows), style in lines:
+        axes.semilogx(rows["learning_rate"], rows["accuracy"], label=name, **style)
         best = rows.loc[rows["accuracy"].idxmax()]
         words.append(f"{name} best at {best['learning_rate']:g} with {best['accuracy']:.1f} %")
     rates = sorted(set(table["learning_rate"]))
@@ -83,6 +87,5 @@ def draw_rates(table: pd.DataFrame) -> Picture:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="peak learning rate (logarithmic)", ylabel="test accuracy (%)")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes, legend=True)
     return Picture(figure, f"Test accuracy over the peak learning rate: {'; '.join(words)}.")

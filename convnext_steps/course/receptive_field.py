@@ -4,13 +4,16 @@ from collections.abc import Mapping
 
 import torch
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
+from convnext_steps.study.figures import (
+    new_figure,
+    own_style,
+)
 
 SHARE = 0.9  # of the gradient, inside the square whose side is told
 FAINTEST = 1e-4  # of the strongest gradient, that is still drawn
@@ -70,6 +73,7 @@ def stage_field(design: Design, images: int = 8, resolution: int = 224, seed: in
     return receptive_field(nn.Sequential(network.stem, *network.stages[:3]), noise)
 
 
+@own_style
 def draw_fields(designs: Mapping[str, Design], images: int = 8) -> Picture:
     """The fields of several designs side by side; a square holds nine tenths of each.
 
@@ -77,7 +81,7 @@ def draw_fields(designs: Mapping[str, Design], images: int = 8) -> Picture:
         designs: by the name to write above.
         images: random images to average over.
     """
-    figure = Figure(figsize=(2.6 * len(designs), 3.4), layout="constrained")
+    figure = new_figure(2.6 * len(designs), 3.4)
     panels = figure.subplots(1, len(designs), sharey=True, squeeze=False)[0]
     words = []
     for axes, (name, design) in zip(panels, designs.items(), strict=True):

@@ -3,17 +3,21 @@
 from collections.abc import Mapping
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
+from convnext_steps.study.figures import (
+    STYLES,
+    finish,
+    new_figure,
+    own_style,
+)
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.images import ImageData
 from convnext_steps.training.optimization import schedule_factor
 
 POINTS = 600  # steps of the training that is drawn
-STYLES = (("#0072B2", "-"), ("#E69F00", "--"), ("#009E73", "-."))
 AUGMENTATIONS = {
     "as they are": {},
     "shifted, flipped": {"random_shift": 4, "horizontal_flip": 0.5},
@@ -23,27 +27,28 @@ AUGMENTATIONS = {
 }
 
 
+@own_style
 def draw_schedules(recipes: Mapping[str, TrainingConfig]) -> Picture:
     """The learning rate of each recipe over its training, as a share of the peak.
 
     Args:
         recipes: by the name to write in the legend.
     """
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    figure = new_figure(7, 3.4)
     axes = figure.subplots()
     words = []
-    for (name, config), (color, style) in zip(recipes.items(), STYLES, strict=False):
+    for (name, config), style in zip(recipes.items(), STYLES, strict=False):
         factors = [schedule_factor(step, config, POINTS) for step in range(POINTS)]
         done = [100 * step / POINTS for step in range(POINTS)]
         peak = f"{config.optimizer}, peak {config.learning_rate:g}"
-        axes.plot(done, factors, color=color, linestyle=style, label=f"{name} ({peak})")
+        axes.plot(done, factors, **(style | {"marker": ""}), label=f"{name} ({peak})")
         words.append(f"{name}: {config.schedule}, {peak}")
     axes.set(xlabel="training done (%)", ylabel="learning rate (share of its peak)")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes, legend=True)
     return Picture(figure, f"Learning rates over the training. {'; '.join(words)}.")
 
 
+@own_style
 def draw_augmentations(data: ImageData, count: int = 6, seed: int = 3) -> Picture:
     """The same images under each augmentation, one a row, as a network gets them.
 
@@ -53,7 +58,7 @@ def draw_augmentations(data: ImageData, count: int = 6, seed: int = 3) -> Pictur
         seed: of everything random.
     """
     images, labels = map(torch.stack, zip(*(data[i] for i in range(count)), strict=True))
-    figure = Figure(figsize=(1.25 * count + 1.2, 1.15 * len(AUGMENTATIONS)), layout="constrained")
+    figure = new_figure(1.25 * count + 1.2, 1.15 * len(AUGMENTATIONS))
     panels = figure.subplots(len(AUGMENTATIONS), count, squeeze=False)
     for row, (name, fields) in zip(panels, AUGMENTATIONS.items(), strict=True):
         shown = augmented(data, images, labels, fields, seed)

@@ -5,17 +5,21 @@ from dataclasses import dataclass, replace
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.design import Design
 from convnext_steps.models.network import stem
+from convnext_steps.study.figures import (
+    STYLES,
+    finish,
+    new_figure,
+    own_style,
+)
 
 SIDE = 64  # of the images in pixels
 EDGES = range(18, 43)  # columns at which the edge stands
 OUTPUTS = (6, 7, 8, 9)  # neighbours in the middle of the stem's output, four pixels apart
-STYLES = (("#0072B2", "-"), ("#E69F00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
 ROUNDING = 1e-6
 
 
@@ -59,13 +63,14 @@ def _outputs(layers: nn.Module, rows: Tensor) -> Tensor:
     return layers(images)[:, 0, SIDE // 8, list(OUTPUTS)]
 
 
+@own_style
 def draw_stems(designs: Mapping[str, Design]) -> Picture:
     """The responses of four neighbouring outputs while an edge moves by one pixel at a time.
 
     Args:
         designs: by the name to write above.
     """
-    figure = Figure(figsize=(5.2 * len(designs), 3.8), layout="constrained")
+    figure = new_figure(5.2 * len(designs), 3.8)
     panels = figure.subplots(1, len(designs), sharey=True, squeeze=False)[0]
     words = []
     for axes, (name, design) in zip(panels, designs.items(), strict=True):
@@ -85,16 +90,17 @@ def draw_stems(designs: Mapping[str, Design]) -> Picture:
 
 
 def _draw_view(axes: Axes, view: StemView) -> None:
-    for index, (color, style) in enumerate(STYLES):
-        axes.plot(EDGES, view.responses[:, index].numpy(), color=color, linestyle=style, marker=".")
+    for index, style in enumerate(STYLES):
+        responses = view.responses[:, index].numpy()
+        axes.plot(EDGES, responses, markersize=3, **style)
         window, height = view.windows[index], -0.12 - 0.09 * index
         axes.plot(
             [window[0], window[-1] + 1],
             [height] * 2,
-            color=color,
+            color=style["color"],
             linewidth=5,
             solid_capstyle="butt",
         )
     axes.text(EDGES[0], -0.47, "what each output sees", fontsize=8, va="bottom", style="italic")
     axes.set(xlim=(EDGES[0], EDGES[-1]), ylim=(-0.5, 1.05), xticks=range(20, 44, 4))
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)

@@ -1,16 +1,14 @@
 """A study's table and figure, as files."""
 
-import io
 import os
 from pathlib import Path
 
-import matplotlib as mpl
 from filelock import FileLock
-from matplotlib.figure import Figure
 
 from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.files import write_bytes
 from convnext_steps.study import statistics
+from convnext_steps.study.figures import save_figure
 from convnext_steps.study.plan import study_name
 from convnext_steps.study.plots import plot_trajectory
 from convnext_steps.study.results import PACKED, RESULT, load_results, summarize
@@ -70,13 +68,3 @@ def show_trajectory(results: Path, profile: str, regime: str) -> bool:
             os.utime(partial, ns=(newest, newest))  # of what it shows: more may have come since
             partial.replace(executed)
     return True
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as `path`.png and `path`.svg, the same bytes for the same picture."""
-    with mpl.rc_context({"svg.hashsalt": "convnext_steps", "svg.fonttype": "none"}):
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
-            picture = io.BytesIO()
-            figure.savefig(picture, format=suffix[1:], dpi=150, metadata=metadata)
-            figure.set_layout_engine("none")  # laid out once, for both
-            write_bytes(path.with_suffix(suffix), picture.getvalue())

@@ -9,6 +9,10 @@ from matplotlib.figure import Figure
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.measure.roofline import LayerPoint
 from convnext_steps.measure.speed import Work, measure_speeds
+from convnext_steps.study.figures import (
+    new_figure,
+    own_style,
+)
 from convnext_steps.study.plan import Run
 from convnext_steps.study.plots import SECTION_COLORS
 
@@ -44,6 +48,7 @@ def measure_costs(runs: Iterable[Run], rounds: int = 5) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@own_style
 def plot_costs(costs: pd.DataFrame, accuracy: "pd.Series[float]") -> Figure:
     """Accuracy against multiply-adds, and against measured time: two orders of the same steps.
 
@@ -52,7 +57,7 @@ def plot_costs(costs: pd.DataFrame, accuracy: "pd.Series[float]") -> Figure:
         accuracy: per cent by step; steps without one are left out.
     """
     known = costs[costs["step"].isin(accuracy.dropna().index)]
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = new_figure(11, 4.5)
     axes = figure.subplots(1, 2, sharey=True)
     columns = (
         (known["macs"] / 1e6, "million multiply-adds an image"),
@@ -70,6 +75,7 @@ def plot_costs(costs: pd.DataFrame, accuracy: "pd.Series[float]") -> Figure:
     return figure
 
 
+@own_style
 def plot_roofline(points: Sequence[LayerPoint], peak: float, bandwidth: float) -> Figure:
     """Layers between the two ceilings of a machine (Williams et al., 2009).
 
@@ -78,7 +84,7 @@ def plot_roofline(points: Sequence[LayerPoint], peak: float, bandwidth: float) -
         peak: operations per second of a matrix product.
         bandwidth: bytes per second of a copy.
     """
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = new_figure(7, 4.5)
     axes = figure.subplots()
     intensity = np.logspace(-1, 3, 100)
     roof = np.minimum(peak, bandwidth * intensity) / 1e9

@@ -10,18 +10,29 @@ from matplotlib.figure import Figure
 
 from convnext_steps.models.paper import published_roadmap
 from convnext_steps.models.roadmap import Step, roadmap
+from convnext_steps.study.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    finish,
+    new_figure,
+    own_style,
+)
 from convnext_steps.study.results import summarize
 
-# Okabe and Ito's palette: its colours differ in lightness too, so they survive print and
-# colour-blindness. One colour a section of the paper, one for steps of one's own.
+# One colour for each section of the paper, and one for steps of one's own.
 SECTION_COLORS = {
-    "2.1": "#999999",
-    "2.2": "#56B4E9",
-    "2.3": "#E69F00",
-    "2.4": "#009E73",
-    "2.5": "#CC79A7",
-    "2.6": "#0072B2",
-    "own": "#D55E00",
+    "2.1": GREY,
+    "2.2": SKY,
+    "2.3": ORANGE,
+    "2.4": GREEN,
+    "2.5": PURPLE,
+    "2.6": BLUE,
+    "own": RED,
 }
 SECTION_TITLES = {
     "2.1": "recipe",
@@ -34,6 +45,7 @@ SECTION_TITLES = {
 }
 
 
+@own_style
 def plot_trajectory(
     results: pd.DataFrame, regime: str = "tiny", until: str | None = None, ask: bool = False
 ) -> Figure:
@@ -51,7 +63,7 @@ def plot_trajectory(
     """
     steps = [step for step in roadmap(regime).values() if until is None or step.section <= until]
     shown = [step for step in steps if not (ask and step.section == until)]
-    figure = Figure(figsize=(13, max(0.42 * len(steps) + 1.6, 3)), layout="constrained")
+    figure = new_figure(13, max(0.42 * len(steps) + 1.6, 3))
     widths = (3, 2) if published_roadmap(regime) else (1,)
     ours, *quoted = figure.subplots(
         1, len(widths), sharey=True, width_ratios=widths, squeeze=False
@@ -74,10 +86,11 @@ def plot_trajectory(
     return figure
 
 
+@own_style
 def plot_history(history: Sequence[Mapping[str, float]]) -> Figure:
     """One run's training loss and test accuracy over its steps, from its history."""
     table = pd.DataFrame(history)
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = new_figure(7, 3)
     loss, accuracy = figure.subplots(1, 2)
     training = table.dropna(subset="training_loss")
     loss.plot(training["step"], training["training_loss"], color=SECTION_COLORS["2.6"])
@@ -105,7 +118,7 @@ def _draw_ours(axes: Axes, steps: list[Step], results: pd.DataFrame, regime: str
     studies = ", ".join(sorted(set(results["study"]))) or "none"
     axes.set_title(f"this study ({studies}; seeds: {results['seed'].nunique()})\n")
     _column(axes, -1, "mean   multiply-adds")
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)
 
 
 def _draw_paper(axes: Axes, steps: list[Step], regime: str) -> None:
@@ -128,7 +141,7 @@ def _draw_paper(axes: Axes, steps: list[Step], regime: str) -> None:
     table = "Table 10" if regime == "tiny" else "Table 11"
     axes.set_title(f"the paper (quoted from its {table})\n")
     _column(axes, -1, "mean   multiply-adds")
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)
 
 
 def _draw_open(axes: Axes, row: int, step: Step) -> None:

@@ -8,7 +8,6 @@ it. The paired t-test stands beside it; the t-intervals are of 95 % and not corr
 import itertools
 import math
 import warnings
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,17 @@ from scipy import stats
 from convnext_steps.models.roadmap import Step, roadmap
 
 ALPHA = 0.05
-EXACT_SEEDS = 20  # up to here all sign patterns are counted, beyond they are drawn
-BATCHES, DRAWS = 10, 1000  # of random sign patterns
+PAPER_SEEDS = 3  # behind each mean and standard deviation of Table 10
+PATTERNS = 10_000  # of signs: all of them up to thirteen seeds, beyond drawn, always the same
+
+COLUMNS = [
+    *("step", "parent", "title", "against"),  # two names, two titles
+    "n",  # seeds that both have
+    *("difference", "std", "margin"),  # in points; the margin is half of the mean's t-interval
+    *("p_t", "p_sign_flip", "p_t_holm", "p_sign_flip_holm"),
+    "verdict",
+    *("paper_difference", "paper_margin", "paper_verdict"),
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,37 +36,15 @@ Floats = npt.NDArray[np.float64]
 def sign_flip_p(differences: npt.ArrayLike) -> float:
     """The two-sided p-value of paired differences under random signs; NaN without any.
 
-    All 2^n patterns are counted up to twenty differences; beyond, 10,000 are drawn, always the
-    same. Differences of zero stay in: they speak for noise.
+    Whole numbers, such as images classified correctly, make ties exact; differences of zero stay
+    in: they speak for noise.
     """
-    given = np.asarray(differences, dtype=float)
-    if given.size == 0:
-        return math.nan
-    exact = given.size <= EXACT_SEEDS
-    sums = _all_sums(given) if exact else _random_sums(given)
-    rounding = 1e-9 * np.abs(given).sum()  # sums that are equal on paper
-    extreme = int(np.count_nonzero(np.abs(sums) >= abs(given.sum()) - rounding))
-    return extreme / sums.size if exact else (extreme + 1) / (sums.size + 1)
-
-
-def _all_sums(differences: Floats) -> Floats:
-    """The sums under every pattern of signs but the first's, which only mirrors the rest."""
-    sums = differences[:1]
-    for difference in differences[1:]:
-        sums = np.concatenate([sums + difference, sums - difference])
-    return sums
-
-
-def _random_sums(differences: Floats) -> Floats:
-    kept = [signs @ differences for signs in _random_signs(differences.size)]
-    return 2 * np.concatenate(kept) - differences.sum()
-
-
-@lru_cache(maxsize=1)  # the comparisons of a study have the same seeds
-def _random_signs(size: int) -> list[Floats]:
-    """Which differences keep their sign: 1, or 0 where it is turned."""
-    random = np.random.default_rng(0)
-    return [random.integers(0, 2, (DRAWS, size), np.int8) * 1.0 for _ in range(BATCHES)]
+    given = np.asarray(differences)
+    if given.size < 2:
+        return 1.0 if given.size else math.nan
+    options = {"permutation_type": "samples", "n_resamples": PATTERNS, "vectorized": True}
+    test = stats.permutation_test((given,), np.sum, rng=np.random.default_rng(0), **options)
+    return float(test.pvalue)
 
 
 def smallest_p(seeds: int) -> float:
@@ -93,18 +79,6 @@ def paired_t_p(differences: npt.ArrayLike) -> float:
         return float(stats.ttest_1samp(given, 0).pvalue)
 
 
-PAPER_SEEDS = 3  # behind each mean and standard deviation of Table 10
-
-COLUMNS = [
-    *("step", "parent", "title", "against"),  # two names, two titles
-    "n",  # seeds that both have
-    *("difference", "std", "margin"),  # in points; the margin is half of the mean's t-interval
-    *("p_t", "p_sign_flip", "p_t_holm", "p_sign_flip_holm"),
-    "verdict",
-    *("paper_difference", "paper_margin", "paper_verdict"),
-]
-
-
 def describe(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
     """One row a step: n, mean, std, and the margin of the mean's t-interval; gaps stay empty."""
     columns = accuracies(results, regime)
@@ -126,10 +100,13 @@ def compare(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
     Raises:
         ValueError: the table mixes studies, or has a run twice.
     """
-    columns = accuracies(results, regime)
+    columns, correct = accuracies(results, regime), accuracies(results, regime, "correct")
     steps = roadmap(regime)
     pairs = comparisons(regime)
-    rows = [_compare_pair(steps[step], steps[parent], columns) for step, parent in pairs.items()]
+    rows = [
+        _compare_pair(steps[step], steps[parent], columns, correct)
+        for step, parent in pairs.items()
+    ]
     table = pd.DataFrame(rows)
     table["p_t_holm"] = holm(table["p_t"])
     table["p_sign_flip_holm"] = holm(table["p_sign_flip"])
@@ -151,8 +128,10 @@ def comparisons(regime: str = "tiny") -> dict[str, str]:
     return {name: parent for name, parent in parents.items() if parent}
 
 
-def accuracies(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
-    """The accuracies of one study, a row a seed and a column a step; NaN where a run is missing.
+def accuracies(
+    results: pd.DataFrame, regime: str = "tiny", column: str = "accuracy"
+) -> pd.DataFrame:
+    """One column of a study's table, a row per seed and a column per step; NaN without a run.
 
     Raises:
         ValueError: the table mixes studies, or has a run twice.
@@ -164,13 +143,16 @@ def accuracies(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
     if not twice.empty:
         first = twice.iloc[0]
         raise ValueError(f"{first['step']} seed {first['seed']} is twice in the results")
-    table = results.pivot(index="seed", columns="step", values="accuracy")
+    table = results.pivot(index="seed", columns="step", values=column)
     return table.reindex(columns=list(roadmap(regime))).astype(float)
 
 
-def _compare_pair(step: Step, parent: Step, columns: pd.DataFrame) -> dict[str, Any]:
+def _compare_pair(
+    step: Step, parent: Step, columns: pd.DataFrame, correct: pd.DataFrame
+) -> dict[str, Any]:
     """One comparison before Holm's correction: ours paired by seed, and the paper's."""
     gains = (columns[step.name] - columns[parent.name]).dropna().to_numpy()
+    images = (correct[step.name] - correct[parent.name]).dropna().to_numpy()
     difference, margin = paper_gain(step, parent)
     return {
         "step": step.name,
@@ -180,7 +162,7 @@ def _compare_pair(step: Step, parent: Step, columns: pd.DataFrame) -> dict[str, 
         "n": gains.size,
         **spread(gains, "difference"),
         "p_t": paired_t_p(gains),
-        "p_sign_flip": sign_flip_p(gains),
+        "p_sign_flip": sign_flip_p(images),
         "paper_difference": difference,
         "paper_margin": margin,
         "paper_verdict": _paper_verdict(difference, margin),

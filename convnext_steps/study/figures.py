@@ -1,0 +1,81 @@
+"""What all figures share: colours, marks, axes, and files.
+
+Okabe and Ito's palette: its colours differ in lightness too, so that they survive print and
+colour-blindness; series are apart in marker and line as well.
+"""
+
+import functools
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from convnext_steps.files import write_bytes
+
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+GREY, SKY, RED = "#999999", "#56B4E9", "#D55E00"
+LINES = "#DDDDDD"  # of grids
+STYLES: tuple[dict[str, Any], ...] = (
+    {"color": BLUE, "marker": "o", "linestyle": "-"},
+    {"color": ORANGE, "marker": "s", "linestyle": "--"},
+    {"color": GREEN, "marker": "^", "linestyle": ":"},
+    {"color": PURPLE, "marker": "D", "linestyle": "-."},
+)
+SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "convnext_steps"}  # the same bytes each time
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def own_style(draw: Callable[P, T]) -> Callable[P, T]:
+    """Draw with matplotlib's defaults, whatever the reader's matplotlibrc says."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments: P.args, **options: P.kwargs) -> T:
+        with style.context("default"):
+            return draw(*arguments, **options)
+
+    return drawn
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, whose parts make room for each other."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def finish(axes: Axes, grid: str = "", legend: bool = False) -> None:
+    """The last touches: no frame but the two axes, and a grid and a legend where wanted.
+
+    Args:
+        axes: the axes.
+        grid: "x", "y" or "both"; none by default.
+        legend: whether its series are named in it.
+    """
+    axes.spines[["top", "right"]].set_visible(False)
+    if grid:
+        axes.grid(axis=grid, color=LINES, linewidth=0.6)  # type: ignore[arg-type]
+        axes.set_axisbelow(True)
+    if legend:
+        axes.legend(frameon=False)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as the text of an SVG file."""
+    text = io.StringIO()
+    with mpl.rc_context(SVG):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as `path`.png and `path`.svg, the same bytes for the same picture."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150, metadata={"Software": None})
+    figure.set_layout_engine("none")  # laid out once, for both
+    write_bytes(path.with_suffix(".png"), picture.getvalue())
+    write_bytes(path.with_suffix(".svg"), svg(figure).encode())
