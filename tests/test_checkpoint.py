@@ -21,6 +21,11 @@ from convnext_steps.training.checkpoint import (
     save_checkpoint,
 )
 from convnext_steps.training.data import synthetic
+<<<<<<< HEAD
+=======
+from convnext_steps.training.errors import TrainingError
+from convnext_steps.training.files import atomic_file
+>>>>>>> mut
 from convnext_steps.training.trainer import seed_everything
 
 CONFIG = TrainingConfig(
@@ -228,7 +233,10 @@ def test_any_flipped_byte_is_noticed_or_harmless(tmp_path) -> None:
 
 def test_what_a_kill_left_half_written_is_removed(tmp_path) -> None:
     stopped(tmp_path, 9)
-    (tmp_path / ".checkpoint-0003.pt.abc.partial").write_bytes(b"half")
+    before = set(tmp_path.iterdir())
+    with atomic_file(tmp_path / "final.safetensors"):
+        (partial,) = set(tmp_path.iterdir()) - before
+    partial.write_bytes(b"half")
     trainer(tmp_path).train(resume=True)
     assert not list(tmp_path.glob(".*.partial"))
 

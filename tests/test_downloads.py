@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10, CIFAR100, Imagenette
 from torchvision.datasets.imagenet import ARCHIVE_META
 from torchvision.datasets.utils import calculate_md5
+from torchvision.models import ConvNeXt_Tiny_Weights
 from torchvision.transforms import v2
 
 from convnext_steps.errors import DataError
@@ -320,6 +321,8 @@ def test_imagenet_is_unpacked_and_read(imagenet) -> None:
     assert [label for _, label in train] == [0, 0, 1, 1]
     image, label = test[1]  # the first of the archive, whose class is the second
     assert (image.shape, label, int(image[0].min()) > 240) == ((3, 224, 224), 1, True)
+    published = ConvNeXt_Tiny_Weights.IMAGENET1K_V1.transforms()
+    assert [list(train.mean), list(train.std)] == [published.mean, published.std]
 
 
 def test_imagenet_is_read_from_the_devkit(imagenet, monkeypatch, tmp_path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import TensorDataset, get_worker_info
 
 from convnext_steps import Trainer, TrainingConfig, cli, roadmap
 from convnext_steps.course.trial import train_design
@@ -79,20 +79,22 @@ def test_each_epoch_seed_process_and_image_is_augmented_in_another_way(recipe) -
 
 
 class AllGenerators:
-    """A transform that draws from every generator that augmentation may use."""
+    """A transform that draws from every generator, and tells which of the workers draws."""
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        worker = get_worker_info()
         draws = [random.random(), np.random.random(), torch.rand(()).item()]
-        return torch.tensor(draws).view(3, 1, 1)
+        return torch.tensor([*draws, worker.id if worker else -1]).view(4, 1, 1)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_no_draw_of_any_generator_is_repeated_in_another_epoch_seed_or_worker(workers) -> None:
-    drawn = replace(synthetic(True, 16), transform=AllGenerators(), mean=(0,) * 3, std=(1,) * 3)
+@pytest.mark.parametrize(("workers", "ids"), [(0, {-1}), (2, {0, 1})])
+def test_no_draw_is_repeated_in_another_epoch_seed_or_worker(workers, ids) -> None:
+    drawn = replace(synthetic(True, 16), transform=AllGenerators(), mean=(0,) * 4, std=(1,) * 4)
     epochs = seen(drawn, data_workers=workers)
     assert torch.equal(epochs, seen(drawn, data_workers=workers))
-    draws = torch.cat([*epochs, *seen(drawn, seed=1, data_workers=workers)]).flatten(1)
-    assert all(len(column.unique()) == 64 for column in draws.T)
+    *draws, used = torch.cat([*epochs, *seen(drawn, seed=1, data_workers=workers)]).flatten(1).T
+    assert all(len(draw.unique()) == 64 for draw in draws)
+    assert set(used.tolist()) == ids
 
 
 UNTRAINED = {"max_epochs": 1 / 16, "learning_rate": 1e-30, "final_learning_rate": 0.0}

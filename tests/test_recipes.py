@@ -71,6 +71,7 @@ def test_the_finetuning_recipe_is_the_papers() -> None:
     assert (recipe.max_epochs, recipe.batch_size, recipe.resolution) == (30, 512, 384)
     assert (recipe.learning_rate, recipe.weight_decay) == (5e-5, 1e-8)
     assert (recipe.layer_decay, recipe.mixup, recipe.cutmix) == (0.7, 0.0, 0.0)
+    assert recipe.batch_size % recipe.micro_batch_size == 0
 
 
 def test_the_original_recipe_is_torchvisions_first() -> None:

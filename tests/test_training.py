@@ -120,8 +120,8 @@ def test_evaluation_at_an_interval_and_at_the_end() -> None:
 
 
 def test_history_is_written_as_json_lines(tmp_path) -> None:
-    trainer = train(CONFIG, tmp_path)
-    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    trainer = train(CONFIG, tmp_path / "a" / "folder")
+    lines = (tmp_path / "a" / "folder" / "history.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == trainer.history
 
 

@@ -390,13 +390,15 @@ def test_a_download_with_another_hash_is_refused(
     assert not list(hub.glob("*.pth"))
 
 
-def test_no_network_is_one_line(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+def test_no_network_is_one_line(hub: Path, monkeypatch: pytest.MonkeyPatch, size: str) -> None:
     def unreachable(*_: object) -> None:
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("torch.hub.urlopen", unreachable)
-    with pytest.raises(WeightsError, match=r"Tiny.*no route to host.*give its path"):
-        convnext.convnext_tiny(pretrained="IMAGENET1K_V1")
+    message = f"{size.title()}.*no route to host.*give its path"
+    with torch.device("meta"), pytest.raises(WeightsError, match=message):
+        getattr(convnext, f"convnext_{size}")(pretrained="IMAGENET1K_V1")
 
 
 @pytest.mark.parametrize(
