@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from convnext_steps import How, Network, Trainer, TrainingConfig, roadmap, scaled
 from convnext_steps.errors import DamagedCheckpointError, ForeignCheckpointError, TrainingError
+from convnext_steps.files import atomic_file
 from convnext_steps.training.checkpoint import (
     METADATA,
     checkpoints,
@@ -21,11 +22,6 @@ from convnext_steps.training.checkpoint import (
     save_checkpoint,
 )
 from convnext_steps.training.data import synthetic
-<<<<<<< HEAD
-=======
-from convnext_steps.training.errors import TrainingError
-from convnext_steps.training.files import atomic_file
->>>>>>> mut
 from convnext_steps.training.trainer import seed_everything
 
 CONFIG = TrainingConfig(
