@@ -8,14 +8,7 @@ from matplotlib.patches import Polygon
 from convnext_steps.course.blocks import Block, Kind, Layer, block_of
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.design import Design
-from convnext_steps.study.figures import (
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    new_figure,
-    own_style,
-)
+from convnext_steps.study.figures import GREEN, ORANGE, PURPLE, SKY, new_figure, own_style
 
 COLORS: dict[Kind, str] = {
     "dense": SKY,

@@ -19,12 +19,7 @@ from convnext_steps.models import convnext
 from convnext_steps.models.convnext import Block, Classifier
 from convnext_steps.models.design import Design
 from convnext_steps.models.roadmap import find_step
-from convnext_steps.study.figures import (
-    STYLES,
-    finish,
-    new_figure,
-    own_style,
-)
+from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.training.images import ImageTensors
 
 

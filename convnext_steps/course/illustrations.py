@@ -6,10 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
-from convnext_steps.study.figures import (
-    new_figure,
-    own_style,
-)
+from convnext_steps.study.figures import new_figure, own_style
 
 
 @torch.no_grad()

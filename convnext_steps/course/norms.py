@@ -9,11 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
-from convnext_steps.study.figures import (
-    ORANGE,
-    new_figure,
-    own_style,
-)
+from convnext_steps.study.figures import ORANGE, new_figure, own_style
 
 IMAGES, CHANNELS, POSITIONS = 4, 6, 5  # of the drawn feature map
 

@@ -9,12 +9,7 @@ from matplotlib.ticker import NullLocator
 
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.figures import (
-    STYLES,
-    finish,
-    new_figure,
-    own_style,
-)
+from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.study.probes import paper_gains
 
 COLUMNS = 5

@@ -9,12 +9,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from convnext_steps.course.pictures import Picture
 from convnext_steps.course.trial import train_design
 from convnext_steps.models.roadmap import find_step
-from convnext_steps.study.figures import (
-    STYLES,
-    finish,
-    new_figure,
-    own_style,
-)
+from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.study.results import PROJECT_RESULTS
 
 STORED = PROJECT_RESULTS / "quick_learning_rate.csv"

@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
-from convnext_steps.study.figures import (
-    new_figure,
-    own_style,
-)
+from convnext_steps.study.figures import new_figure, own_style
 
 SHARE = 0.9  # of the gradient, inside the square whose side is told
 FAINTEST = 1e-4  # of the strongest gradient, that is still drawn

@@ -6,12 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
-from convnext_steps.study.figures import (
-    STYLES,
-    finish,
-    new_figure,
-    own_style,
-)
+from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.images import ImageData

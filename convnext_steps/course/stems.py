@@ -10,12 +10,7 @@ from torch import Tensor, nn
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.design import Design
 from convnext_steps.models.network import stem
-from convnext_steps.study.figures import (
-    STYLES,
-    finish,
-    new_figure,
-    own_style,
-)
+from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 
 SIDE = 64  # of the images in pixels
 EDGES = range(18, 43)  # columns at which the edge stands

@@ -11,14 +11,7 @@ from convnext_steps.course.lesson import origin
 from convnext_steps.course.pictures import Picture
 from convnext_steps.execution.runner import run_study
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.figures import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    finish,
-    new_figure,
-    own_style,
-)
+from convnext_steps.study.figures import BLUE, GREEN, ORANGE, finish, new_figure, own_style
 from convnext_steps.study.plan import plan
 from convnext_steps.study.probes import gains, paper_gains
 from convnext_steps.study.results import PROJECT_RESULTS, load_results

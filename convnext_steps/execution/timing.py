@@ -17,12 +17,7 @@ from convnext_steps.execution.report import report
 from convnext_steps.execution.runner import Runner, open_backend, run_study
 from convnext_steps.execution.train_run import PARTIAL_RESULT
 from convnext_steps.study.plan import Run, plan
-from convnext_steps.study.results import (
-    RESULT,
-    SCHEMA,
-    checksum,
-    read_result,
-)
+from convnext_steps.study.results import RESULT, SCHEMA, checksum, read_result
 
 
 def run_times(profile: str, regime: str, step: str | None) -> dict[str, Any]:

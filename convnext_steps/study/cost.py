@@ -9,10 +9,7 @@ from matplotlib.figure import Figure
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.measure.roofline import LayerPoint
 from convnext_steps.measure.speed import Work, measure_speeds
-from convnext_steps.study.figures import (
-    new_figure,
-    own_style,
-)
+from convnext_steps.study.figures import new_figure, own_style
 from convnext_steps.study.plan import Run
 from convnext_steps.study.plots import SECTION_COLORS
 
