@@ -194,15 +194,6 @@ def test_mixup_and_cutmix_make_soft_labels() -> None:
     assert label_mixing(CONFIG, 4) is None
 
 
-def test_the_trainer_mixes_while_training_only() -> None:
-    config = replace(CONFIG, mixup=0.8, cutmix=1.0)
-    preparation = Preparation(small(), DATA[0], config, torch.device("cpu"))
-    batch = DATA[0][list(range(32))]
-    assert preparation.for_training(*batch)[1].shape == (32, 4)
-    assert preparation.for_evaluation(*batch)[1].shape == (32,)
-    assert trained(config).history[-1]["loss"] > 0
-
-
 def test_random_erasing_fills_one_rectangle_of_some_images() -> None:
     torch.manual_seed(0)
     images = torch.full((2000, 3, 32, 32), 7.0)
@@ -220,14 +211,19 @@ def test_random_erasing_fills_one_rectangle_of_some_images() -> None:
     assert random_erasing(images, 0) is images
 
 
-@pytest.mark.parametrize("field", ["random_shift", "horizontal_flip", "random_erasing"])
+@pytest.mark.parametrize(
+    "field", ["random_shift", "horizontal_flip", "random_erasing", "mixup", "cutmix"]
+)
 def test_augmentation_happens_in_training_only(field) -> None:
     config = replace(CONFIG, **{field: 1})
     preparation = Preparation(small(), DATA[0], config, torch.device("cpu"))
     batch = DATA[0][list(range(32))]
-    plain, _ = preparation.for_evaluation(*batch)
-    assert not torch.equal(preparation.for_training(*batch)[0], plain)
+    plain, labels = preparation.for_evaluation(*batch)
+    augmented, mixed = preparation.for_training(*batch)
+    assert not torch.equal(augmented, plain)
+    assert mixed.shape == ((32, 4) if field in ("mixup", "cutmix") else (32,))
     assert torch.equal(preparation.for_evaluation(*batch)[0], plain)
+    assert torch.equal(labels, batch[1])
 
 
 def test_stochastic_depth_grows_with_depth() -> None:
@@ -238,14 +234,10 @@ def test_stochastic_depth_grows_with_depth() -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains(precision) -> None:
-    history = trained(replace(CONFIG, precision=precision, max_epochs=4)).history
-    losses = [entry["training_loss"] for entry in history if "training_loss" in entry]
+    trainer = trained(replace(CONFIG, precision=precision, max_epochs=4))
+    losses = [entry["training_loss"] for entry in trainer.history if "training_loss" in entry]
     assert losses[-1] < losses[0]
-
-
-def test_fp16_scales_the_loss() -> None:
-    assert trained(replace(CONFIG, precision="fp16")).scaler.is_enabled()
-    assert not trained(CONFIG).scaler.is_enabled()
+    assert trainer.scaler.is_enabled() == (precision == "fp16")
 
 
 def test_a_recipe_field_that_does_not_exist() -> None:

@@ -75,9 +75,9 @@ def label_mixing(
 
     kinds: list[v2.Transform] = []
     if config.mixup:
-        kinds.append(v2.MixUp(alpha=config.mixup, num_classes=classes))
+        kinds.append(v2.MixUp(alpha=float(config.mixup), num_classes=classes))
     if config.cutmix:
-        kinds.append(v2.CutMix(alpha=config.cutmix, num_classes=classes))
+        kinds.append(v2.CutMix(alpha=float(config.cutmix), num_classes=classes))
     return v2.RandomChoice(kinds) if kinds else None
 
 
