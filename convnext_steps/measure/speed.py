@@ -4,7 +4,7 @@ import ctypes
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -14,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convnext_steps.cpu.depthwise import fast_depthwise
 from convnext_steps.measure.flops import count_flops
-from convnext_steps.models.fast.layers import fast_layers
 
 Precision = Literal["fp32", "bf16"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SIZES = (256, 512, 1024, 2048)  # of matrices; large ones reach the peak
-UNTIMED = 3  # steps until a network that keeps its memory has all that it needs
 PATIENCE = 1.0  # seconds for a product: a CPU without bf16 takes 20 for the largest
 
 
@@ -70,7 +69,7 @@ def measure_speeds(
 ) -> dict[str, Speed]:
     """Time networks in turn (A B A B ...), so that they share whatever else the machine does.
 
-    Before each timed step, the same network does a few that are not: it finds the memory as in
+    Before each timed step, the same network does one that is not: it then finds the memory as in
     training, not as the other network left it.
 
     Args:
@@ -79,60 +78,25 @@ def measure_speeds(
         rounds: timed steps of each network.
         warmup: rounds before.
         memory: whether to measure the peak memory too, over five more steps of each.
-        fast: names of the networks that run as the Trainer lets them, with `fast_layers`.
+        fast: names of the networks that run as the Trainer lets them, with `fast_depthwise`.
     """
-    turns = {name: Turn(model, work, name in fast) for name, model in models.items()}
-    return take_turns(turns, rounds, warmup, memory)
-
-
-class Turn:
-    """A network that takes its turns at the work.
-
-    Args:
-        model: the network; training changes its weights.
-        work: what is done.
-        fast: whether it runs as the Trainer lets it, with `fast_layers`.
-    """
-
-    def __init__(self, model: nn.Module, work: Work, fast: bool = False) -> None:
-        self._model, self._work, self._fast = model, work, fast
-        self._step = prepare_step(model, work)
-
-    def seconds(self) -> float:
-        """The time of a step, after a few that are not timed."""
-        with self._layers():
-            for _ in range(UNTIMED):
-                self._step()
-            return _seconds(self._step)
-
-    def memory(self) -> int | None:
-        """The peak memory of a step, in bytes: the median of five; None if unknown."""
-        with self._layers():
-            return _typical_memory(self._step)
-
-    def speed(self, seconds: list[float], memory: int | None) -> Speed:
-        """What such times mean."""
-        rate = _rate(self._work.precision, torch.get_num_threads())
-        return _speed(self._model, self._work, seconds, memory, rate)
-
-    def _layers(self) -> AbstractContextManager[None]:
-        return fast_layers(self._model) if self._fast else nullcontext()
-
-
-def take_turns(
-    turns: Mapping[str, Turn], rounds: int, warmup: int = 1, memory: bool = True
-) -> dict[str, Speed]:
-    """Let networks take turns, as `measure_speeds` says."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    peaks: dict[str, int | None] = {}
+    steps = {name: prepare_step(model, work) for name, model in models.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    peaks: dict[str, int | None] = dict.fromkeys(models)
     for number in range(-warmup, rounds):
-        for name, turn in turns.items():
-            if number == 0:
-                peaks[name] = turn.memory() if memory else None
-            elapsed = turn.seconds()
+        for name, model in models.items():
+            with fast_depthwise(model) if name in fast else nullcontext():
+                if number == 0 and memory:
+                    peaks[name] = _typical_memory(steps[name])
+                steps[name]()
+                elapsed = _seconds(steps[name])
             if number >= 0:
                 seconds[name].append(elapsed)
-    return {name: turn.speed(seconds[name], peaks[name]) for name, turn in turns.items()}
+    rate = _rate(work.precision, torch.get_num_threads())
+    return {
+        name: _speed(model, work, seconds[name], peaks[name], rate)
+        for name, model in models.items()
+    }
 
 
 def ratio(one: Speed, other: Speed) -> Ratio:

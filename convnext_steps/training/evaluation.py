@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Dataset
 
-from convnext_steps.models.fast.memory import kept_memory
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.batches import evaluation_batches, loader
 from convnext_steps.training.distributed import Processes
@@ -25,7 +24,6 @@ class Evaluation:
 
 
 @torch.inference_mode()
-@kept_memory()
 def evaluate(
     model: nn.Module,
     dataset: Dataset[Any],

@@ -19,8 +19,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from convnext_steps.cpu.depthwise import fast_depthwise
 from convnext_steps.errors import TrainingError
-from convnext_steps.models.fast.layers import fast_layers
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.batches import TrainingBatches, loader, mixed_seed
 from convnext_steps.training.checkpoint import Output, identity
@@ -48,7 +48,7 @@ class Trainer:
 
     Under torchrun, all processes train one model together. Everything random follows from the
     recipe's seed and the epoch: a training that is interrupted and resumed ends with the same bits.
-    On a CPU, the model has the fast layers of `models.fast` while it trains, then its own again.
+    On a CPU, its depthwise convolutions train fast (`fast_depthwise`), unless `how` says otherwise.
 
     Args:
         model: any network from images (N, C, H, W) to logits (N, classes).
@@ -123,8 +123,8 @@ class Trainer:
         self.output.begin(self.history)
         epochs = math.ceil(self.total_steps / self.batches.steps)
         evaluation = self.evaluate() if self.epoch == epochs else None
-        fast = self.how.fast_cpu and self.device.type == "cpu"
-        with fast_layers(self.model) if fast else nullcontext(), self._bar() as bar:
+        fast = self.how.fast_cpu and not self.how.compile
+        with fast_depthwise(self.model) if fast else nullcontext(), self._bar() as bar:
             while self.epoch < epochs:
                 self.epoch += 1
                 self._train_epoch(bar)

@@ -1,61 +1,70 @@
-"""A depthwise convolution that trains fast on processors: a drop-in for `nn.Conv2d`.
+"""Depthwise convolutions that train fast on a CPU, in place of PyTorch's own for a while.
 
-PyTorch's own (oneDNN's) is slow at a depthwise convolution's gradients: the weight's takes up to a
-hundred times as long as its multiply-adds need, and so does the input's at stride 2 in bfloat16.
-With numba (`pip install "convnext-steps[fast]"`) both run in `depthwise_kernels.py`.
+PyTorch's (oneDNN's) gradients are slow there: the weight's takes up to a hundred times as long as
+its multiply-adds need, and so does the input's at stride 2 in bfloat16. With numba
+(`pip install "convnext-steps[fast]"`) both run in `kernels.py`.
 """
 
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 
-from convnext_steps.models.fast.depthwise_plans import (
-    Job,
-    plan_input_gradient,
-    plan_weight_gradient,
-)
-from convnext_steps.models.fast.run import (
-    SINGLE,
-    attribute,
-    differentiable_once,
-    is_plain_training,
-    kernels,
-    run,
-)
+from convnext_steps.cpu.plans import Job, plan_input_gradient, plan_weight_gradient
+from convnext_steps.cpu.run import attribute, kernels, run
 
 KERNEL_SIZES = (3, 5, 7, 9, 11)
+SINGLE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # of what a kernel writes to
+
+
+@contextmanager
+def fast_depthwise(model: nn.Module) -> Iterator[int]:
+    """Let a model's depthwise convolutions train fast for a while; then they are its own again.
+
+    Yields how many do. None do on a GPU, in a compiled model, or without numba, whose failure is
+    logged once. The model should be channels-last.
+    """
+    chosen = [layer for layer in model.modules() if _is_eligible(layer)]
+    if chosen and kernels() is None:
+        chosen = []
+    for layer in chosen:
+        layer.__class__ = DepthwiseConv2d  # the same parameters, buffers and hooks
+    try:
+        yield len(chosen)
+    finally:
+        for layer in chosen:
+            layer.__class__ = nn.Conv2d
 
 
 class DepthwiseConv2d(nn.Conv2d):
     """`nn.Conv2d` with groups = in_channels = out_channels, whose gradients are fast.
 
-    In training on a processor, in float32 or bfloat16, where PyTorch's are slow; then the result is
-    channels-last. Everywhere else (evaluation, GPU, other types, tracing, export, compilation,
-    counting) it is `nn.Conv2d`.
+    In training on a CPU, in float32 or bfloat16; then the result is channels-last. Everywhere else
+    it is `nn.Conv2d`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each channel with its kernel, (N, C, H, W) -> (N, C, H / stride, W / stride)."""
-        if not torch.compiler.is_compiling() and self.training and _is_served(self, x):
-            return _train(self, x)
+        if self.training and _is_served(self, x):
+            kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
+            stride, padding = self.stride[0], int(self.padding[0])
+            result: Tensor = _Depthwise.apply(x, self.weight, self.bias, stride, padding, kind)
+            return result
         return super().forward(x)
 
 
-def use_fast_depthwise(model: nn.Module) -> nn.Module:
-    """Turn a model's depthwise convolutions into `DepthwiseConv2d`, in place; return the model."""
-    for layer in model.modules():
-        if type(layer) is nn.Conv2d and _has_kernels(layer):
-            layer.__class__ = DepthwiseConv2d  # the same parameters, buffers and hooks
-    return model
-
-
-def _has_kernels(layer: nn.Conv2d) -> bool:
-    """Return whether a convolution is depthwise and of a shape that the kernels know."""
+def _is_eligible(layer: nn.Module) -> bool:
+    """Whether a layer is a depthwise convolution on a CPU, of a shape that the kernels know."""
+    if type(layer) is not nn.Conv2d or layer.weight.device.type != "cpu":
+        return False
     kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
     return (
-        layer.groups == layer.in_channels == layer.out_channels
+        1 < layer.groups == layer.in_channels == layer.out_channels
         and kernel[0] == kernel[1]
         and kernel[0] in KERNEL_SIZES
         and stride[0] == stride[1]
@@ -67,33 +76,45 @@ def _has_kernels(layer: nn.Conv2d) -> bool:
 
 
 def _is_served(layer: nn.Conv2d, x: Tensor) -> bool:
-    """Return whether the kernels compute the gradients of this call."""
+    """Whether the kernels compute the gradients of this call."""
     weight = layer.weight
     autocast = torch.is_autocast_enabled("cpu")
     return (
-        is_plain_training(x, weight)
+        torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not is_tracing()
+        and {type(x), type(weight)} <= {Tensor, nn.Parameter}  # nothing that stands for a tensor
+        and x.device.type == weight.device.type == "cpu"
+        and x.layout == torch.strided
+        and x.numel() > 0
         and {x.dtype, weight.dtype} <= {torch.float32, torch.bfloat16}
         and (x.dtype == weight.dtype or autocast)
         and (not autocast or torch.get_autocast_dtype("cpu") == torch.bfloat16)
         and x.ndim == 4
         and x.shape[1] == layer.in_channels
-        and _has_kernels(layer)
         and (autocast or x.dtype == torch.bfloat16 or _is_slow_in_float32(layer, x))
         and min(x.shape[2:]) + 2 * int(layer.padding[0]) >= layer.kernel_size[0]
-        and kernels() is not None
     )
 
 
 def _is_slow_in_float32(layer: nn.Conv2d, x: Tensor) -> bool:
-    """Return whether PyTorch's gradients are: always, but for 3x3 on maps of at least 3x3."""
+    """Whether PyTorch's gradients are: always, except for 3x3 on maps of at least 3x3."""
     return layer.kernel_size[0] > 3 or min(x.shape[2:]) < 3
 
 
-def _train(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
-    stride, padding = layer.stride[0], int(layer.padding[0])
-    result: Tensor = _Depthwise.apply(x, layer.weight, layer.bias, stride, padding, kind)
-    return result
+def _differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse to build a graph of a backward pass: PyTorch's own guard lets constants through."""
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, gradient: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "depthwise convolutions that train fast have no second derivatives; for "
+                "create_graph=True train with How(fast_cpu=False)"
+            )
+        return backward(ctx, gradient)
+
+    return checked
 
 
 class _Depthwise(torch.autograd.Function):
@@ -111,7 +132,7 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(x, weight.to(kind), bias, stride, padding, groups=len(weight))
 
     @staticmethod
-    @differentiable_once
+    @_differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         x = x.contiguous(memory_format=torch.channels_last)  # a hook may have kept it otherwise

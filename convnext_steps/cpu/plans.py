@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convnext_steps.models.fast.run import Record, attribute
+from convnext_steps.cpu.run import Record, attribute
 
 TOGETHER = 8  # results that a kernel computes at once
 
