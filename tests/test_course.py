@@ -235,7 +235,7 @@ def test_a_section_is_read_from_its_results() -> None:
     runs = plan("quick", steps=list(better), seeds=range(10))
     results = results_of(runs)
     noise = 0.01 * results["seed"]
-    results["accuracy"] = results["step"].map(better) + noise
+    results = with_accuracy(results, results["step"].map(better) + noise)
     assert lesson.section_accuracies(results, "2.3").loc["increase width", "ours"] == "82.05 ± 0.03"
     gains = lesson.section_gains(results, "2.3")
     assert gains.loc["depthwise conv", "paper"] == "-1.23 ± 0.38"
@@ -268,12 +268,15 @@ def test_the_trajectory_so_far_leaves_the_sections_own_bars_open() -> None:
     assert "ReLU -> GELU no result (80.6 %)" in missing.alternative
 
 
+def with_accuracy(results: pd.DataFrame, accuracy: "pd.Series[float]") -> pd.DataFrame:
+    return results.assign(accuracy=accuracy, correct=(100 * accuracy).round())
+
+
 def as_in_the_paper(seeds: int, factor: float = 1) -> pd.DataFrame:
     """Results whose gains are the paper's, or a multiple of them, with every seed."""
     results = results_of(plan("quick", seeds=range(seeds)))
     paper = pd.Series({name: step.paper.top1_mean for name, step in STEPS.items()})
-    results["accuracy"] = 50 + factor * (results["step"].map(paper) - 70)
-    return results
+    return with_accuracy(results, 50 + factor * (results["step"].map(paper) - 70))
 
 
 def test_the_whole_trajectory_is_held_against_the_papers() -> None:
