@@ -56,7 +56,7 @@ def bench_command(options: argparse.Namespace) -> None:
 
 
 def model_times(options: argparse.Namespace) -> dict[str, Any]:
-    """Time a model and its peer in turn; print a line each, and the ratio."""
+    """Time a model and its peer in turn; print one line for each, and the ratio."""
     work = work_of(options)
     models = {"ours": build(options, work)}
     if options.against:

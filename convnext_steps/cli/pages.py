@@ -23,9 +23,7 @@ def add_explorer(parser: argparse.ArgumentParser) -> None:
 
 def add_slides(parser: argparse.ArgumentParser) -> None:
     """The options of the command slides."""
-    parser.description = (
-        "Execute what changed, then write slides, one file a notebook, with reveal.js beside them."
-    )
+    parser.description = "Execute what changed, then write slides with reveal.js, one file each."
     add_notebooks(parser)
     parser.set_defaults(command=slides_command)
 

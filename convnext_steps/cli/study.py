@@ -29,7 +29,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     """The options of the command study."""
     parser.description = (
         "Train every step that has no result yet, each in a notebook of its own, then write the "
-        "table and the figure. Stopped at any time, it goes on where it was. Several runners may "
+        "table and the figure. Interrupt any time; rerun to resume. Several runners may "
         "share a results folder, and with Ray all nodes of the cluster need to."
     )
     add_plan(parser)
@@ -40,7 +40,9 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         help="do the K-th run of the plan only, from 0, unreported",
     )
     parser.add_argument(
-        "--workers", type=int, help="runs at once; default: one a core, or as the cluster takes"
+        "--workers",
+        type=int,
+        help="runs at once; default: one per core, or all that the cluster takes",
     )
     add_backend(parser)
     parser.set_defaults(command=study_command)
@@ -99,7 +101,7 @@ def add_notebook(parser: argparse.ArgumentParser) -> None:
 def study_command(options: argparse.Namespace) -> None:
     """Run what is missing of a study, then report."""
     if options.workers is not None and options.workers < 1:
-        raise ValueError(f"--workers is {options.workers}; it needs to be at least 1")
+        raise ValueError(f"--workers is {options.workers}; it must be at least 1")
     runs = planned(options)
     if options.index is not None:
         if not 0 <= options.index < len(runs):

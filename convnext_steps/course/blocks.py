@@ -25,7 +25,7 @@ class Layer:
 
 
 def layers_of(modules: Iterable[nn.Module], channels: int) -> list[Layer]:
-    """The layers of a chain of modules that begins with so many channels; identities are left out.
+    """The layers of a chain of modules that begins with these channels, without identities.
 
     Args:
         modules: built layers in their order; chains inside them are unfolded.

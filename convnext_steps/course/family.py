@@ -24,7 +24,7 @@ from convnext_steps.training.images import ImageTensors
 
 
 def published() -> pd.DataFrame:
-    """Tables 1 and 2 with exact counts of the authors' models, a row a model, by its builder."""
+    """Tables 1 and 2 with exact counts of the authors' models, one row per builder."""
     text = files(convnext_steps.models.paper).joinpath("family.csv")
     with text.open(encoding="utf-8") as file:
         return pd.read_csv(file, index_col="builder")
@@ -60,7 +60,7 @@ def count(model: convnext.Classifier, resolution: int = 224) -> int:
 
 
 def predict_then_measure(resolution: int = 224, guesses: Mapping[str, float] = {}) -> pd.DataFrame:
-    """One row a model: guess, formula and counts in 1e9 multiply-adds, and parameters in 1e6.
+    """One row per model: guess, formula and counts in 1e9 multiply-adds, and parameters in 1e6.
 
     Args:
         resolution: 224, or 384 where the paper has it.

@@ -14,7 +14,7 @@ def connections(layer: nn.Module, channels: int, side: int = 7) -> Tensor:
     """Which input channels reach which output channels, (channels, out) of zeros and ones.
 
     Args:
-        layer: from images of so many channels to images.
+        layer: from images with this many channels to images.
         channels: of its input.
         side: of the images in pixels.
     """

@@ -66,7 +66,7 @@ def trajectory(results: pd.DataFrame, until: str | None = None, ask: bool = Fals
 
 
 def section_accuracies(results: pd.DataFrame, number: str) -> pd.DataFrame:
-    """One row a step: our mean over the seeds with its spread, and the paper's, in per cent."""
+    """One row per step: our mean over the seeds with its spread, and the paper's, in per cent."""
     table = describe(results).set_index("step")
     steps = roadmap()
     rows = []
@@ -84,7 +84,7 @@ def section_accuracies(results: pd.DataFrame, number: str) -> pd.DataFrame:
 
 
 def section_gains(results: pd.DataFrame, number: str) -> pd.DataFrame:
-    """One row a step: its gain over its parent in points, tested, beside the paper's."""
+    """One row per step: its gain over its parent in points, tested, beside the paper's."""
     rows = []
     for row in _comparisons(results, number):
         rows.append(

@@ -61,7 +61,7 @@ def _stem(design: Design, side: int) -> int:
 
 
 def predict_then_measure(guesses: Mapping[str, float]) -> pd.DataFrame:
-    """One row a step: the guess, the formula, fvcore and the paper, in 1e9 multiply-adds.
+    """One row per step: the guess, the formula, fvcore and the paper, in 1e9 multiply-adds.
 
     At 224x224 pixels, as the paper counts.
 

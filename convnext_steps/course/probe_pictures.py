@@ -67,7 +67,7 @@ def plot_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Figure:
     """Two series of the same steps beside each other: small marks are seeds, large ones means.
 
     Args:
-        series: by label, a row a seed and a column a step.
+        series: by label, one row per seed and one column per step.
         quantity: what is shown, with its unit.
     """
     (first, *_) = series.values()
@@ -115,7 +115,7 @@ def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
     """Two series of the same steps beside each other.
 
     Args:
-        series: by label, a row a seed and a column a step.
+        series: by label, one row per seed and one column per step.
         quantity: what is shown, with its unit.
     """
     (one, first), (other, second) = series.items()

@@ -18,7 +18,7 @@ STORED = PROJECT_RESULTS / "quick_learning_rate.csv"
 def rate_results(
     profile: str, steps: Sequence[str], rates: Sequence[float], train: bool = False, seed: int = 0
 ) -> pd.DataFrame:
-    """One row a step and rate: `step`, `learning_rate`, `accuracy` in per cent.
+    """One row per step and rate: `step`, `learning_rate`, `accuracy` in per cent.
 
     Args:
         profile: the study whose recipe is varied.
@@ -46,7 +46,7 @@ def rate_results(
 
 
 def cost_of_one_rate(table: pd.DataFrame, rate: float) -> pd.DataFrame:
-    """One row a step: its own best rate, and the points that a common rate costs it.
+    """One row per step: its own best rate, and the points that a common rate costs it.
 
     Args:
         table: of `rate_results`.

@@ -34,7 +34,7 @@ def whole_results(profile: str, results: str | Path, train: bool = False) -> pd.
 
 
 def agreement(results: pd.DataFrame) -> pd.DataFrame:
-    """One row a comparison: our gain and those of the paper's two regimes, in points.
+    """One row per comparison: our gain and those of the paper's two regimes, in points.
 
     `direction` is that of our mean beside the paper's in the tiny regime, whatever its
     uncertainty; `finding` is of the tested verdicts.

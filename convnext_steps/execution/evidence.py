@@ -10,7 +10,7 @@ import torch
 
 PACKAGES = (
     *("convnext-steps", "torch", "torchvision", "fvcore", "papermill", "numpy", "pandas"),
-    "numba",  # an option: where it is, training on processors has other kernels
+    "numba",  # an option: where it is, training on a CPU has other kernels
 )
 
 
@@ -20,7 +20,7 @@ def environment(*packages: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in (*PACKAGES, *packages)},
         "machine": platform.machine(),
-        "processor": _processor(),
+        "cpu_model": _cpu_model(),
         "system": platform.system(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -29,7 +29,7 @@ def environment(*packages: str) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def _cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux

@@ -23,7 +23,7 @@ from convnext_steps.study.plan import Run
 
 
 class LocalBackend:
-    """Attempts in processes of their own, one a core, or one alone where there is a GPU."""
+    """Attempts in processes of their own, one per core, or a single one where there is a GPU."""
 
     def __init__(self) -> None:
         self.workers = 1 if torch.cuda.is_available() else cores()

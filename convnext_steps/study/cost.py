@@ -15,7 +15,7 @@ from convnext_steps.study.plots import SECTION_COLORS
 
 
 def measure_costs(runs: Iterable[Run], rounds: int = 5) -> pd.DataFrame:
-    """One row a run: multiply-adds of its network, and the time of a training step here and now.
+    """One row per run: multiply-adds of its network, and the time of a training step here and now.
 
     `milliseconds` is of one batch; `plain_milliseconds` of the same network with PyTorch's own
     layers.
@@ -57,8 +57,8 @@ def plot_costs(costs: pd.DataFrame, accuracy: "pd.Series[float]") -> Figure:
     figure = new_figure(11, 4.5)
     axes = figure.subplots(1, 2, sharey=True)
     columns = (
-        (known["macs"] / 1e6, "million multiply-adds an image"),
-        (known["milliseconds"], "measured milliseconds a training step"),
+        (known["macs"] / 1e6, "million multiply-adds per image"),
+        (known["milliseconds"], "measured milliseconds per training step"),
     )
     for panel, (values, label) in zip(axes, columns, strict=True):
         heights = accuracy[known["step"]]

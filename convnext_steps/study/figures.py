@@ -44,7 +44,7 @@ def own_style(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, whose parts make room for each other."""
+    """An empty figure of this many inches, whose parts make room for each other."""
     return Figure(figsize=(width, height), layout="constrained")
 
 

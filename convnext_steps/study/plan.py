@@ -122,7 +122,7 @@ class Run:
     design: Design
     config: TrainingConfig
     source: str  # the name of the data set
-    images: int | None  # to train on, the first so many; None for all
+    images: int | None  # to train on, how many of the first; None for all
     how: How = How()  # not in the hash
 
     @cached_property

@@ -38,7 +38,7 @@ def load_study(
 
 
 def gains(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
-    """The gain of each step over its parent, a row a seed; NaN where a run is missing."""
+    """The gain of each step over its parent, one row per seed; NaN where a run is missing."""
     columns, steps = accuracies(results, regime), roadmap(regime)
     return pd.DataFrame(
         {name: columns[name] - columns[step.parent] for name, step in steps.items() if step.parent}
@@ -66,7 +66,7 @@ def images_seen(profile: str) -> int:
 
 
 def budget_gains(results: pd.DataFrame) -> pd.DataFrame:
-    """One row a gain, of studies that differ in depth and in how many images they see.
+    """One row per gain, of studies that differ in depth and in how many images they see.
 
     Columns: depth (blocks of the finished network), images (seen), step, seed, gain.
     """
@@ -83,7 +83,7 @@ def budget_gains(results: pd.DataFrame) -> pd.DataFrame:
 def trends(budget: pd.DataFrame) -> pd.DataFrame:
     """How a gain changes with every fourfold of the images seen: a line through each seed's gains.
 
-    One row a depth and step: n seeds, the mean of their slopes, half of its 95 % t-interval, and
+    One row per depth and step: n seeds, the mean of their slopes, half of its 95 % t-interval, and
     whether the gain grows or shrinks by the paired t-test, with Holm's correction over all rows;
     the paper's gain beside it.
 
@@ -137,6 +137,6 @@ def likeness(budget: pd.DataFrame) -> pd.DataFrame:
 
 
 def removals(results: pd.DataFrame) -> pd.DataFrame:
-    """What the finished network loses without each decision, a row a seed, a column a step."""
+    """What the finished network loses without each decision: rows are seeds, columns steps."""
     lost = -gains(results, "leave_one_out")
     return lost.rename(columns=lambda name: name.removeprefix("without_"))

@@ -16,7 +16,7 @@ class Profile:
     name: str
     description: str
     data: str
-    train_images: int | None  # the first so many; None for all
+    train_images: int | None  # how many of the first; None for all
     recipe: TrainingConfig
     scale: Mapping[str, Any] = field(default_factory=dict)  # arguments of `scaled`
     steps: tuple[str, ...] | None = None  # None for all
@@ -108,7 +108,7 @@ IMAGENETTE = Profile(
 )
 IMAGENET = Profile(
     name="imagenet",
-    description="every step on ImageNet-1K with the paper's own recipe, for eight GPUs a run, "
+    description="every step on ImageNet-1K with the paper's own recipe, for eight GPUs per run, "
     "not run yet",
     data="imagenet",
     train_images=None,

@@ -115,7 +115,7 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
-    """One row a step in the roadmap's order: ours over the seeds, and the paper's; gaps stay empty.
+    """One row per step in the roadmap's order: ours and the paper's; gaps stay empty.
 
     Accuracies are per cent; `margin` is half of the mean's 95 % t-interval, `gain` the
     difference to the parent, paired by seed. Where `paper_erratum`, the paper prints another number

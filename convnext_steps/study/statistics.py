@@ -80,7 +80,7 @@ def paired_t_p(differences: npt.ArrayLike) -> float:
 
 
 def describe(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
-    """One row a step: n, mean, std, and the margin of the mean's t-interval; gaps stay empty."""
+    """One row per step: n, mean, std, and the margin of the mean's t-interval; gaps stay empty."""
     columns = accuracies(results, regime)
     rows = []
     for name, step in roadmap(regime).items():
@@ -91,7 +91,7 @@ def describe(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
 
 
 def compare(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
-    """One row a comparison: the gain over the parent, tested, and in words; the paper's beside it.
+    """One row per comparison: the gain over the parent, tested, beside the paper's.
 
     Args:
         results: a table of `load_results`, of one study.
@@ -131,7 +131,7 @@ def comparisons(regime: str = "tiny") -> dict[str, str]:
 def accuracies(
     results: pd.DataFrame, regime: str = "tiny", column: str = "accuracy"
 ) -> pd.DataFrame:
-    """One column of a study's table, a row per seed and a column per step; NaN without a run.
+    """One column of a study's table, one row per seed and one column per step; NaN without a run.
 
     Raises:
         ValueError: the table mixes studies, or has a run twice.
