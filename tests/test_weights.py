@@ -272,7 +272,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "nothing": (lambda p: save(p, {}), "holds no weights"),
     "an optimiser": (lambda p: save(p, {"state": {}, "param_groups": []}), "holds no weights"),
     "a numbered state": (lambda p: save(p, {0: torch.ones(2)}), "holds no weights"),
-    "a whole model": (lambda p: save(p, small()), "might be code and was not run"),
+    "a whole model": (lambda p: save(p, small()), "possibly code, which was not run"),
     "another network": (
         lambda p: save(p, torchvision.models.resnet18().state_dict()),
         "does not fit the model; missing: .* more; unexpected: conv1.weight, .* more$",
@@ -301,7 +301,7 @@ def test_a_file_one_may_not_read_is_one_line(
 
     path = save(tmp_path / "weights.pth", small().state_dict())
     monkeypatch.setattr(Path, "open", forbidden)
-    with pytest.raises(WeightsError, match=r"weights.pth may not be read: permission denied$"):
+    with pytest.raises(WeightsError, match=r"weights.pth cannot be read: permission denied$"):
         load_weights(small(), path)
 
 

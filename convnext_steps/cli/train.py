@@ -52,7 +52,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     recipe = parser.add_argument_group("the recipe", "the fields of TrainingConfig")
     for option in fields(TrainingConfig):
         _add_option(recipe, option)
-    how = parser.add_argument_group("how the work is done", "the fields of How; no result changes")
+    how = parser.add_argument_group("how the work is done", "the fields of How")
     for option in HOW:
         _add_option(how, option)
     parser.set_defaults(command=train_command)

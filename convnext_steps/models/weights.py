@@ -168,7 +168,7 @@ def _download(weights: WeightsEnum) -> Mapping[str, Any]:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"{weights}: {reason}; download {weights.url} by hand and give the file's path"
+            f"{weights}: {reason}; download {weights.url} by hand and give its path"
         ) from None
     return state
 

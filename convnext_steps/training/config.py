@@ -26,7 +26,7 @@ def require(values: object, name: str, holds: bool, rule: str) -> None:
 class TrainingConfig:
     """The recipe: everything that decides how a network is trained.
 
-    How the work is done is `How`; it changes no result.
+    How the work is done is `How`.
 
     Raises:
         ValueError: a field is out of range.

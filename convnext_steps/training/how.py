@@ -7,7 +7,10 @@ from convnext_steps.training.config import option, require
 
 @dataclass(frozen=True, kw_only=True)
 class How:
-    """Everything about a training that does not decide its result; the recipe is `TrainingConfig`.
+    """How a training is done; what is computed is the recipe's, `TrainingConfig`.
+
+    `fast_cpu`, `compile` and `processes` change rounding; `data_workers` and `processes` change
+    which random numbers an augmentation draws.
 
     Raises:
         ValueError: a field is out of range.
