@@ -9,7 +9,7 @@ import pytest
 from studies import no_leftovers, results_without_times, study, wait_for
 
 from convnext_steps import cli
-from convnext_steps.execution.lock import LEASE, Owner
+from convnext_steps.execution.lock import HOLDER, Holder
 from convnext_steps.execution.ray import RayBackend
 from convnext_steps.study.plan import plan
 
@@ -78,8 +78,8 @@ def cluster(monkeypatch):
 
 
 def owners(results) -> set[int]:
-    """The processes that have a lease of some run."""
-    return {Owner(**json.loads(path.read_text())).pid for path in results.rglob(LEASE)}
+    """The workers that hold some run."""
+    return {Holder(**json.loads(path.read_text())).pid for path in results.rglob(HOLDER)}
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_a_lost_node_is_survived_with_the_results_of_one_machine(cluster, tmp_pa
 
     process = study(shared, *seeds, "--address", cluster.address)
     for run in plan("smoke")[:2]:
-        wait_for(run.folder(shared) / LEASE)
+        wait_for(run.folder(shared) / HOLDER)
     assert len(owners(shared)) == 2
     wait_for(plan("smoke")[0].folder(shared) / "history.jsonl")
     before = owners(shared)
