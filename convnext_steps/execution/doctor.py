@@ -15,9 +15,11 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from convnext_steps.execution.machine import cores, memory
 from convnext_steps.files import check_writable, nearest_existing
+from convnext_steps.text import first_line
 
 PACKAGE = "convnext-steps"
 GIB = 2**30
@@ -47,6 +49,9 @@ def checks(results: Path) -> Mapping[str, Callable[[], str]]:
 
 def packages() -> str:
     """Python and every package that the library needs, new enough, and PyTorch's two a pair."""
+    python, here = metadata.metadata(PACKAGE)["Requires-Python"], sys.version.split()[0]
+    if not SpecifierSet(python).contains(here, prereleases=True):
+        raise CheckError(f"Python {here} is not {python}; make setup PYTHON=python3.11, or newer")
     given = [Requirement(text) for text in metadata.requires(PACKAGE) or ()]
     needed = [need for need in given if need.marker is None or need.marker.evaluate({"extra": ""})]
     wrong = [f"'{need}'" for need in needed if not _fits(need)]
@@ -56,7 +61,7 @@ def packages() -> str:
         importlib.import_module("torchvision")  # which calls its compiled operators
     except Exception as error:  # whatever it is, the remedy is to install a pair
         raise CheckError(f"{error}; pip install --force-reinstall torch torchvision") from None
-    return f"Python {sys.version.split()[0]}, {len(needed)} packages"
+    return f"Python {here}, {len(needed)} packages"
 
 
 def _fits(need: Requirement) -> bool:
@@ -101,6 +106,8 @@ def disk(results: Path) -> str:
             other = subprocess.run([sys.executable, "-c", TRY_LOCK, lock], capture_output=True)
     if other.returncode == 0:
         raise CheckError("two processes got one lock; put --results on another disk")
+    if b"Timeout" not in other.stderr:
+        raise CheckError(f"locks could not be tried: {first_line(other.stderr.decode())}")
     if free < DISK:
         remedy = "free some, or choose another folder with --results"
         raise CheckError(f"{free / GIB:.1f} GiB free in {folder}; {remedy}", fatal=False)

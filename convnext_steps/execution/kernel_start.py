@@ -9,10 +9,12 @@ import atexit
 import gc
 import os
 import threading
-import time
 
 
 def _follow(parent: int) -> None:
+    import os
+    import time
+
     while os.getppid() == parent:
         time.sleep(0.1)
     os._exit(1)
@@ -21,4 +23,4 @@ def _follow(parent: int) -> None:
 gc.set_threshold(100_000)
 atexit.register(os._exit, 0)
 threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
-del atexit, gc, threading  # they are not the notebook's; `_follow` needs the others
+del atexit, gc, os, threading, _follow  # they are not the notebook's

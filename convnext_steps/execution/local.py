@@ -18,7 +18,7 @@ from convnext_steps.execution.runfolder import (
     prepare,
     record_failure,
 )
-from convnext_steps.execution.worker import HELD
+from convnext_steps.execution.worker import HELD, PATIENCE
 from convnext_steps.study.plan import Run
 
 
@@ -77,7 +77,7 @@ class LocalAttempt:
         if exit_code == HELD:
             return Outcome("held")
         try:
-            with hold(self.folder):
+            with hold(self.folder, PATIENCE):
                 finish(self.run, self.folder, exit_code)
         except HeldError:
             return Outcome("held")
