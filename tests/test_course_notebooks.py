@@ -196,6 +196,6 @@ def test_a_section_is_trained_when_asked_to(tmp_path) -> None:
     output = tmp_path / "out.ipynb"
     switches = {"TRAIN": "true", "TRY": "true", "RESULTS": str(tmp_path)}
     execute_notebook("03_resnextify", output, {**SMOKE, **switches})
-    assert any("Results of the profile smoke, seeds 0." in text for text in markdown(output))
+    assert any("Results of the study smoke, seeds 0." in text for text in markdown(output))
     assert len(list(tmp_path.rglob("result.json"))) == 3
     assert all(each["output_type"] != "error" for each in outputs(output))
