@@ -21,8 +21,8 @@ def of_the_plan(table: pd.DataFrame, profile: str, regime: str) -> pd.DataFrame:
     seeds = sorted({int(seed) for seed in table["seed"]})
     planned = {run.hash: run for run in plan(profile, regime, list(roadmap(regime)), seeds)}
     belongs = table["hash"].isin(planned)
-    foreign = table[~belongs & (table["study"] == study_name(profile, regime))]
-    for row in foreign.itertuples():
+    named = (table["study"] == study_name(profile, regime)) & table["step"].isin(roadmap(regime))
+    for row in table[named & ~belongs].itertuples():
         reason = "is of another design, recipe or data"
         LOG.warning("left out: %s seed %s %s", row.step, row.seed, reason)
     runs = [planned[digest] for digest in table.loc[belongs, "hash"]]
