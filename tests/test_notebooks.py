@@ -105,7 +105,7 @@ def test_a_probe_without_results_says_how_to_make_them(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "figures", "shown"),
     [
-        ("budget", 1, "too few seeds"),
+        ("budget", 1, "within noise"),
         ("leave_one_out", 1, "without_gelu"),
         ("stem_stride", 2, "M multiply-adds, stride 4"),
     ],
