@@ -98,8 +98,8 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path) -> None:
     assert "Traceback" not in err
     assert not (first.folder(tmp_path) / RESULT).exists()
     assert (second.folder(tmp_path) / RESULT).exists()
-    assert status(first, tmp_path).state == "failed"
-    assert status(second, tmp_path).state == "done"
+    assert status(first, tmp_path, {}).state == "failed"
+    assert status(second, tmp_path, {}).state == "done"
 
     (obstacle / "in the way").rmdir()
     obstacle.rmdir()
