@@ -185,7 +185,7 @@ def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path, ca
     put(good, tmp_path)
     put(other, tmp_path, hash="0" * 16)
     markdown = report(tmp_path, "quick")
-    assert "resnet seed 0 is of another design, recipe or data" in caplog.text
+    assert "resnet seed 0 belongs to another design, recipe or data" in caplog.text
     assert "| ResNet-50 (modern recipe) | 0 |" in markdown
     assert "| ReLU -> GELU | 1 | 80.00 |" in markdown
 

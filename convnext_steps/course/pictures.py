@@ -1,4 +1,4 @@
-"""Figures with a text that stands for them."""
+"""Figures with alternative text."""
 
 import base64
 import html
@@ -11,7 +11,7 @@ from convnext_steps.study.figures import svg
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, and in words what it shows, for whoever cannot see it."""
+    """A figure, and what it shows in words, for those who cannot see it."""
 
     figure: Figure
     alternative: str

@@ -1,9 +1,9 @@
 """One lock per run's folder: whoever holds it works there, and nobody else does.
 
-The system releases a lock when the process that holds it dies, however that ends; a holder that is
-only stopped keeps its run. A runner holds the lock while it prepares the folder, and again while it
-puts a result in place. In between, the worker that executes the notebook does (`worker.py`), so
-that a run is free again only when its training has ended, whatever became of the runner.
+The system releases a lock when the process that holds it dies, in whatever way; a holder that is
+only suspended keeps its run. A runner holds the lock while it prepares the folder, and again while
+it puts a result in place. In between, the worker that executes the notebook holds it (`worker.py`),
+so that a run is free again only when its training has ended, whatever became of the runner.
 """
 
 import json
@@ -21,7 +21,7 @@ HOLDER = "holder.partial.json"  # written by the worker: its process and host
 
 
 class HeldError(ConvNeXtStepsError, RuntimeError):
-    """Somebody else works on the run."""
+    """Another process is working on the run."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise HeldError(f"another process works in {folder}") from None
+        raise HeldError(f"another process is working in {folder}") from None
     try:
         yield
     finally:

@@ -74,14 +74,14 @@ def start_notebook(
 
 
 def log_of(output: Path) -> Path:
-    """The file with papermill's messages beside an executed notebook."""
+    """The file with papermill's messages next to an executed notebook."""
     return output.with_name(f".{output.name}.log")
 
 
 def last_line(output: Path) -> str:
-    """The last line that papermill said: the error, where there was one."""
+    """The last line that papermill printed: the error, where there was one."""
     lines = log_of(output).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "papermill said nothing"
+    return lines[-1] if lines else "papermill printed nothing"
 
 
 def _value(name: str, text: str) -> Any:
@@ -89,7 +89,7 @@ def _value(name: str, text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ValueError(f"-p {name}={text}: the value is not readable as YAML") from None
-    return text if isinstance(value, date) else value  # a folder may be named by the day
+    return text if isinstance(value, date) else value  # a folder may be named after a date
 
 
 def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> None:

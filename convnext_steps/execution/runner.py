@@ -20,12 +20,13 @@ from convnext_steps.execution.runfolder import clear_leftovers, done, progress, 
 from convnext_steps.files import check_writable
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, read_results
+from convnext_steps.text import few
 
 LOG = logging.getLogger("convnext_steps")
 
 ATTEMPTS = 2
 POLL_SECONDS = 0.2
-LATER_SECONDS = 5.0  # until a run that failed, or that another runner has, is looked at again
+LATER_SECONDS = 5.0  # until a run that failed, or that another runner has, is checked again
 NAMED = 4  # runs in the line of the progress bar
 
 
@@ -67,7 +68,7 @@ class Runner:
                     attempt.stop()
 
     def check(self) -> None:
-        """Tell of the runs that have failed too often.
+        """Report the runs that have failed too often.
 
         Raises:
             StudyError: there are some.
@@ -107,11 +108,9 @@ class Runner:
         open_runs = len(self.waiting) + len(self.later) + len(self.active)
         ended = self.total - open_runs - len(self.errors)
         partly = sum(progress(run.folder(self.results)) for run in self.active)
-        names = ", ".join(run.name for run in list(self.active)[:NAMED])
-        if len(self.active) > NAMED:
-            names += f" and {len(self.active) - NAMED} more"
+        names = few([run.name for run in self.active], NAMED)
         if not names and self.later:
-            names = f"{len(self.later)} to be looked at again"
+            names = f"{len(self.later)} to be checked again"
         if self.errors:
             names += f"; {len(self.errors)} failed"
         bar.set_postfix_str(names, refresh=False)
@@ -125,7 +124,7 @@ def run_study(
     backend: str = "local",
     address: str | None = None,
 ) -> int:
-    """Execute the runs whose result is missing or another plan's; return how many there were.
+    """Execute the runs without a result of this plan; return how many there were.
 
     Args:
         runs: the plan.
@@ -154,13 +153,13 @@ def run_study(
             result_of(run, folder)
         except ResultError as error:
             if (folder / RESULT).exists():
-                LOG.warning("%s is trained anew: %s", run.name, error)
+                LOG.warning("%s is trained again: %s", run.name, error)
     if not missing:
         return 0
     check_parameters(find_notebook("run_step"), parameters(missing[0], Path()))
     if backend == "local":
         for run in {(run.source, run.images): run for run in missing}.values():
-            run.load_data()  # damaged data stop the study before it begins
+            run.load_data()  # damaged data stops the study before it begins
     with closing(open_backend(backend, address)) as chosen:
         results.mkdir(parents=True, exist_ok=True)
         runner = Runner(missing, results, chosen, workers or chosen.workers)
@@ -180,7 +179,7 @@ def open_backend(name: str, address: str | None) -> Backend:
 
 def _bar(total: int) -> "tqdm[None]":
     layout = "{percentage:3.0f} % of {total} runs |{bar}| {elapsed}, {remaining} left{postfix}"
-    seconds = 0.5 if sys.stderr.isatty() else 60  # between two pictures of the bar
+    seconds = 0.5 if sys.stderr.isatty() else 60  # between two updates of the bar
     return tqdm(
         total=total, bar_format=layout, mininterval=seconds, smoothing=0.05, dynamic_ncols=True
     )
