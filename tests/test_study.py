@@ -206,7 +206,7 @@ def test_each_study_finds_its_own_and_a_run_counts_once(tmp_path) -> None:
     for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
         table = of_the_plan(results, "quick", regime)
         assert summarize(table, regime).set_index("step").loc["gelu", "macs"] == macs
-    with pytest.raises(ValueError, match="is twice"):
+    with pytest.raises(ValueError, match="appears twice"):
         summarize(pd.concat([table, table]))
     with pytest.raises(ValueError, match="mix the studies quick, quick_base"):
         summarize(results)

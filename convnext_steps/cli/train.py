@@ -41,7 +41,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step such as gelu, or convnext_tiny, ...")
     parser.add_argument("--output", type=Path, required=True, help="folder for everything written")
-    parser.add_argument("--regime", default="tiny", help="of a step: tiny (the default) or base")
+    parser.add_argument("--regime", default="tiny", help="of a step: tiny (default) or base")
     parser.add_argument("--data", default="fashion_mnist", help=", ".join(SOURCES))
     parser.add_argument("--data-root", type=Path, help="where the data set is, or is downloaded to")
     parser.add_argument("--train-images", type=int, help="train on only the first N", metavar="N")

@@ -17,7 +17,7 @@ class Picture:
     alternative: str
 
     def svg(self) -> str:
-        """The figure as one SVG element that can stand in a page."""
+        """The figure as one SVG element that can be put in a page."""
         label = f'<svg role="img" aria-label="{html.escape(self.alternative)}"'
         element = svg(self.figure).partition("<svg")[2]  # without what makes it a file
         return label + element

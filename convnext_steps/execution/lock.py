@@ -1,4 +1,4 @@
-"""One lock per run's folder: whoever holds it works there, and nobody else does.
+"""One lock per run's folder: its holder works there, and nobody else does.
 
 The system releases a lock when the process that holds it dies, in whatever way; a holder that is
 only suspended keeps its run. A runner holds the lock while it prepares the folder, and again while
@@ -26,7 +26,7 @@ class HeldError(ConvNeXtStepsError, RuntimeError):
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that works on a run, and its host."""
+    """The process that is working on a run, and its host."""
 
     pid: int
     host: str
@@ -34,7 +34,7 @@ class Holder:
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, which is made.
+    """Hold the lock of a run's folder, which is created.
 
     Raises:
         HeldError: another process holds it.
@@ -53,7 +53,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def holder(folder: Path) -> Holder | None:
-    """Who works on a run; None where nobody does."""
+    """Who is working on a run; None if nobody is."""
     if not (folder / LOCK).exists():
         return None
     try:

@@ -52,7 +52,8 @@ def start_notebook(
 ) -> "subprocess.Popen[bytes]":
     """Start papermill on a notebook in a process of its own; its messages go to `output`.log.
 
-    The process has a session of its own: Ctrl-C reaches whoever started it, not the notebook.
+    The process has a session of its own: Ctrl-C reaches the process that started it, not the
+    notebook.
     """
     worker = Path(__file__).with_name("worker.py")
     command = [sys.executable, "-P", str(worker), str(os.getpid()), str(lock or "-"), "papermill"]

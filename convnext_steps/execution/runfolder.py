@@ -69,7 +69,7 @@ def finish(run: Run, folder: Path, exit_code: int) -> None:
     Args:
         run: the run.
         folder: its folder.
-        exit_code: of papermill; a notebook is only whole where it is 0.
+        exit_code: of papermill; a notebook is complete only if it is 0.
 
     Raises:
         ResultError: the run did not end with a result of this plan; its notebook is kept.
@@ -104,7 +104,7 @@ def _tidy(folder: Path) -> None:
 
 
 def record_failure(folder: Path, error: str) -> None:
-    """Keep why a run failed, for `status`."""
+    """Record why a run failed, for `status`."""
     write_json(folder / FAILURE, {"error": error})
 
 

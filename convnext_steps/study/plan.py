@@ -149,7 +149,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Step and seed, for people."""
+        """Step and seed, as people read them."""
         return f"{self.step} seed {self.seed}"
 
     def folder(self, results: str | Path) -> Path:

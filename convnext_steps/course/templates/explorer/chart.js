@@ -1,6 +1,6 @@
 "use strict";
 
-/** Where the parts of the chart stand, for a width in pixels; narrow ones have labels on a line. */
+/** Where the parts of the chart are, for a width in pixels; narrow ones have labels on a line. */
 function layout(width, hasOurs) {
   const narrow = width < 620;
   const left = narrow ? 12 : 258;

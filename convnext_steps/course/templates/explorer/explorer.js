@@ -8,7 +8,7 @@ const regimeNow = () => data.regimes[state.regime];
 const stepsNow = () => regimeNow().steps;
 const rows = () => [...byId("chart").querySelectorAll(".row")];
 
-/** Choose a step; the keyboard's focus goes along where it is in the chart. */
+/** Choose a step; the keyboard's focus follows if it is in the chart. */
 function choose(name, focus = false) {
   state.step = name;
   const index = stepsNow().findIndex((step) => step.name === name);
