@@ -13,7 +13,7 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
     """The options of the command doctor."""
     parser.description = (
         "Check the installation and the machine, one line per check. The exit code is 1 if "
-        "anything that every command needs is missing."
+        "anything essential is missing."
     )
     parser.add_argument(
         "--results", type=Path, default=Path("results", "own"), help="default results/own"
