@@ -20,7 +20,6 @@ from convnext_steps.execution.runfolder import clear_leftovers, done, progress, 
 from convnext_steps.files import check_writable
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, read_results
-from convnext_steps.text import few
 
 LOG = logging.getLogger("convnext_steps")
 
@@ -108,9 +107,11 @@ class Runner:
         open_runs = len(self.waiting) + len(self.later) + len(self.active)
         ended = self.total - open_runs - len(self.errors)
         partly = sum(progress(run.folder(self.results)) for run in self.active)
-        names = few([run.name for run in self.active], NAMED)
+        names = ", ".join(run.name for run in list(self.active)[:NAMED])
+        if len(self.active) > NAMED:
+            names += f" and {len(self.active) - NAMED} more"
         if not names and self.later:
-            names = f"{len(self.later)} to be checked again"
+            names = f"{len(self.later)} to be looked at again"
         if self.errors:
             names += f"; {len(self.errors)} failed"
         bar.set_postfix_str(names, refresh=False)
