@@ -11,7 +11,7 @@ help:
 	@echo "make test-slow  run the long tests: whole studies, kills and browsers"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make site       the course to read in a browser, offline: build/site/index.html"
-	@echo "make slides     the same to show, one file per notebook: build/slides"
+	@echo "make slides     the course as slides, one file per notebook: build/slides"
 	@echo "make lint       ruff, mypy and the floors of the library"
 
 setup: .venv/ready

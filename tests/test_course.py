@@ -125,8 +125,8 @@ def unanswered(*_: int) -> object:
     [
         (add, 3, 1, "Right"),
         (add, 3.001, 1, "Right"),  # rounded
-        (add, 3.01, 0, "expected is `3.01`. Add them."),
-        (add, 4, 0, "your answer gives `3`, expected is `4`. Add them."),
+        (add, 3.01, 0, "but `3.01` is expected. Add them."),
+        (add, 4, 0, "your answer gives `3`, but `4` is expected. Add them."),
         (add, torch.tensor(3), 0, "Add them."),
         (lambda a, b: torch.tensor([a, b]), torch.tensor([1, 2]), 1, "Right"),
         (lambda a, b: torch.tensor([a]), torch.tensor([1, 2]), 0, "Add them."),
@@ -245,7 +245,7 @@ def test_a_section_is_read_from_its_results() -> None:
     assert "in the paper -1.23 ± 0.38, down. Ours: down, as in the paper." in text
     few = lesson.reading(results[results["seed"] < 1], "2.3")
     assert "-1.00 points over 1 seed; in the paper" in few
-    assert "No verdict of ours: too few seeds (1 of 10)." in few
+    assert "No verdict here: too few seeds (1 of 10)." in few
     assert "no result here; in the paper +2.22" in lesson.reading(results.iloc[:0], "2.3")
 
 

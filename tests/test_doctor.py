@@ -92,7 +92,7 @@ def test_memory_and_disk_that_are_too_little(monkeypatch, tmp_path) -> None:
 
 def test_locks_that_keep_nobody_out(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(doctor, "TRY_LOCK", "pass")
-    with pytest.raises(CheckError, match="two processes got one lock; put --results on"):
+    with pytest.raises(CheckError, match="two processes got the same lock; put --results on"):
         doctor.disk(tmp_path)
 
 

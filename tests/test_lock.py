@@ -45,7 +45,7 @@ def working(folder: Path) -> subprocess.Popen:
 def test_a_lock_is_held_by_one_and_free_again_after_it(tmp_path) -> None:
     assert holder(tmp_path / "run") is None
     with hold(tmp_path / "run"):
-        with pytest.raises(HeldError, match="another process works in"), hold(tmp_path / "run"):
+        with pytest.raises(HeldError, match="another process is working"), hold(tmp_path / "run"):
             pass
         assert holder(tmp_path / "run") == Holder(0, "unknown")
     assert holder(tmp_path / "run") is None

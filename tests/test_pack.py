@@ -51,12 +51,12 @@ def test_what_is_there_stays_and_what_is_not_trusted_is_refused(old, tmp_path, c
     own = tmp_path / "own"
     assert cli.main(["import", str(old), "--results", str(own)]) == 0
     assert cli.main(["import", str(old), str(old), "--results", str(own)]) == 0
-    assert "2 were here already" in capsys.readouterr().out
+    assert "2 were already here" in capsys.readouterr().out
     (path,) = old.rglob(RESULT)
     path.write_text(path.read_text().replace('"seed": 2', '"seed": 3'))
     rewrite(old)
     assert cli.main(["import", str(old), "--results", str(tmp_path / "other")]) == 1
-    assert "is not of the design, recipe and data that it names" in capsys.readouterr().out
+    assert "does not match the design, recipe and data that it names" in capsys.readouterr().out
     path.write_text("{}")
     (refused,) = import_results([old], own).refused
     assert "is not a result" in refused

@@ -213,7 +213,7 @@ def test_studies_do_not_mix() -> None:
     table = results_of({"gelu": [80]})
     with pytest.raises(ValueError, match="mix the studies other, quick"):
         compare(pd.concat([table, table.assign(study="other", seed=1)]))
-    with pytest.raises(ValueError, match="gelu seed 0 is twice"):
+    with pytest.raises(ValueError, match="gelu seed 0 appears twice"):
         compare(pd.concat([table, table]))
 
 

@@ -185,7 +185,7 @@ def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path, ca
     put(good, tmp_path)
     put(other, tmp_path, hash="0" * 16)
     markdown = report(tmp_path, "quick")
-    assert "resnet seed 0 is of another design, recipe or data" in caplog.text
+    assert "resnet seed 0 belongs to another design, recipe or data" in caplog.text
     assert "| ResNet-50 (modern recipe) | 0 |" in markdown
     assert "| ReLU -> GELU | 1 | 80.00 |" in markdown
 
@@ -206,7 +206,7 @@ def test_each_study_finds_its_own_and_a_run_counts_once(tmp_path) -> None:
     for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
         table = of_the_plan(results, "quick", regime)
         assert summarize(table, regime).set_index("step").loc["gelu", "macs"] == macs
-    with pytest.raises(ValueError, match="is twice"):
+    with pytest.raises(ValueError, match="appears twice"):
         summarize(pd.concat([table, table]))
     with pytest.raises(ValueError, match="mix the studies quick, quick_base"):
         summarize(results)

@@ -43,7 +43,7 @@ def test_a_second_call_trains_nothing(finished) -> None:
     process = study(finished)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "all 2 runs are done already" in out
+    assert "all 2 runs are already done" in out
     assert {path: path.stat().st_mtime_ns for path in finished.rglob(RESULT)} == times
 
 

@@ -13,24 +13,24 @@ from convnext_steps.text import first_line
 LOG = logging.getLogger("convnext_steps")
 
 COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --help
-    "steps": ("roadmap", "the roadmap, counted, beside the paper's numbers"),
+    "steps": ("roadmap", "the roadmap, counted, next to the paper's numbers"),
     "show": ("roadmap", "one step: the paper's claim, the change, the counts"),
     "study": ("study", "train the steps that have no result yet, then report"),
     "status": ("study", "which runs are done, running, failed, missing"),
     "report": ("study", "table and figure of the results so far"),
     "pack": ("study", "one file of a study's results"),
-    "import": ("study", "take in the results of others, or of an earlier version"),
+    "import": ("study", "import other people's results, or those of an earlier version"),
     "notebook": ("study", "execute a notebook with papermill, its parameters checked"),
     "explorer": ("pages", "one page to explore the trajectory in a browser, from the results"),
-    "slides": ("pages", "slides of the notebooks, to show without a network"),
+    "slides": ("pages", "slides of the notebooks, to show offline"),
     "site": ("pages", "the site: executed notebooks, the explorer, the teacher's guide"),
     "student": ("course", "a notebook, or the whole course, without the solutions"),
     "train": ("train", "train one step or one published model on any data set"),
     "bench": ("bench", "time a model against a public peer, or find where a study's time goes"),
-    "doctor": ("doctor", "whether a study can run here, and what to do where it can't"),
+    "doctor": ("doctor", "whether a study can run here, and what to do if it can't"),
 }
 EXAMPLES = """examples:
-  convnext-steps steps                           the roadmap, counted, beside the paper's numbers
+  convnext-steps steps                           the roadmap, counted, next to the paper's numbers
   convnext-steps show gelu                       one step: the paper's claim, the change, the counts
   convnext-steps study                           train every step on Fashion-MNIST, and plot
   convnext-steps study --seeds 0-4               the same with five seeds
@@ -41,7 +41,7 @@ EXAMPLES = """examples:
   convnext-steps explorer explorer.html          the trajectory as one page, for a browser
   convnext-steps slides 03_resnextify            a notebook as slides
   convnext-steps site                            the course to read, in build/site
-  convnext-steps doctor                          whether this machine has all that is needed
+  convnext-steps doctor                          whether this machine has everything it needs
   convnext-steps notebook run_step out.ipynb -p STEP=gelu    one notebook with its parameters
   convnext-steps student course out              the course's notebooks without their solutions
 """
@@ -78,7 +78,7 @@ WARNINGS = OneLine(logging.WARNING)
 
 
 def show_warnings() -> None:
-    """Show what the library warns of, and Python's own warnings without their line of code."""
+    """Show the library's warnings, and Python's own without their line of code."""
     LOG.addHandler(WARNINGS)  # once, however often
     warnings.showwarning = lambda message, *_, **__: LOG.warning("%s", message)
 

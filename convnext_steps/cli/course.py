@@ -12,7 +12,7 @@ def add_student(parser: argparse.ArgumentParser) -> None:
         "Write a notebook without the solutions of its exercises, as nbgrader does."
     )
     parser.add_argument("name", metavar="NAME", help=f"a notebook, or {COURSE!r} for all of them")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="a file; of a course, a folder")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="a file; or a folder, for all")
     parser.set_defaults(command=student_command)
 
 

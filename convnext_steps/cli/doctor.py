@@ -1,4 +1,4 @@
-"""convnext-steps doctor: whether a study can run here, and what to do where it can't."""
+"""convnext-steps doctor: whether a study can run here, and what to do if it can't."""
 
 import argparse
 from pathlib import Path
@@ -12,8 +12,8 @@ REMEDY = "set up again, with make setup or pip install -e ."
 def add_doctor(parser: argparse.ArgumentParser) -> None:
     """The options of the command doctor."""
     parser.description = (
-        "Check the installation and the machine, a line per check. The exit code is 1 where "
-        "something failed without which nothing runs."
+        "Check the installation and the machine, one line per check. The exit code is 1 if "
+        "anything essential is missing."
     )
     parser.add_argument(
         "--results", type=Path, default=Path("results", "own"), help="default results/own"
@@ -22,7 +22,7 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def doctor_command(options: argparse.Namespace) -> int:
-    """Print a line for each check, and return 1 where one failed."""
+    """Print one line per check, and return 1 if one failed."""
     failed = 0
     for name, check in checks(options.results).items():
         try:

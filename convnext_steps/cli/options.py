@@ -14,10 +14,10 @@ from convnext_steps.text import unknown
 
 
 def positive(text: str) -> int:
-    """A whole number above zero, for argparse."""
+    """A positive integer, for argparse."""
     number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
     return number
 
 
@@ -32,14 +32,14 @@ def add_regime(parser: argparse.ArgumentParser) -> None:
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
-    """What names the runs of a study."""
+    """The options that choose the runs of a study."""
     add_results(parser)
     parser.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0-9; default 0")
     parser.add_argument("--steps", nargs="+", metavar="STEP", help="default: the profile's own")
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
-    """What names a study and its folder."""
+    """The options that choose a study and its folder."""
     profiles = "; ".join(f"{profile.name}: {profile.description}" for profile in PROFILES.values())
     parser.add_argument("--profile", default="quick", help=f"{profiles}; default quick")
     add_regime(parser)
@@ -67,12 +67,12 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--address",
-        help="of a running Ray cluster, such as auto; without it, Ray runs on this machine alone",
+        help="a running Ray cluster, such as auto; without it, Ray runs on this machine alone",
     )
 
 
 def backend(options: argparse.Namespace) -> tuple[str, str | None]:
-    """Which backend, and its address: who names an address means Ray."""
+    """Which backend, and its address: an address implies Ray."""
     return "ray" if options.address else options.backend, options.address
 
 

@@ -13,8 +13,8 @@ from convnext_steps.files import write_bytes
 def add_explorer(parser: argparse.ArgumentParser) -> None:
     """The options of the command explorer."""
     parser.description = (
-        "Write one HTML page with the trajectory of both regimes, and of every step its block, its "
-        "diff, its counts and its time. It needs neither server nor network."
+        "Write one HTML page with the trajectory of both regimes and, for every step, its block, "
+        "its diff, its counts and its time. It works offline."
     )
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the page, an .html file")
     add_results(parser)
@@ -31,8 +31,8 @@ def add_slides(parser: argparse.ArgumentParser) -> None:
 def add_site(parser: argparse.ArgumentParser) -> None:
     """The options of the command site."""
     parser.description = (
-        "Execute what changed, then make the site with Sphinx. It is read from its folder, without "
-        "a server or a network."
+        "Execute what changed, then make the site with Sphinx. Open it from its folder; it works "
+        "offline."
     )
     add_notebooks(parser)
     parser.set_defaults(command=site_command)

@@ -1,4 +1,4 @@
-"""convnext-steps study, status, report and notebook: trainings, and what has come of them."""
+"""convnext-steps study, status, report and notebook: trainings, and their results."""
 
 import argparse
 import re
@@ -30,14 +30,14 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train every step that has no result yet, each in a notebook of its own, then write the "
         "table and the figure. Interrupt any time; rerun to resume. Several runners may "
-        "share a results folder, and with Ray all nodes of the cluster need to."
+        "share a results folder, and with Ray all nodes of the cluster must."
     )
     add_plan(parser)
     parser.add_argument(
         "--index",
         type=int,
         metavar="K",
-        help="do the K-th run of the plan only, from 0, unreported",
+        help="only do the K-th run of the plan, counted from 0, without a report",
     )
     parser.add_argument(
         "--workers",
@@ -63,7 +63,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 def add_pack(parser: argparse.ArgumentParser) -> None:
     """The options of the command pack."""
     parser.description = (
-        "Write all results of a study into one file, runs.jsonl, to hand on or to publish; the "
+        "Write all results of a study into one file, runs.jsonl, to pass on or publish; the "
         "folders of its runs stay as they are."
     )
     parser.add_argument("study", metavar="STUDY", help="the name of its folder in the results")
@@ -74,8 +74,8 @@ def add_pack(parser: argparse.ArgumentParser) -> None:
 def add_import(parser: argparse.ArgumentParser) -> None:
     """The options of the command import."""
     parser.description = (
-        "Take in the results of others, or of an earlier version: runs in folders, or packed. Each "
-        "is checked against its checksum and its hash, and only what is new is added."
+        "Import other people's results, or those of an earlier version: runs in folders, or "
+        "packed. Each is checked against its checksum and its hash, and only what is new is added."
     )
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="where they are")
     add_results_folder(parser)
@@ -93,7 +93,7 @@ def add_notebook(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a value for the parameters cell, paths from notebooks/ on; may be given again",
+        help="a value for the parameters cell, paths are relative to notebooks/; may be repeated",
     )
     parser.set_defaults(command=notebook_command)
 
@@ -113,7 +113,7 @@ def study_command(options: argparse.Namespace) -> None:
     failures = None
     try:
         if run_study(runs, options.results, options.workers, *backend(options)) == 0:
-            print(f"all {len(runs)} runs are done already")
+            print(f"all {len(runs)} runs are already done")
     except StudyError as error:  # the runs that were completed are reported all the same
         failures = error
     try:
@@ -130,7 +130,7 @@ def planned(options: argparse.Namespace) -> list[Run]:
 
 
 def status_command(options: argparse.Namespace) -> None:
-    """Print a line for each run that is not done, and how many there are of each state."""
+    """Print one line per run that is not done, and how many runs are in each state."""
     states = Counter[str]()
     known = {result["hash"]: result for result in read_results(options.results)}
     for index, run in enumerate(planned(options)):
@@ -157,12 +157,12 @@ def pack_command(options: argparse.Namespace) -> None:
 
 
 def import_command(options: argparse.Namespace) -> int:
-    """Import, and say what is new, what was known, and what was refused and why."""
+    """Import, and say what is new, what was already there, and what was refused and why."""
     imported = import_results(options.folders, options.results)
     for study, count in imported.new.items():
         print(f"{study}: {count} new results")
     if imported.known:
-        print(f"{imported.known} were here already")
+        print(f"{imported.known} were already here")
     for reason in imported.refused:
         print(f"refused: {reason}")
     return 1 if imported.refused else 0
@@ -184,12 +184,12 @@ def parse_seeds(texts: Sequence[str]) -> list[int]:
     """Seeds from words such as "3" and "0-9".
 
     Raises:
-        ValueError: a word is neither a whole number nor a range.
+        ValueError: a word is neither an integer nor a range.
     """
     seeds: list[int] = []
     for text in texts:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
         if not match or int(match[2] or match[1]) < int(match[1]):
-            raise ValueError(f"{text!r} is no seed; give whole numbers such as 3, or 0-9")
+            raise ValueError(f"{text!r} is not a seed; give integers such as 3, or 0-9")
         seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
     return list(dict.fromkeys(seeds))

@@ -22,8 +22,8 @@ from convnext_steps.training.trainer import Trainer, seed_everything
 
 DESCRIPTION = """Train one step of the roadmap, or one model of the published family.
 
-Stopped at any time and called again with --resume, it ends with the same weights to the last bit.
-Under torchrun it trains on all of its processes: torchrun -m convnext_steps train ..."""
+Interrupt any time; rerun with --resume, and it ends with the same weights, to the last bit.
+Under torchrun it trains in all of its processes: torchrun -m convnext_steps train ..."""
 EXAMPLES = """examples:
   convnext-steps train gelu --output out --max-epochs 5 --batch-size 64
   convnext-steps train convnext_tiny --data imagenet --recipe paper --output out --data-workers 8
@@ -36,18 +36,18 @@ HOW = [option for option in fields(How) if option.name != "processes"]  # torchr
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """Its options, one for each field of `TrainingConfig` and of `How`."""
+    """The options of the command train, one for each field of `TrainingConfig` and of `How`."""
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step such as gelu, or convnext_tiny, ...")
-    parser.add_argument("--output", type=Path, required=True, help="folder for all that is written")
-    parser.add_argument("--regime", default="tiny", help="of a step: tiny (the default) or base")
+    parser.add_argument("--output", type=Path, required=True, help="folder for everything written")
+    parser.add_argument("--regime", default="tiny", help="of a step: tiny (default) or base")
     parser.add_argument("--data", default="fashion_mnist", help=", ".join(SOURCES))
     parser.add_argument("--data-root", type=Path, help="where the data set is, or is downloaded to")
-    parser.add_argument("--train-images", type=int, help="train on the first so many only")
+    parser.add_argument("--train-images", type=int, help="train on only the first N", metavar="N")
     parser.add_argument("--recipe", help=f"{', '.join(RECIPES)}; default: the fields' defaults")
     parser.add_argument("--pretrained", help="a file, or a name of torchvision's weights")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--resume", action="store_true", help="resume from the newest checkpoint")
     parser.add_argument("--tensorboard", action="store_true", help="log to OUTPUT/tensorboard too")
     recipe = parser.add_argument_group("the recipe", "the fields of TrainingConfig")
     for option in fields(TrainingConfig):
@@ -73,7 +73,7 @@ def _add_option(group: argparse._ArgumentGroup, option: "Field[Any]") -> None:
 def train_command(options: argparse.Namespace) -> None:
     """Train as asked, and print where the weights are."""
     config = config_from(options)
-    with join().main_first():  # it downloads, the others find what it has brought
+    with join().main_first():  # it downloads; the others find what it downloaded
         train, test = load_data(
             options.data, options.train_images, config=config, root=options.data_root
         )
@@ -135,7 +135,7 @@ def build(options: argparse.Namespace, data: ImageData, config: TrainingConfig) 
     shape = {"in_channels": data.channels, "num_classes": data.num_classes}
     if isinstance(model, Step):
         if options.pretrained:
-            raise ValueError("--pretrained goes with the published family, not with a step")
+            raise ValueError("--pretrained works with the published family, not with a step")
         return model.build(**shape, drop_path_rate=config.drop_path_rate)
     published = {"layer_scale_init_value": published_family()[options.model].layer_scale}
     if options.recipe == "finetune":

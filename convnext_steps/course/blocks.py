@@ -1,4 +1,4 @@
-"""Built blocks as lists of layers: what there is to draw, to tell and to compare."""
+"""Built blocks as lists of layers, to draw, describe and compare."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def _convolution(module: nn.Conv2d) -> Layer:
 
 @dataclass(frozen=True)
 class Block:
-    """A residual block as it is drawn, and layers that stand before it."""
+    """A residual block as it is drawn, and the layers that come before it."""
 
     channels: int  # of what comes in
     leading: Sequence[Layer]
@@ -94,8 +94,8 @@ def block_of(design: Design, stage: int = 0, index: int = 1) -> Block:
     Args:
         design: the design.
         stage: 0 to 3.
-        index: of the block in its stage; 0 is the one that changes the shape, with what stands
-            before it. A stage of one block has only that.
+        index: of the block in its stage; 0 is the one that changes the shape, with what comes
+            before it. A stage of one block has only that one.
     """
     with torch.device("meta"):
         built = list(Network(design).stages[stage])  # type: ignore[call-overload]

@@ -108,7 +108,7 @@ def _draw_layer(axes: Axes, layer: Layer, y: float, scale: float) -> float:
 
 
 def _draw_shortcut(axes: Axes, block: Block, fork: float, plus: float) -> None:
-    """The line around the branch to the addition, with whatever stands on it."""
+    """The line around the branch to the addition, with the layers on it."""
     path = [(CENTRE, fork), (SHORTCUT, fork), (SHORTCUT, plus), (CENTRE - 0.035, plus)]
     axes.plot(*zip(*path, strict=True), color="black", lw=1)
     axes.text(CENTRE, plus, "⊕", ha="center", va="center", fontsize=17)

@@ -23,11 +23,11 @@ def all_notebooks() -> list[str]:
 def execute_stale(
     names: Iterable[str], folder: Path, parameters: Mapping[str, str]
 ) -> dict[str, Path]:
-    """Execute notebooks into a folder, but not where nothing changed since they were.
+    """Execute notebooks into a folder, except those that have not changed since.
 
     Args:
         names: notebooks of `notebooks/`, or paths.
-        folder: where the executed ones go; it is made.
+        folder: where the executed ones go; it is created.
         parameters: for each notebook that knows them.
 
     Raises:
@@ -86,7 +86,7 @@ def read_static(
 
 
 def prepares(cell: NotebookNode) -> bool:
-    """Whether a cell only makes ready what follows: parameters, and what begins with imports."""
+    """Whether a cell only prepares what follows: parameters, and cells that begin with imports."""
     if cell.cell_type != "code":
         return False
     tags = set(cell.metadata.get("tags", []))

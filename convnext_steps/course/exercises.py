@@ -12,7 +12,7 @@ MISSING = "**Not answered yet.** Write your answer in the cell above, run it, th
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says of an answer; printed as text it is the points, which nbgrader reads."""
+    """What a check says about an answer; printed as text it is the points, which nbgrader reads."""
 
     points: int
     message: str
@@ -59,7 +59,7 @@ def _explanation(arguments: tuple[Any, ...], found: Any, expected: Any, hint: st
     given = f"For `{', '.join(_short(value) for value in arguments)}`: " if arguments else ""
     return (
         f"**Not yet.** {given}your answer gives `{_short(found)}`, "
-        f"expected is `{_short(expected)}`. {hint}"
+        f"but `{_short(expected)}` is expected. {hint}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The trajectory as one page to explore, made from result files; it needs no server, no network."""
+"""The trajectory as one page to explore, made from result files; it works offline."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from convnext_steps.study.tables import stored_results
 from convnext_steps.text import unknown
 
 REGIME_TITLES = {"tiny": "ResNet-50 to ConvNeXt-T", "base": "ResNet-200 to ConvNeXt-B"}
-BLOCKS = {  # where a step is looked for, by stage and index
+BLOCKS = {  # where to look for a step's change, by stage and index
     (0, 1): "A block of the first stage",
     (1, 0): "The first block of the second stage, with what leads to it",
 }
@@ -37,11 +37,11 @@ def explorer_page(results: str | Path, profile: str = "quick", regime: str = "ti
 
     Args:
         results: the results folder.
-        profile: the study; where it has no results, those that the project brings are shown.
+        profile: the study; where it has no results, the project's own are shown.
         regime: the one that the page opens with.
 
     Raises:
-        ValueError: the profile or the regime does not exist, or a run is twice in the results.
+        ValueError: the profile or the regime does not exist, or a run appears twice in the results.
     """
     find_profile(profile)
     if regime not in REGIME_TITLES:
@@ -103,7 +103,7 @@ def explorer_data(ours: pd.DataFrame, regime: str) -> dict[str, Any]:
 
 
 def _describe(step: Step, against: str | None) -> dict[str, Any]:
-    """What is known without a training."""
+    """What is known without training."""
     paper = step.paper
     drawing, caption = step_drawing(step, against)
     diff = step_diff(against, step.name, step.regime) if against else None
@@ -141,7 +141,7 @@ def step_drawing(step: Step, against: str | None) -> tuple[Picture, str]:
 
 
 def _short(step: Step) -> Design:
-    """The same with two blocks a stage: the third is like the second, and building takes time."""
+    """The same with two blocks per stage: the third is like the second, and building takes time."""
     return replace(step.design, depths=(2, 2, 2, 2))
 
 
@@ -163,7 +163,7 @@ def _ours(rows: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def _gain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `compare`, with null for what there is not."""
+    """A row of `compare`, with null for missing values."""
     values = {name: row[name] for name in ("difference", "margin", "n", "verdict")}
     values |= {
         f"paper_{name}": row[f"paper_{name}"] for name in ("difference", "margin", "verdict")

@@ -20,6 +20,7 @@ from convnext_steps.models.convnext import Block, Classifier
 from convnext_steps.models.design import Design
 from convnext_steps.models.roadmap import find_step
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
+from convnext_steps.text import number
 from convnext_steps.training.images import ImageTensors
 
 
@@ -50,7 +51,7 @@ def build(builder: str) -> convnext.Classifier:
 
 
 def count(model: convnext.Classifier, resolution: int = 224) -> int:
-    """The multiply-adds of one image by PyTorch's own counter, which needs no memory either."""
+    """The multiply-adds per image by PyTorch's own counter, which needs no memory either."""
     image = torch.empty(
         1, model.in_channels, resolution, resolution, device=model.head.weight.device
     )
@@ -74,8 +75,8 @@ def predict_then_measure(resolution: int = 224, guesses: Mapping[str, float] = {
         rows.append(
             {
                 "model": paper["model"],
-                "your guess": f"{guess:.2f}" if guess else "-",
-                "by formula": f"{formula:.3f}" if formula else "-",
+                "your guess": number(guess or None),
+                "by formula": number(formula, ".3f"),
                 "counted": f"{count(model, resolution) / 1e9:.3f}",
                 "authors' model": f"{paper[f'conv_linear_macs_{resolution}'] / 1e9:.3f}",
                 "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}",
@@ -128,7 +129,7 @@ def draw_family() -> Picture:
             f"{letter} {y}" for letter, y in zip(letters, part[accuracy], strict=True)
         )
         words.append(f"{name}: {values}")
-    axes.set(xlabel="multiply-adds of one image (1e9)", ylabel="top-1 accuracy on ImageNet-1K (%)")
+    axes.set(xlabel="multiply-adds per image (1e9)", ylabel="top-1 accuracy on ImageNet-1K (%)")
     ticks = (4, 8, 16, 32, 64, 128)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
@@ -138,7 +139,7 @@ def draw_family() -> Picture:
 
 @torch.no_grad()
 def branch_sizes(model: Classifier, side: int = 64) -> list[float]:
-    """How much each block changes what it gets: the branch's length over the input's.
+    """How much each block changes its input: the branch's length over the input's.
 
     Args:
         model: any model of the family.
@@ -158,7 +159,7 @@ def branch_sizes(model: Classifier, side: int = 64) -> list[float]:
 
 @own_style
 def draw_branches(models: Mapping[str, Classifier]) -> Picture:
-    """How much each block of several models changes what it gets.
+    """How much each block of several models changes its input.
 
     Args:
         models: by the name to write in the legend.

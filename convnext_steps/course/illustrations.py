@@ -18,7 +18,7 @@ def connections(layer: nn.Module, channels: int, side: int = 7) -> Tensor:
         channels: of its input.
         side: of the images in pixels.
     """
-    images = torch.zeros(channels + 1, channels, side, side)  # one lit channel each; the last dark
+    images = torch.zeros(channels + 1, channels, side, side)  # one active channel; none in the last
     images[range(channels), range(channels)] = 1
     answers = layer(images)
     changed = (answers[:-1] - answers[-1:]).abs().sum(dim=(2, 3))  # (channels, out)

@@ -20,7 +20,7 @@ from convnext_steps.study.tables import stored_results
 def section_results(
     number: str, profile: str, results: str | Path, train: bool = False
 ) -> pd.DataFrame:
-    """The results that a section is read from.
+    """The results that a section discusses.
 
     Args:
         number: the paper's section, such as "2.3".
@@ -35,7 +35,7 @@ def section_results(
 
 
 def origin(results: pd.DataFrame) -> str:
-    """One line for whoever asks where the numbers come from."""
+    """One line that says where the numbers come from."""
     if results.empty:
         return "No results are stored; `convnext-steps study` makes them."
     (study,) = set(results["study"])
@@ -44,7 +44,7 @@ def origin(results: pd.DataFrame) -> str:
 
 
 def trajectory(results: pd.DataFrame, until: str | None = None, ask: bool = False) -> Picture:
-    """The trajectory to the end of a section, or all of it, with a text that stands for it.
+    """The trajectory to the end of a section, or all of it, with alternative text.
 
     Args:
         results: of one study.
@@ -84,7 +84,7 @@ def section_accuracies(results: pd.DataFrame, number: str) -> pd.DataFrame:
 
 
 def section_gains(results: pd.DataFrame, number: str) -> pd.DataFrame:
-    """One row per step: its gain over its parent in points, tested, beside the paper's."""
+    """One row per step: its gain over its parent in points, tested, next to the paper's."""
     rows = []
     for row in _comparisons(results, number):
         rows.append(
@@ -126,9 +126,9 @@ def _sentence(row: Any) -> str:
 
 def _conclusion(row: Any) -> str:
     if row.verdict.startswith("too few"):
-        return f"No verdict of ours: {row.verdict}."
+        return f"No verdict here: {row.verdict}."
     agrees = row.paper_verdict.startswith(row.verdict)
-    return f"Ours: {row.verdict}, {'as' if agrees else 'not as'} in the paper."
+    return f"Ours: {row.verdict}, {'as' if agrees else 'unlike'} in the paper."
 
 
 def _with_spread(mean: float | None, spread: float | None, sign: str = "") -> str:

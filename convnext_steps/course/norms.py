@@ -30,7 +30,7 @@ def shared_with(norm: nn.Module, index: tuple[int, int, int]) -> Tensor:
 
 @own_style
 def draw_norms(norms: Mapping[str, nn.Module]) -> Picture:
-    """Feature maps as cubes; filled is what the numbers of one output are normalised over.
+    """Feature maps as cubes; the filled cells are those that one output is normalised over.
 
     Args:
         norms: over `CHANNELS` channels each, by the name to write above.

@@ -1,4 +1,4 @@
-"""Figures with a text that stands for them."""
+"""Figures with alternative text."""
 
 import base64
 import html
@@ -11,13 +11,13 @@ from convnext_steps.study.figures import svg
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, and in words what it shows, for whoever cannot see it."""
+    """A figure, and what it shows in words, for those who cannot see it."""
 
     figure: Figure
     alternative: str
 
     def svg(self) -> str:
-        """The figure as one SVG element that can stand in a page."""
+        """The figure as one SVG element that can be put in a page."""
         label = f'<svg role="img" aria-label="{html.escape(self.alternative)}"'
         element = svg(self.figure).partition("<svg")[2]  # without what makes it a file
         return label + element

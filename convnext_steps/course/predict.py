@@ -7,6 +7,7 @@ import pandas as pd
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.models.design import Design
 from convnext_steps.models.roadmap import find_step
+from convnext_steps.text import number
 
 
 def multiply_adds(design: Design, resolution: int = 224, num_classes: int = 1000) -> int:
@@ -37,9 +38,9 @@ def block_multiply_adds(design: Design, before: int, after: int, side: int, stri
 
     Args:
         design: the design.
-        before: channels of what comes in.
-        after: channels of what goes out.
-        side: of what comes in, in pixels.
+        before: input channels.
+        after: output channels.
+        side: of the input, in pixels.
         stride: of the spatial convolution.
     """
     large, small = side**2, (side // stride) ** 2  # positions before and after the stride
@@ -53,7 +54,7 @@ def block_multiply_adds(design: Design, before: int, after: int, side: int, stri
 
 
 def _stem(design: Design, side: int) -> int:
-    """Of an RGB image; `side` is that of the stem's output."""
+    """For an RGB image; `side` is that of the stem's output."""
     if design.stem == "patchify":
         return 3 * design.width * design.stem_stride**2 * side**2
     kernel, before_pooling = (7, 2 * side) if design.stem_stride == 4 else (3, 2 * side)
@@ -75,7 +76,7 @@ def predict_then_measure(guesses: Mapping[str, float]) -> pd.DataFrame:
         rows.append(
             {
                 "step": step.title,
-                "your guess": f"{guess:.2f}" if guess else "-",
+                "your guess": number(guess or None),
                 "by formula": f"{multiply_adds(step.design) / 1e9:.3f}",
                 "fvcore": f"{counted / 1e9:.3f}",
                 "paper": f"{step.paper.gflops_printed:.2f}{'*' if step.paper.erratum else ''}",

@@ -1,4 +1,4 @@
-"""The figures beyond the paper, drawn from tables of `probes`, with words that stand for them."""
+"""The figures beyond the paper, drawn from tables of `probes`, with alternative text."""
 
 from collections.abc import Mapping
 
@@ -64,7 +64,7 @@ def _draw_gains(axes: Axes, gains: pd.DataFrame) -> None:
 
 @own_style
 def plot_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Figure:
-    """Two series of the same steps beside each other: small marks are seeds, large ones means.
+    """Two series of the same steps side by side: small marks are seeds, large ones means.
 
     Args:
         series: by label, one row per seed and one column per step.
@@ -112,7 +112,7 @@ def draw_budget(budget: pd.DataFrame) -> Picture:
 
 @own_style
 def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
-    """Two series of the same steps beside each other.
+    """Two series of the same steps side by side.
 
     Args:
         series: by label, one row per seed and one column per step.

@@ -29,7 +29,7 @@ def rate_results(
         seed: of the training.
 
     Raises:
-        ValueError: nothing of it is stored.
+        ValueError: none of these results are stored.
     """
     if not train:
         table = pd.read_csv(STORED)
@@ -64,7 +64,7 @@ def cost_of_one_rate(table: pd.DataFrame, rate: float) -> pd.DataFrame:
 
 @own_style
 def draw_rates(table: pd.DataFrame) -> Picture:
-    """Accuracy over the peak learning rate, a line for each step.
+    """Accuracy over the peak learning rate, one line per step.
 
     Args:
         table: of `rate_results`.

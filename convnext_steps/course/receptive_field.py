@@ -12,7 +12,7 @@ from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
 from convnext_steps.study.figures import new_figure, own_style
 
-SHARE = 0.9  # of the gradient, inside the square whose side is told
+SHARE = 0.9  # of the gradient, inside the square whose side is given
 FAINTEST = 1e-4  # of the strongest gradient, that is still drawn
 NARROW = 1 / 8  # of the paper's width, so that a laptop measures it in seconds
 

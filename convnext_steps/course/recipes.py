@@ -45,7 +45,7 @@ def draw_schedules(recipes: Mapping[str, TrainingConfig]) -> Picture:
 
 @own_style
 def draw_augmentations(data: ImageData, count: int = 6, seed: int = 3) -> Picture:
-    """The same images under each augmentation, one a row, as a network gets them.
+    """The same images under each augmentation, one per row, as a network gets them.
 
     Args:
         data: grey images in memory, with labels.

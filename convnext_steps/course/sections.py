@@ -35,7 +35,7 @@ SECTIONS = (
     Section("07_family", "The family"),
     Section("08_trajectory", "The trajectory"),
 )
-BESIDES = ("learning_rate", "flops_are_not_seconds")  # lessons that belong to no one section
+BESIDES = ("learning_rate", "flops_are_not_seconds")  # lessons that belong to no single section
 LESSONS = (*(section.notebook for section in SECTIONS), *BESIDES)  # with exercises
 
 

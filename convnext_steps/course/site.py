@@ -21,8 +21,8 @@ def write_site(executed: Mapping[str, Path], explorer: str, source: Path, output
     Args:
         executed: executed notebooks by name.
         explorer: the explorer's page.
-        source: a folder for what Sphinx reads; it is made anew.
-        output: the site's folder; it is made anew.
+        source: a folder for what Sphinx reads; it is recreated.
+        output: the site's folder; it is recreated.
 
     Raises:
         StudyError: Sphinx failed or warned; what it said is on standard error.

@@ -1,4 +1,4 @@
-"""Slides of a notebook: reveal.js and the page in one folder, without a network."""
+"""Slides of a notebook: reveal.js and the page in one folder, to show offline."""
 
 import re
 import shutil
@@ -16,11 +16,11 @@ SUFFIX = ".slides.html"
 
 
 def write_slides(executed: Mapping[str, Path], output: Path) -> list[Path]:
-    """Write one file of slides for each executed notebook, and reveal.js beside them.
+    """Write one file of slides for each executed notebook, and reveal.js next to them.
 
     Args:
         executed: executed notebooks by name.
-        output: the folder; it is made.
+        output: the folder; it is created.
     """
     output.mkdir(parents=True, exist_ok=True)
     pages = {f"{name}.ipynb": f"{name}{SUFFIX}" for name in executed}

@@ -13,7 +13,7 @@ from convnext_steps.models.network import stem
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 
 SIDE = 64  # of the images in pixels
-EDGES = range(18, 43)  # columns at which the edge stands
+EDGES = range(18, 43)  # columns where the edge is
 OUTPUTS = (6, 7, 8, 9)  # neighbours in the middle of the stem's output, four pixels apart
 ROUNDING = 1e-6
 
@@ -71,11 +71,11 @@ def draw_stems(designs: Mapping[str, Design]) -> Picture:
     for axes, (name, design) in zip(panels, designs.items(), strict=True):
         view = stem_view(design)
         _draw_view(axes, view)
-        axes.set(title=name, xlabel="column at which the edge stands (pixels)")
+        axes.set(title=name, xlabel="column of the edge (pixels)")
         widths = {len(window) for window in view.windows}
         words.append(
             f"{name}: each output sees {widths.pop()} columns, "
-            f"at most {view.partial()} answer in part at once"
+            f"at most {view.partial()} respond partially at once"
         )
     panels[0].set_ylabel("response (share of a bright image's)")
     panels[0].set_yticks([0, 0.25, 0.5, 0.75, 1])

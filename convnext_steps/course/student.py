@@ -54,7 +54,7 @@ def write_student_versions(name: str, output: Path) -> list[Path]:
 
     Args:
         name: a notebook by name or path, or "course".
-        output: a file; of the course, a folder, which is made.
+        output: a file; for the course, a folder, which is created.
 
     Raises:
         ValueError: there is no such notebook, or the output would replace the notebook itself.

@@ -1,4 +1,4 @@
-"""A reader's own design: counted, and trained if asked, beside the library's."""
+"""A reader's own design: counted, and trained if asked, next to the library's."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ from convnext_steps.training.trainer import seed_everything
 def compare_designs(
     designs: Mapping[str, Design], train: bool = False, profile: str = "quick", seed: int = 0
 ) -> pd.DataFrame:
-    """One row a design: multiply-adds at 224x224 and parameters, and accuracy where it is trained.
+    """One row per design: multiply-adds at 224x224 and parameters, and accuracy if it is trained.
 
     Args:
         designs: designs at the paper's size, by a name.
@@ -54,7 +54,7 @@ def train_design(
         design: at the paper's size; the profile scales it.
         profile: the study.
         seed: of everything random.
-        recipe: fields of the recipe that are to differ from the study's.
+        recipe: fields of the recipe that differ from the study's.
     """
     (step,) = plan(profile, steps=["separate_downsampling"], seeds=[seed])
     small = scaled(design, **find_profile(profile).scale)

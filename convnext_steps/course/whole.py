@@ -36,8 +36,8 @@ def whole_results(profile: str, results: str | Path, train: bool = False) -> pd.
 def agreement(results: pd.DataFrame) -> pd.DataFrame:
     """One row per comparison: our gain and those of the paper's two regimes, in points.
 
-    `direction` is that of our mean beside the paper's in the tiny regime, whatever its
-    uncertainty; `finding` is of the tested verdicts.
+    `direction` compares our mean with the paper's in the tiny regime, whatever its
+    uncertainty; `finding` compares the tested verdicts.
     """
     table = compare(results)
     base = compare(results.iloc[:0], "base").set_index("step")["paper_difference"]
@@ -92,7 +92,7 @@ def predict_agreement(results: pd.DataFrame, guess: int = -1) -> pd.DataFrame:
     """How many comparisons have the paper's direction: guessed, by coins, repeated, and ours.
 
     Args:
-        results: of one profile.
+        results: of one study.
         guess: the reader's; -1 where none was made.
     """
     table = agreement(results)
@@ -143,12 +143,12 @@ SEEDS = range(2, 13)
 
 @own_style
 def draw_gains(results: pd.DataFrame) -> Picture:
-    """The gain of each step over its parent with its interval, beside the paper's two regimes.
+    """The gain of each step over its parent with its interval, next to the paper's two regimes.
 
     Small dots are seeds; intervals end at the edge of the figure.
 
     Args:
-        results: of one profile.
+        results: of one study.
     """
     table, gains, columns = compare(results), agreement(results), accuracies(results)
     seeds = [(columns[pair.step] - columns[pair.parent]).dropna() for pair in table.itertuples()]
@@ -211,6 +211,6 @@ def draw_seeds(comparisons: int = 16) -> Picture:
         figure,
         f"Half of a mean's interval falls from {widths[2]:.1f} standard deviations with 2 seeds "
         f"to {widths[10]:.1f} with 10. A sign-flip test of {comparisons} comparisons needs "
-        f"{seeds_needed(comparisons)} seeds. So many uncorrected tests raise a false alarm with a "
-        f"chance of {chances[-1]:.0%}.",
+        f"{seeds_needed(comparisons)} seeds. That many uncorrected tests raise a false alarm "
+        f"with a chance of {chances[-1]:.0%}.",
     )

@@ -9,7 +9,7 @@ from convnext_steps.study.plan import Run
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an attempt: done, failed, or held, where another runner has the run."""
+    """How an attempt ended: done, failed, or held, where another runner has the run."""
 
     state: Literal["done", "failed", "held"]
     error: str = ""
@@ -19,10 +19,10 @@ class Attempt(Protocol):
     """One attempt at one run, under way somewhere."""
 
     def outcome(self) -> Outcome | None:
-        """What came of it; None while it lasts."""
+        """How it ended; None while it lasts."""
 
     def stop(self) -> None:
-        """End it early; its checkpoints stay, and the next attempt goes on from them."""
+        """End it early; its checkpoints stay, and the next attempt resumes from them."""
 
 
 class Backend(Protocol):
@@ -34,4 +34,4 @@ class Backend(Protocol):
         """Begin one attempt."""
 
     def close(self) -> None:
-        """Wait for what was stopped, and let go of what was taken."""
+        """Wait for what was stopped, and release what was acquired."""

@@ -1,7 +1,7 @@
-"""Whether what `make study` and `make test` need is there; each check says what to do where not.
+"""Whether what `make study` and `make test` need is there; each check says what to do if not.
 
 A check returns what it found, and raises `CheckError` with the remedy, or whatever else went wrong.
-It imports what it checks only when it is called: a broken installation is to be told of.
+It imports what it checks only when it is called, so that a broken installation can be reported.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from convnext_steps.text import first_line
 
 PACKAGE = "convnext-steps"
 GIB = 2**30
-DISK, RUN = 5 * GIB, GIB  # that a study needs, and that one of its runs needs of memory
+DISK, RUN = 5 * GIB, GIB  # disk space for a study, memory for one of its runs
 
 
 class CheckError(Exception):
@@ -59,7 +59,7 @@ def packages() -> str:
         raise CheckError(f"missing or too old; pip install {' '.join(wrong)}")
     try:
         importlib.import_module("torchvision")  # which calls its compiled operators
-    except Exception as error:  # whatever it is, the remedy is to install a pair
+    except Exception as error:  # whatever it is, the remedy is to install a matching pair
         raise CheckError(f"{error}; pip install --force-reinstall torch torchvision") from None
     return f"Python {here}, {len(needed)} packages"
 
@@ -75,7 +75,7 @@ def numba() -> str:
     """The kernels with which depthwise convolutions train fast on a CPU."""
     try:
         importlib.import_module("convnext_steps.cpu.kernels")
-    except Exception as error:  # training goes on without
+    except Exception as error:  # training works without it
         remedy = f"networks train slowly on a CPU; pip install --upgrade '{PACKAGE}[fast]'"
         raise CheckError(f"{error}; {remedy}", fatal=False) from None
     return metadata.version("numba")
@@ -105,13 +105,13 @@ def disk(results: Path) -> str:
         with FileLock(lock):
             other = subprocess.run([sys.executable, "-c", TRY_LOCK, lock], capture_output=True)
     if other.returncode == 0:
-        raise CheckError("two processes got one lock; put --results on another disk")
+        raise CheckError("two processes got the same lock; put --results on another disk")
     if b"Timeout" not in other.stderr:
         raise CheckError(f"locks could not be tried: {first_line(other.stderr.decode())}")
     if free < DISK:
         remedy = "free some, or choose another folder with --results"
         raise CheckError(f"{free / GIB:.1f} GiB free in {folder}; {remedy}", fatal=False)
-    known = "locks work between processes here; between nodes, only a try there can tell"
+    known = "locks work between processes here; between nodes, only a test there can tell"
     return f"{free / GIB:.1f} GiB free in {folder}; {known}"
 
 
@@ -147,7 +147,7 @@ def kernel() -> str:
     if Path(prefix).resolve() != Path(sys.prefix).resolve():
         spec = KernelSpecManager().get_kernel_spec("python3").resource_dir
         remedy = f"{sys.executable} -m ipykernel install --sys-prefix"
-        raise CheckError(f"{spec}/kernel.json is of another Python, {prefix}; {remedy}")
+        raise CheckError(f"{spec}/kernel.json belongs to another Python, {prefix}; {remedy}")
     return f"starts and answers; notebooks in {find_notebook('run_step').parent}"
 
 

@@ -10,12 +10,12 @@ import torch
 
 PACKAGES = (
     *("convnext-steps", "torch", "torchvision", "fvcore", "papermill", "numpy", "pandas"),
-    "numba",  # an option: where it is, training on a CPU has other kernels
+    "numba",  # optional: if it is installed, training on a CPU uses other kernels
 )
 
 
 def environment(*packages: str) -> dict[str, Any]:
-    """The versions, also of these packages, the machine and the commit of what is made now."""
+    """The versions (also of these packages), the machine and the commit, as they are now."""
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in (*PACKAGES, *packages)},
@@ -47,7 +47,7 @@ def _version(package: str) -> str | None:
 def commit() -> dict[str, Any]:
     """The commit of the project's checkout and whether its code was unchanged; None outside one."""
     project = Path(__file__).parents[2]
-    if not _git(project, "ls-files", "convnext_steps/__init__.py"):  # installed, below another's
+    if not _git(project, "ls-files", "convnext_steps/__init__.py"):  # below another project
         return {"commit": None, "clean": None}
     head = _git(project, "rev-parse", "HEAD")
     changes = _git(project, "status", "--porcelain", "--", "convnext_steps", "notebooks")

@@ -15,16 +15,16 @@ LOG = logging.getLogger("convnext_steps")
 
 
 def train_here(run: Run, results: str | Path) -> None:
-    """Train one run and write its result, unless it is there.
+    """Train one run and write its result, unless it exists.
 
-    For steps that only this process knows; `run_study` trains each run in a process of its own.
+    For steps that only this process knows; `run_study` trains each run in its own process.
 
     Raises:
-        HeldError: another process works on the run.
+        HeldError: another process is working on the run.
     """
     folder = run.folder(results)
     if done(run, results):
-        LOG.warning("%s is done already; to train it anew, remove %s", run.name, folder)
+        LOG.warning("%s is already done; to train it again, remove %s", run.name, folder)
         return
     with hold(folder):
         seed_everything(run.seed)

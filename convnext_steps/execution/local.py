@@ -67,7 +67,7 @@ class LocalAttempt:
         return None
 
     def outcome(self) -> Outcome | None:
-        """What came of it; puts in place what an ended process left."""
+        """How it ended; puts in place what an ended process left."""
         if self.ended is None and self.process is not None:
             exit_code = self.process.poll()
             self.ended = None if exit_code is None else self._finish(exit_code)
@@ -86,7 +86,7 @@ class LocalAttempt:
         return Outcome("done")
 
     def _failed(self, error: str) -> Outcome:
-        with suppress(OSError):  # the folder may be what ails the run
+        with suppress(OSError):  # the folder may be what is wrong
             record_failure(self.folder, error)
         return Outcome("failed", error)
 
@@ -98,7 +98,7 @@ class LocalAttempt:
 
 
 def parameters(run: Run, folder: Path) -> dict[str, str | int]:
-    """What `run_step.ipynb` needs to know of a run."""
+    """What `run_step.ipynb` needs to know about a run."""
     return {
         "STEP": run.step,
         "REGIME": run.regime,

@@ -1,9 +1,9 @@
-"""One lock per run's folder: whoever holds it works there, and nobody else does.
+"""One lock per run's folder: its holder works there, and nobody else does.
 
-The system releases a lock when the process that holds it dies, however that ends; a holder that is
-only stopped keeps its run. A runner holds the lock while it prepares the folder, and again while it
-puts a result in place. In between, the worker that executes the notebook does (`worker.py`), so
-that a run is free again only when its notebook has ended, whatever became of the runner; the
+The system releases a lock when the process that holds it dies, in whatever way; a holder that is
+only suspended keeps its run. A runner holds the lock while it prepares the folder, and again while
+it puts a result in place. In between, the worker that executes the notebook holds it (`worker.py`),
+so that a run is free again only when its notebook has ended, whatever became of the runner; the
 kernel follows the worker within a tenth of a second.
 """
 
@@ -22,12 +22,12 @@ HOLDER = "holder.partial.json"  # written by the worker: its process and host
 
 
 class HeldError(ConvNeXtStepsError, RuntimeError):
-    """Somebody else works on the run."""
+    """Another process is working on the run."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that works on a run, and its host."""
+    """The process that is working on a run, and its host."""
 
     pid: int
     host: str
@@ -35,7 +35,7 @@ class Holder:
 
 @contextmanager
 def hold(folder: Path, patience: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a run's folder, which is made.
+    """Hold the lock of a run's folder, which is created.
 
     Args:
         folder: the run's.
@@ -50,7 +50,7 @@ def hold(folder: Path, patience: float = 0.0) -> Iterator[None]:
     try:
         lock.acquire(timeout=patience)
     except Timeout:
-        raise HeldError(f"another process works in {folder}") from None
+        raise HeldError(f"another process is working in {folder}") from None
     try:
         yield
     finally:
@@ -58,7 +58,7 @@ def hold(folder: Path, patience: float = 0.0) -> Iterator[None]:
 
 
 def holder(folder: Path) -> Holder | None:
-    """Who works on a run; None where nobody does."""
+    """Who is working on a run; None if nobody is."""
     if not (folder / LOCK).exists():
         return None
     try:

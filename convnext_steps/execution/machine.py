@@ -1,4 +1,4 @@
-"""What this process may use of the machine, also in a container."""
+"""How much of the machine this process may use, also in a container."""
 
 import os
 from pathlib import Path

@@ -52,7 +52,8 @@ def start_notebook(
 ) -> "subprocess.Popen[bytes]":
     """Start papermill on a notebook in a process of its own; its messages go to `output`.log.
 
-    The process has a session of its own: Ctrl-C reaches whoever started it, not the notebook.
+    The process has a session of its own: Ctrl-C reaches the process that started it, not the
+    notebook.
     """
     worker = Path(__file__).with_name("worker.py")
     command = [sys.executable, "-P", str(worker), str(os.getpid()), str(lock or "-"), "papermill"]
@@ -74,14 +75,14 @@ def start_notebook(
 
 
 def log_of(output: Path) -> Path:
-    """The file with papermill's messages beside an executed notebook."""
+    """The file with papermill's messages next to an executed notebook."""
     return output.with_name(f".{output.name}.log")
 
 
 def last_line(output: Path) -> str:
-    """The last line that papermill said: the error, where there was one."""
+    """The last line that papermill printed: the error, where there was one."""
     lines = log_of(output).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "papermill said nothing"
+    return lines[-1] if lines else "papermill printed nothing"
 
 
 def _value(name: str, text: str) -> Any:
@@ -89,7 +90,7 @@ def _value(name: str, text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ValueError(f"-p {name}={text}: the value is not readable as YAML") from None
-    return text if isinstance(value, date) else value  # a folder may be named by the day
+    return text if isinstance(value, date) else value  # a folder may be named after a date
 
 
 def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> None:

@@ -14,9 +14,9 @@ from convnext_steps.training.trainer import seed_everything
 
 
 def train_share(run: Run, output: Path) -> None:
-    """Train with the other processes; the first of them writes what came of it."""
+    """Train with the other processes; the first of them writes the outcome."""
     processes = join()
-    with processes.main_first():  # it downloads, the others find what it has brought
+    with processes.main_first():  # it downloads; the others find what it downloaded
         train, test = run.load_data()
     seed_everything(run.seed)
     trained = train_in_process(run, run.build(train), train, test, output)

@@ -14,16 +14,16 @@ from convnext_steps.execution.runfolder import done
 from convnext_steps.study.plan import Run
 from convnext_steps.text import first_line
 
-LOST_NODES = 10  # times that a task is begun again because its node or its worker is gone
+LOST_NODES = 10  # times that a task is restarted because its node or its worker is gone
 POLL_SECONDS = 0.5
 STOP_SECONDS = 10.0
 
 
 class RayBackend:
-    """Attempts as tasks, begun again elsewhere when their node is lost.
+    """Attempts as tasks, restarted elsewhere when their node is lost.
 
-    Each takes a GPU for each of its processes where nodes have some, else a core. All are queued
-    at once, so that a cluster that grows by demand sees it.
+    Each takes one GPU per process where nodes have some, otherwise one core per process. All are
+    queued at once, so that an autoscaling cluster sees the demand.
 
     Args:
         address: of a running cluster, such as "auto"; without one, a cluster of this machine alone
@@ -61,7 +61,7 @@ class RayBackend:
         return RayAttempt(self.ray, reference, run, results)
 
     def close(self) -> None:
-        """Give stopped tasks the time to end their processes."""
+        """Give stopped tasks time to end their processes."""
         if self.references:
             self.ray.wait(self.references, num_returns=len(self.references), timeout=STOP_SECONDS)
         self.ray.shutdown()
@@ -75,7 +75,7 @@ class RayAttempt:
         self.future = reference.future()
 
     def outcome(self) -> Outcome | None:
-        """What came of it; None while it is queued or lasts."""
+        """How it ended; None while it is queued or lasts."""
         if not self.future.done():
             return None
         try:

@@ -19,7 +19,7 @@ GUARD = ".report.lock"  # one report at a time
 
 
 def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
-    """Write a study's table, differences to the parents and figure beside its results.
+    """Write a study's table, differences from the parents and figure next to its results.
 
     Returns the table as Markdown.
 
@@ -47,7 +47,7 @@ def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
 
 
 def show_trajectory(results: Path, profile: str, regime: str) -> bool:
-    """Execute `trajectory.ipynb` beside a study's results, unless it was since the newest of them.
+    """Execute `trajectory.ipynb` next to a study's results, unless it is up to date.
 
     Returns whether there are any.
 

@@ -1,4 +1,4 @@
-"""The files of one run: what it leaves while it works, how that becomes a result, and whether."""
+"""The files of one run: what it leaves while it works, and when that becomes a result."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ def result_of(run: Run, folder: Path) -> dict[str, Any]:
     """
     result = read_result(folder / RESULT)
     if result["hash"] != run.hash:
-        raise ResultError("the result there is of another design, recipe or data")
+        raise ResultError("the result there belongs to another design, recipe or data")
     return result
 
 
@@ -47,9 +47,9 @@ def done(run: Run, results: str | Path) -> bool:
 
 
 def prepare(run: Run, folder: Path) -> None:
-    """Clear what earlier attempts left, but for the checkpoints of the same plan.
+    """Clear what earlier attempts left, except the checkpoints of the same plan.
 
-    A result that is not this plan's stays, by a name of its own.
+    A result that is not this plan's stays, under a name of its own.
     """
     if (folder / RESULT).exists():
         digest = hashlib.sha256((folder / RESULT).read_bytes()).hexdigest()
@@ -69,7 +69,7 @@ def finish(run: Run, folder: Path, exit_code: int) -> None:
     Args:
         run: the run.
         folder: its folder.
-        exit_code: of papermill; a notebook is only whole where it is 0.
+        exit_code: of papermill; a notebook is complete only if it is 0.
 
     Raises:
         ResultError: the run did not end with a result of this plan; its notebook is kept.
@@ -90,7 +90,7 @@ def finish(run: Run, folder: Path, exit_code: int) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Go on where a kill right after the result was written has stopped the tidying up."""
+    """Finish the tidying up, if a kill right after the result was written interrupted it."""
     if (folder / PLAN).exists():
         _tidy(folder)
 
@@ -104,7 +104,7 @@ def _tidy(folder: Path) -> None:
 
 
 def record_failure(folder: Path, error: str) -> None:
-    """Keep why a run failed, for `status`."""
+    """Record why a run failed, for `status`."""
     write_json(folder / FAILURE, {"error": error})
 
 
@@ -120,7 +120,7 @@ def progress(folder: Path) -> float:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run has come: done, running, failed or missing, and why."""
+    """How far along a run is: done, running, failed or missing, and why."""
 
     state: str
     reason: str = ""
@@ -151,4 +151,4 @@ def status(run: Run, results: Path, found: Mapping[str, Mapping[str, Any]]) -> S
     with suppress(FileNotFoundError):
         return Status("failed", json.loads((folder / FAILURE).read_text())["error"])
     interrupted = (folder / PLAN).exists()
-    return Status("missing", "interrupted; `study` goes on with it" if interrupted else "")
+    return Status("missing", "interrupted; `study` resumes it" if interrupted else "")

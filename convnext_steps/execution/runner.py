@@ -26,7 +26,7 @@ LOG = logging.getLogger("convnext_steps")
 
 ATTEMPTS = 2
 POLL_SECONDS = 0.2
-LATER_SECONDS = 5.0  # until a run that failed, or that another runner has, is looked at again
+LATER_SECONDS = 5.0  # until a run that failed, or that another runner has, is checked again
 NAMED = 4  # runs in the line of the progress bar
 
 
@@ -68,7 +68,7 @@ class Runner:
                     attempt.stop()
 
     def check(self) -> None:
-        """Tell of the runs that have failed too often.
+        """Report the runs that have failed too often.
 
         Raises:
             StudyError: there are some.
@@ -124,7 +124,7 @@ def run_study(
     backend: str = "local",
     address: str | None = None,
 ) -> int:
-    """Execute the runs whose result is missing or another plan's; return how many there were.
+    """Execute the runs without a result of this plan; return how many there were.
 
     Args:
         runs: the plan.
@@ -153,13 +153,13 @@ def run_study(
             result_of(run, folder)
         except ResultError as error:
             if (folder / RESULT).exists():
-                LOG.warning("%s is trained anew: %s", run.name, error)
+                LOG.warning("%s is trained again: %s", run.name, error)
     if not missing:
         return 0
     check_parameters(find_notebook("run_step"), parameters(missing[0], Path()))
     if backend == "local":
         for run in {(run.source, run.images): run for run in missing}.values():
-            run.load_data()  # damaged data stop the study before it begins
+            run.load_data()  # damaged data stops the study before it begins
     with closing(open_backend(backend, address)) as chosen:
         results.mkdir(parents=True, exist_ok=True)
         runner = Runner(missing, results, chosen, workers or chosen.workers)
@@ -179,7 +179,7 @@ def open_backend(name: str, address: str | None) -> Backend:
 
 def _bar(total: int) -> "tqdm[None]":
     layout = "{percentage:3.0f} % of {total} runs |{bar}| {elapsed}, {remaining} left{postfix}"
-    seconds = 0.5 if sys.stderr.isatty() else 60  # between two pictures of the bar
+    seconds = 0.5 if sys.stderr.isatty() else 60  # between two updates of the bar
     return tqdm(
         total=total, bar_format=layout, mininterval=seconds, smoothing=0.05, dynamic_ncols=True
     )

@@ -32,7 +32,7 @@ PARTIAL_RESULT = "result.partial.json"
 
 @dataclass(frozen=True)
 class Trained:
-    """What the training of a run came to."""
+    """The outcome of a run's training."""
 
     evaluation: Evaluation
     history: Sequence[Mapping[str, float]]
@@ -44,13 +44,13 @@ class Trained:
 def train_run(
     run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
 ) -> Trained:
-    """Train and evaluate as the run's recipe says, going on from a checkpoint in `output`.
+    """Train and evaluate as the run's recipe says, resuming from a checkpoint in `output`.
 
     A run of several processes is trained by torchrun, which builds the same model in each of them;
-    on GPUs there is one process a GPU, and no more than there are.
+    on GPUs there is one process per GPU, and no more than there are.
 
     Raises:
-        TrainingError: training cannot begin or go on.
+        TrainingError: training cannot start or continue.
     """
     processes = min(run.how.processes, torch.cuda.device_count() or run.how.processes)
     made_with = environment() | {"processes": processes}
@@ -74,7 +74,7 @@ def train_in_process(
 
 
 def _train_together(run: Run, processes: int, output: Path) -> Trained:
-    """Start torchrun, pass its words on, and read what the first of its processes wrote."""
+    """Start torchrun, pass on its output, and read what the first of its processes wrote."""
     worker = Path(__file__).with_name("worker.py")
     command = [sys.executable, "-P", str(worker), str(os.getpid()), "-", "torch.distributed.run"]
     command += ["--standalone", "--nproc-per-node", str(processes)]
@@ -95,7 +95,7 @@ def _train_together(run: Run, processes: int, output: Path) -> Trained:
 
 
 def write_trained(trained: Trained, output: Path) -> None:
-    """Leave what came of a training for the process that started it."""
+    """Leave the outcome of a training for the process that started it."""
     write_bytes(output / TRAINED, json.dumps(asdict(trained)).encode())
 
 

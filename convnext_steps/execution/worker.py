@@ -1,6 +1,6 @@
-"""A module, such as papermill, in a process that ends with whoever started it.
+"""A module, such as papermill, in a process that ends with the process that started it.
 
-Run as a file, so that nothing of the package is imported beside the notebook's kernel:
+Run as a file, so that nothing of the package is imported outside the notebook's kernel:
 `python -P worker.py PARENT LOCK MODULE ...`. It holds the lock from beginning to end, unless LOCK
 is "-"; where another process holds it, it ends at once with the exit code HELD.
 """
@@ -28,7 +28,7 @@ def follow(parent: int) -> None:
 
 
 def take(lock: str) -> Any:
-    """Hold a lock, for as long as what is returned lives, and leave word of who does."""
+    """Hold a lock, for as long as what is returned lives, and record who holds it."""
     from filelock import FileLock, Timeout
 
     held = FileLock(lock)

@@ -1,4 +1,4 @@
-"""The code of one's own that a design comes from, as a part of its runs' identity."""
+"""The user's own code that a design comes from, as part of its runs' identity."""
 
 import hashlib
 import inspect
@@ -14,7 +14,7 @@ from convnext_steps.models.design import Design
 def own_code(design: Design) -> str | None:
     """Sixteen hexadecimal digits that change with the code of a design's class; None for `Design`.
 
-    Of a class in a module, the whole file counts. Of one in a notebook, its methods count, with
+    For a class in a module, the whole file counts. For one in a notebook, its methods count, with
     the functions and classes of the notebook that they use.
     """
     classes = type(design).__mro__
@@ -34,7 +34,7 @@ def _sources(kind: type) -> Iterator[str]:
 
 
 def _followed(thing: Any, seen: set[Any]) -> Iterator[str]:
-    """The source of a class's methods or of a function, and of what they use beside it."""
+    """The source of a class's methods or of a function, and of what they use from its module."""
     if thing in seen:
         return
     seen.add(thing)

@@ -1,7 +1,7 @@
 """What all figures share: colours, marks, axes, and files.
 
 Okabe and Ito's palette: its colours differ in lightness too, so that they survive print and
-colour-blindness; series are apart in marker and line as well.
+colour-blindness; series differ in marker and line style as well.
 """
 
 import functools
@@ -44,17 +44,17 @@ def own_style(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this many inches, whose parts make room for each other."""
+    """An empty figure of this size in inches, laid out so that its parts do not overlap."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def finish(axes: Axes, grid: str = "", legend: bool = False) -> None:
-    """The last touches: no frame but the two axes, and a grid and a legend where wanted.
+    """The finishing touches: no frame but the two axes, and a grid and a legend where wanted.
 
     Args:
         axes: the axes.
         grid: "x", "y" or "both"; none by default.
-        legend: whether its series are named in it.
+        legend: whether to add one.
     """
     axes.spines[["top", "right"]].set_visible(False)
     if grid:

@@ -1,4 +1,4 @@
-"""Results that change places: a study packed into one file, and results of others taken in."""
+"""Results that move: a study packed into one file, and other people's results imported."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from convnext_steps.study.results import (
 )
 from convnext_steps.training.data import SOURCES
 
-HISTORY = "history.jsonl"  # beside a result of schema 1, its curve
+HISTORY = "history.jsonl"  # next to a result of schema 1: its curve
 MOVED_1 = (  # fields with another place or value today
     *("schema", "profile", "regime", "config", "train_images", "data_fingerprint"),
     *("processes", "checksum"),
@@ -56,14 +56,14 @@ class Imported:
 
     new: Counter[str] = field(default_factory=Counter)
     known: int = 0
-    refused: list[str] = field(default_factory=list)  # why, a line per result
+    refused: list[str] = field(default_factory=list)  # why, one line per result
 
 
 def import_results(folders: Iterable[Path], results: Path) -> Imported:
-    """Take in the results of other folders, each checked against its checksum and its hash.
+    """Import the results of other folders, each checked against its checksum and its hash.
 
     Results of this version and of the one before it, in folders of runs or packed. A run that is
-    there already stays as it is.
+    already there stays as it is.
 
     Args:
         folders: where to look, at any depth.
@@ -110,10 +110,10 @@ def _contents(folder: Path) -> Iterator[tuple[str, bytes, Path]]:
 
 
 def _trusted(name: str, content: bytes, curve: Path) -> dict[str, Any]:
-    """A result whose hash is of what it says that it was made from.
+    """A result whose hash matches what it says that it was made from.
 
     Raises:
-        ResultError: it is damaged, or its hash is another's.
+        ResultError: it is damaged, or its hash does not match.
     """
     try:
         result = json.loads(content)
@@ -122,7 +122,7 @@ def _trusted(name: str, content: bytes, curve: Path) -> dict[str, Any]:
         result = parse_result(content, name)
         made_from = (result[part] for part in ("design", "recipe", "data", "seed", "code"))
         if run_hash(*made_from) != result["hash"]:
-            raise ResultError(f"{name} is not of the design, recipe and data that it names")
+            raise ResultError(f"{name} does not match the design, recipe and data that it names")
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, ResultError):
             raise
@@ -135,15 +135,15 @@ def from_schema_1(
 ) -> dict[str, Any]:
     """A result of version 0.1 in today's form, with its curve.
 
-    Its hash had the names of profile, regime and step, and so changes; its evidence stays.
+    Its hash included the names of profile, regime and step, and so changes; its evidence stays.
 
     Raises:
-        ResultError: it was changed after it was written, or its hash is another's.
+        ResultError: it was changed after it was written, or its hash does not match.
     """
     if old.get("checksum") != checksum(old):
         raise ResultError(f"{name} was changed after it was written")
     if hash_1(old) != old["hash"]:
-        raise ResultError(f"{name} is not of the design, recipe and data that it names")
+        raise ResultError(f"{name} does not match the design, recipe and data that it names")
     config = old["config"]
     lines = curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []
     result = {key: value for key, value in old.items() if key not in MOVED_1} | {

@@ -70,14 +70,14 @@ def run_hash(
     seed: int,
     code: str | None = None,
 ) -> str:
-    """Sixteen hexadecimal digits that change when anything does that decides a run's result.
+    """Sixteen hexadecimal digits that change with anything that decides a run's result.
 
     Args:
         design: the fields of the network's design.
         recipe: the fields of the recipe.
         data: the content of the data set, and how many of its training images are used.
         seed: of the training, not of the recipe.
-        code: what tells the code of one's own that the design comes from, if any.
+        code: a digest of the user's own code that the design comes from, if any.
     """
     recipe = {name: value for name, value in recipe.items() if name != "seed"}
     decisive: dict[str, Any] = {
@@ -122,12 +122,12 @@ class Run:
     design: Design
     config: TrainingConfig
     source: str  # the name of the data set
-    images: int | None  # to train on, how many of the first; None for all
+    images: int | None  # how many training images, from the first on; None for all
     how: How = How()  # not in the hash
 
     @cached_property
     def hash(self) -> str:
-        """What tells this run from others: see `run_hash`."""
+        """What distinguishes this run from others: see `run_hash`."""
         recipe, code = vars(self.config), own_code(self.design)
         return run_hash(vars(self.design), recipe, self.data, self.seed, code)
 
@@ -149,7 +149,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Step and seed, for people."""
+        """Step and seed, as people read them."""
         return f"{self.step} seed {self.seed}"
 
     def folder(self, results: str | Path) -> Path:
@@ -171,7 +171,7 @@ class Run:
 
 
 def read_run(values: Mapping[str, Any]) -> Run:
-    """The run that `asdict` made these values of, though they went through JSON."""
+    """The run that `asdict` made these values from, even if they went through JSON."""
     design = Design(**values["design"] | {"depths": tuple(values["design"]["depths"])})
     config = TrainingConfig(**values["config"])
     return Run(**{**values, "design": design, "config": config, "how": How(**values["how"])})
@@ -189,7 +189,7 @@ def plan(
         profile: a key of `PROFILES`.
         regime: "tiny", "base" or "leave_one_out".
         steps: names of steps; by default the profile's own, or all.
-        seeds: whole numbers from 0 on.
+        seeds: non-negative integers.
 
     Raises:
         ValueError: a name does not exist, or a seed is negative.

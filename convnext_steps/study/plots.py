@@ -24,7 +24,7 @@ from convnext_steps.study.figures import (
 )
 from convnext_steps.study.results import summarize
 
-# One colour for each section of the paper, and one for steps of one's own.
+# One colour for each section of the paper, and one for the user's own steps.
 SECTION_COLORS = {
     "2.1": GREY,
     "2.2": SKY,
@@ -49,11 +49,11 @@ SECTION_TITLES = {
 def plot_trajectory(
     results: pd.DataFrame, regime: str = "tiny", until: str | None = None, ask: bool = False
 ) -> Figure:
-    """The paper's Figure 2 for our results, beside the paper's own numbers.
+    """The paper's Figure 2 for our results, next to the paper's own numbers.
 
-    Left, of each step: every seed's accuracy as a dot, their mean as a bar, the multiply-adds of
-    the trained network beside it; a step without results is a gap. Right, quoted: the accuracies
-    of Tables 10 and 11 on ImageNet-1K. Steps of `add_step` come last.
+    On the left, for each step: every seed's accuracy as a dot, their mean as a bar, the
+    multiply-adds of the trained network next to it; a step without results is a gap. On the right,
+    quoted: the accuracies of Tables 10 and 11 on ImageNet-1K. Steps of `add_step` come last.
 
     Args:
         results: a table of `load_results`, of one study.
@@ -75,7 +75,7 @@ def plot_trajectory(
         for row, step in enumerate(steps[len(shown) :], start=len(shown)):
             _draw_open(axes, row, step)
     ours.set_yticks(range(len(steps)), [_label(step) for step in steps])
-    ours.set_ylim(len(steps) + 0.2, -1.2)  # the first step at the top, under the heads of columns
+    ours.set_ylim(len(steps) + 0.2, -1.2)  # the first step at the top, under the column heads
     sections = {step.section for step in steps}
     handles = [
         ours.barh([0], [0], color=color, label=f"{section} {SECTION_TITLES[section]}")

@@ -59,14 +59,14 @@ def paper_gains(regime: str = "tiny") -> "pd.Series[float]":
 
 @cache
 def images_seen(profile: str) -> int:
-    """How many images, repetitions counted, a training of this study sees."""
+    """How many images a training of this study sees, counting repetitions."""
     (run,) = plan(profile, steps=["resnet"])
     train, _ = run.load_data()
     return round(run.config.max_epochs * len(train))
 
 
 def budget_gains(results: pd.DataFrame) -> pd.DataFrame:
-    """One row per gain, of studies that differ in depth and in how many images they see.
+    """One row per gain, for studies that differ in depth and in how many images they see.
 
     Columns: depth (blocks of the finished network), images (seen), step, seed, gain.
     """
@@ -85,7 +85,7 @@ def trends(budget: pd.DataFrame) -> pd.DataFrame:
 
     One row per depth and step: n seeds, the mean of their slopes, half of its 95 % t-interval, and
     whether the gain grows or shrinks by the paired t-test, with Holm's correction over all rows;
-    the paper's gain beside it.
+    the paper's gain next to it.
 
     Args:
         budget: a table of `budget_gains`.

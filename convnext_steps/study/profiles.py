@@ -16,7 +16,7 @@ class Profile:
     name: str
     description: str
     data: str
-    train_images: int | None  # how many of the first; None for all
+    train_images: int | None  # how many, from the first on; None for all
     recipe: TrainingConfig
     scale: Mapping[str, Any] = field(default_factory=dict)  # arguments of `scaled`
     steps: tuple[str, ...] | None = None  # None for all
@@ -44,7 +44,7 @@ QUICK = Profile(
 )
 STANDARD = Profile(
     name="standard",
-    description="every step on the whole of Fashion-MNIST, in hours",
+    description="every step on all of Fashion-MNIST, in hours",
     data="fashion_mnist",
     train_images=None,
     scale={"width": 1 / 8, "stem_stride": 2},

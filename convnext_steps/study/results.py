@@ -1,4 +1,4 @@
-"""Results as files, one of each run or one of a whole study, and the table that they make."""
+"""Results as files, one per run or one per study, and the table that they make."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from convnext_steps.study.statistics import accuracies, describe
 
 SCHEMA = 2
 RESULT = "result.json"  # in a run's folder
-PACKED = "runs.jsonl"  # of a whole study, a line per run
+PACKED = "runs.jsonl"  # of a whole study, one line per run
 PROJECT_RESULTS = Path(__file__).parents[2] / "results"  # the published studies
 
 LOG = logging.getLogger("convnext_steps")
@@ -65,9 +65,9 @@ def packed_lines(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def read_results(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """All results below a folder, each run once; those that cannot be trusted are named.
+    """All results below a folder, each run once; those that cannot be trusted are logged.
 
-    Of the project's own folder, the published studies only.
+    Of the project's own folder, only the published studies.
     """
     folder = Path(folder)
     published = folder.resolve() == PROJECT_RESULTS
@@ -88,7 +88,7 @@ def read_results(folder: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def load_results(folder: str | Path) -> pd.DataFrame:
-    """All results below a folder as a table, a row per run.
+    """All results below a folder as a table, one row per run.
 
     Columns: study, step, seed, accuracy (%), loss and correct (of test_images), macs and params (of
     the network as trained), training_seconds, evaluation_seconds, hash, commit.
@@ -117,12 +117,12 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
 def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
     """One row per step in the roadmap's order: ours and the paper's; gaps stay empty.
 
-    Accuracies are per cent; `margin` is half of the mean's 95 % t-interval, `gain` the
-    difference to the parent, paired by seed. Where `paper_erratum`, the paper prints another number
-    of multiply-adds than its network counts.
+    Accuracies are in per cent; `margin` is half of the mean's 95 % t-interval, `gain` the
+    difference from the parent, paired by seed. Where `paper_erratum`, the paper prints a different
+    number of multiply-adds from its network's count.
 
     Raises:
-        ValueError: the results are of several profiles, or have a run twice.
+        ValueError: the results are of several studies, or have a run twice.
     """
     columns, ours = accuracies(results, regime), describe(results, regime).set_index("step")
     macs = results.groupby("step")["macs"].first()

@@ -1,8 +1,8 @@
 """What is signal and what is noise: every step against its parent, paired by seed.
 
-The verdict is of the exact two-sided sign-flip test, with Holm's correction over all comparisons of
-the regime: it assumes no more than that a step without effect gains any amount as often as it loses
-it. The paired t-test stands beside it; the t-intervals are of 95 % and not corrected.
+The verdict comes from the exact two-sided sign-flip test, with Holm's correction over all
+comparisons of the regime: it assumes only that a step without effect gains any amount as often as
+it loses it. The paired t-test is given next to it; the 95 % t-intervals are not corrected.
 """
 
 import itertools
@@ -16,10 +16,11 @@ import pandas as pd
 from scipy import stats
 
 from convnext_steps.models.roadmap import Step, roadmap
+from convnext_steps.text import number
 
 ALPHA = 0.05
 PAPER_SEEDS = 3  # behind each mean and standard deviation of Table 10
-PATTERNS = 10_000  # of signs: all of them up to thirteen seeds, beyond drawn, always the same
+PATTERNS = 10_000  # of signs: all up to thirteen seeds; for more, a random sample, always the same
 
 COLUMNS = [
     *("step", "parent", "title", "against"),  # two names, two titles
@@ -37,7 +38,7 @@ def sign_flip_p(differences: npt.ArrayLike) -> float:
     """The two-sided p-value of paired differences under random signs; NaN without any.
 
     Whole numbers, such as images classified correctly, make ties exact; differences of zero stay
-    in: they speak for noise.
+    in: they are evidence for noise.
     """
     given = np.asarray(differences)
     if given.size < 2:
@@ -58,7 +59,7 @@ def seeds_needed(comparisons: int) -> int:
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:
-    """Holm's corrected p-values; NaN, a test still to come, stays NaN and counts as one more."""
+    """Holm's corrected p-values; NaN, a test not yet made, stays NaN and counts as one more."""
     given = np.asarray(p_values, dtype=float)
     order = np.argsort(given)  # NaN last
     raised = given[order] * np.arange(given.size, 0, -1)
@@ -74,7 +75,7 @@ def paired_t_p(differences: npt.ArrayLike) -> float:
         return math.nan
     if not given.any():
         return 1.0
-    with warnings.catch_warnings():  # differences that are all alike: p is about 0, and so be it
+    with warnings.catch_warnings():  # if all differences are equal, p is about 0: fine
         warnings.simplefilter("ignore", RuntimeWarning)
         return float(stats.ttest_1samp(given, 0).pvalue)
 
@@ -91,7 +92,7 @@ def describe(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
 
 
 def compare(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
-    """One row per comparison: the gain over the parent, tested, beside the paper's.
+    """One row per comparison: the gain over the parent, tested, next to the paper's.
 
     Args:
         results: a table of `load_results`, of one study.
@@ -118,7 +119,7 @@ def compare(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
 
 
 def comparisons(regime: str = "tiny") -> dict[str, str]:
-    """What each step is compared with: its parent, and `resnet` with the older recipe's.
+    """What each step is compared with: its parent; for `resnet`, the older recipe's.
 
     Probes count: sixteen comparisons in all.
     """
@@ -142,7 +143,7 @@ def accuracies(
     twice = results[results.duplicated(["step", "seed"])]
     if not twice.empty:
         first = twice.iloc[0]
-        raise ValueError(f"{first['step']} seed {first['seed']} is twice in the results")
+        raise ValueError(f"{first['step']} seed {first['seed']} appears twice in the results")
     table = results.pivot(index="seed", columns="step", values=column)
     return table.reindex(columns=list(roadmap(regime))).astype(float)
 
@@ -218,7 +219,7 @@ def _word(difference: float, significant: bool) -> str:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """A table of `compare` for people; a missing result is a dash."""
+    """A table of `compare` as Markdown; a missing result is a dash."""
     lines = [
         "| step | against | n | difference | std | p | p, t | verdict | paper | paper's verdict |",
         "|---|---|--:|--:|--:|--:|--:|---|--:|---|",
@@ -226,8 +227,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     for row in table.itertuples():
         ours = _points(row.difference, row.margin)
         paper = _points(row.paper_difference, row.paper_margin)
-        std = "-" if math.isnan(row.std) else f"{row.std:.2f}"
-        cells = [row.title, row.against, str(row.n), ours, std]
+        cells = [row.title, row.against, str(row.n), ours, number(row.std)]
         cells += [_probability(row.p_sign_flip_holm), _probability(row.p_t_holm)]
         cells += [row.verdict, paper, row.paper_verdict]
         lines.append("| " + " | ".join(cells) + " |")
@@ -243,9 +243,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def _points(difference: float, margin: float) -> str:
-    if math.isnan(difference):
-        return "-"
-    return f"{difference:+z.2f}" + ("" if math.isnan(margin) else f" ± {margin:.2f}")
+    return number(difference, "+z.2f") + ("" if math.isnan(margin) else f" ± {margin:.2f}")
 
 
 def _probability(p: float) -> str:

@@ -9,21 +9,22 @@ import pandas as pd
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.plan import plan, study_name
 from convnext_steps.study.results import PROJECT_RESULTS, load_results
+from convnext_steps.text import number
 
 LOG = logging.getLogger("convnext_steps")
 
 
 def of_the_plan(table: pd.DataFrame, profile: str, regime: str) -> pd.DataFrame:
-    """The results of just this study as it is planned now, found by their hash, by its own names.
+    """The results of this study as it is planned now, found by hash, under its own names.
 
-    Others that bear the study's name are named and left out.
+    Others with the study's name are logged and left out.
     """
     seeds = sorted({int(seed) for seed in table["seed"]})
     planned = {run.hash: run for run in plan(profile, regime, list(roadmap(regime)), seeds)}
     belongs = table["hash"].isin(planned)
     named = (table["study"] == study_name(profile, regime)) & table["step"].isin(roadmap(regime))
     for row in table[named & ~belongs].itertuples():
-        reason = "is of another design, recipe or data"
+        reason = "belongs to another design, recipe or data"
         LOG.warning("left out: %s seed %s %s", row.step, row.seed, reason)
     runs = [planned[digest] for digest in table.loc[belongs, "hash"]]
     return table[belongs].assign(
@@ -77,7 +78,7 @@ def study_results(
 
 
 def to_markdown(summary: pd.DataFrame) -> str:
-    """A table of `summarize` for people; a missing result is a dash."""
+    """A table of `summarize` as Markdown; a missing result is a dash."""
     lines = [
         "| step | seeds | accuracy % ± std | gain | M multiply-adds | paper top-1 % | paper G |",
         "|---|--:|--:|--:|--:|--:|--:|",
@@ -87,17 +88,13 @@ def to_markdown(summary: pd.DataFrame) -> str:
         cells = [
             row.title,
             str(row.seeds),
-            _format(row.accuracy, ".2f") + spread,
-            _format(row.gain, "+.2f"),
-            _format(row.macs / 1e6, ".2f"),
-            _format(row.paper_top1, ".2f"),
-            _format(row.paper_macs / 1e9, ".2f") + ("\\*" if row.paper_erratum else ""),
+            number(row.accuracy) + spread,
+            number(row.gain, "+.2f"),
+            number(row.macs / 1e6),
+            number(row.paper_top1),
+            number(row.paper_macs / 1e9) + ("\\*" if row.paper_erratum else ""),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     if summary["paper_erratum"].any():
         lines += ["", "\\* As counted; the paper's table prints another number."]
     return "\n".join(lines) + "\n"
-
-
-def _format(value: float, form: str) -> str:
-    return "-" if pd.isna(value) else format(value, form)

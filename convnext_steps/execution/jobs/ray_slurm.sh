@@ -3,8 +3,8 @@
 #
 #   sbatch --nodes=4 ray_slurm.sh --profile quick --seeds 0-9
 #
-# Better than slurm.sh where runs are many and short, or where the queue takes few jobs. With GPUs,
-# add --gpus-per-node and hand it on to Ray as --num-gpus. Stopped and requeued, it goes on. Where
+# Better than slurm.sh if there are many short runs, or if the queue takes few jobs. With GPUs,
+# add --gpus-per-node and pass it on to Ray as --num-gpus. If stopped and requeued, it resumes. If
 # Ray does not start, the job still ends with 0: `convnext-steps status` says what is done.
 #SBATCH --job-name=convnext-steps
 #SBATCH --nodes=2

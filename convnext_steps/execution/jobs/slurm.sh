@@ -4,8 +4,8 @@
 #   sbatch --array=0-16 slurm.sh --profile quick                 17 runs, one seed
 #   sbatch --array=0-169 slurm.sh --profile quick --seeds 0-9    ten seeds
 #
-# Tasks may be repeated, stopped and requeued: a run that is done is not done again, one that was
-# stopped goes on from its checkpoint. Afterwards: convnext-steps report --profile quick.
+# Tasks may be repeated, stopped and requeued: a finished run is not repeated, and an interrupted
+# one resumes from its checkpoint. Afterwards: convnext-steps report --profile quick.
 #SBATCH --job-name=convnext-steps
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=1

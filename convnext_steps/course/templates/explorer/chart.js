@@ -1,6 +1,6 @@
 "use strict";
 
-/** Where the parts of the chart stand, for a width in pixels; narrow ones have labels on a line. */
+/** Where the parts of the chart are, for a width in pixels; narrow ones have labels on a line. */
 function layout(width, hasOurs) {
   const narrow = width < 620;
   const left = narrow ? 12 : 258;
@@ -107,7 +107,7 @@ function drawSwin(axis, swin, place, bottom) {
     shape("text", { class: "soft", x: x + 3, y: bottom + 34, "text-anchor": "end" }, `${swin.title}`));
 }
 
-/** The line through the steps that build on each other; probes stand beside it. */
+/** The line through the steps that build on each other; probes are off it. */
 function drawChain(steps, axis, panel, place) {
   const points = steps.flatMap((step, index) => {
     const value = mean(step, panel);
@@ -117,7 +117,7 @@ function drawChain(steps, axis, panel, place) {
   return shape("polyline", { class: "chain", points: points.join(" "), "pointer-events": "none" });
 }
 
-/** Ours: a dot a seed below a circle at their mean; the paper's: a square with its std. */
+/** Ours: one dot per seed below a circle at their mean; the paper's: a square with its std. */
 function drawMarks(step, axis, panel, y, color) {
   const value = mean(step, panel);
   if (value == null) return [];

@@ -41,9 +41,9 @@ function accuracyTable(step, regime) {
   }
   rows.push([`the paper (${regime.table})`, percent(paper.top1) + spread(paper.top1, paper.std),
     gainText(gain, "paper_"), gain?.paper_verdict ?? "–"]);
-  const nothing = "No results of our own here: these are the paper's alone. ";
-  const margins = "± beside a gain: half of its 95 % interval, over the seeds that both steps have; " +
-    "beside the paper's accuracy: its standard deviation.";
+  const nothing = "No results of our own here: these are only the paper's. ";
+  const margins = "± after a gain: half of its 95 % interval, over the seeds that both steps have; " +
+    "after the paper's accuracy: its standard deviation.";
   return element("div", {}, table(["", "accuracy", "gain in points", "verdict"], rows),
     element("p", { className: "note" }, (ours ? "" : nothing) + margins));
 }
@@ -108,6 +108,6 @@ function times(ours, before) {
   return [
     element("p", {}, `Training took ${ours.seconds.toFixed(0)} s on average${against}: ${seconds.join(", ")}.`),
     element("p", { className: "note" },
-      "Seconds of the machine that trained, which other work may have shared: a hint, no benchmark."),
+      "Seconds of the machine that trained, which other work may have shared: a hint, not a benchmark."),
   ];
 }

@@ -8,7 +8,7 @@ const regimeNow = () => data.regimes[state.regime];
 const stepsNow = () => regimeNow().steps;
 const rows = () => [...byId("chart").querySelectorAll(".row")];
 
-/** Choose a step; the keyboard's focus goes along where it is in the chart. */
+/** Choose a step; the keyboard's focus follows if it is in the chart. */
 function choose(name, focus = false) {
   state.step = name;
   const index = stepsNow().findIndex((step) => step.name === name);
@@ -27,7 +27,7 @@ function choose(name, focus = false) {
   history.replaceState(null, "", `#${state.regime}/${name}`);
 }
 
-/** Choose the step so many rows further on, as far as there are rows. */
+/** Choose the step this many rows further on, as far as there are rows. */
 function move(by, focus) {
   const names = stepsNow().map((step) => step.name);
   const index = Math.min(Math.max(names.indexOf(state.step) + by, 0), names.length - 1);
@@ -47,7 +47,7 @@ function chooseRegime(name) {
     ? `Circles: means of the study “${study.profile}” (${study.description}), with a dot for each ` +
       `of ${seeds.length} seeds. Squares: quoted from the paper's ${table}, with the standard ` +
       "deviation where it prints one. The axes are cut and differ: look at differences."
-    : `There are no results of our own for this roadmap yet: the paper's alone (${table}).`;
+    : `There are no results of our own for this roadmap yet, only the paper's (${table}).`;
   document.querySelector(`input[value="${name}"]`).checked = true;
   drawAgain();
 }

@@ -1,4 +1,4 @@
-"""How Sphinx makes the site: from executed notebooks, with nothing from a network."""
+"""How Sphinx makes the site: from executed notebooks, with nothing downloaded."""
 
 project = "From ResNet to ConvNeXt"
 language = "en"
