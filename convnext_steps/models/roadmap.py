@@ -153,7 +153,7 @@ def _leave_one_out() -> dict[str, Step]:
             continue
         before = {field: getattr(chain[step.parent].design, field) for field in step.changes}
         title = f"without {step.title}"
-        steps[f"without_{name}"] = _beyond(
+        steps[f"without_{name}"] = beyond(
             f"without_{name}", finished, title, step.section, Design, before
         )
     return steps
@@ -189,12 +189,12 @@ def add_step(
     for field in changes:
         if field not in known:
             raise ValueError(unknown("field", field, known))
-    step = _beyond(name, before, title, "own", design, changes)
+    step = beyond(name, before, title, "own", design, changes)
     OWN_STEPS.setdefault(regime, {})[name] = step
     return step
 
 
-def _beyond(
+def beyond(
     name: str,
     parent: Step,
     title: str,
