@@ -30,7 +30,9 @@ def build(kind: type[T], values: Mapping[str, Any], section: str) -> T:
     known = {field.name: field.type for field in fields(kind)}
     for name in values:
         if name not in known:
-            raise ValueError(unknown("key", f"{section}.{name}", [f"{section}.{k}" for k in known]))
+            raise ValueError(
+                unknown("key", f"{section}.{name}", tuple(f"{section}.{k}" for k in known))
+            )
     given = {
         name: convert(value, known[name], f"{section}.{name}") for name, value in values.items()
     }

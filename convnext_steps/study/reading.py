@@ -3,24 +3,21 @@
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from convnext_steps.fields import build, convert
 from convnext_steps.models.roadmap import unknown
-from convnext_steps.study.study import SECTIONS, OwnStep, Study, checked
-from convnext_steps.training.data import SOURCES
+from convnext_steps.study.study import PLAIN, SECTIONS, OwnStep, Study, checked
 
 STUDIES = files("convnext_steps.study").joinpath("studies")
-PLAIN = ("description", "roadmap", "order", "only")  # keys outside of every table
 OWN_STEP = ("name", "parent", "change", "title")
 
 
-def study_names() -> list[str]:
+def study_names() -> tuple[str, ...]:
     """The names of the studies in the package."""
-    return sorted(path.name.removesuffix(".toml") for path in STUDIES.iterdir())
+    return tuple(sorted(path.name.removesuffix(".toml") for path in STUDIES.iterdir()))
 
 
 def load_study(source: str | Path) -> Study:
@@ -90,7 +87,6 @@ def _with_paths(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _study(name: str, tables: Mapping[str, Any]) -> Study:
     known = (*PLAIN, *SECTIONS, "step", "base")
-    kinds = {each.name: each.type for each in fields(Study)}
     parts: dict[str, Any] = {"name": name}
     for key, value in tables.items():
         if key in SECTIONS:
@@ -100,13 +96,10 @@ def _study(name: str, tables: Mapping[str, Any]) -> Study:
         elif key == "step":
             parts["own_steps"] = _own_steps(value)
         elif key in PLAIN:
-            parts[key] = convert(value, kinds[key], key)
+            parts[key] = convert(value, PLAIN[key], key)
         else:
             raise ValueError(unknown("key", key, known))
-    study = checked(Study(**parts))
-    if study.data.source not in SOURCES:
-        raise ValueError(f"data.source: {unknown('data set', study.data.source, SOURCES)}")
-    return study
+    return checked(Study(**parts))
 
 
 def _own_steps(tables: Any) -> tuple[OwnStep, ...]:
@@ -116,14 +109,14 @@ def _own_steps(tables: Any) -> tuple[OwnStep, ...]:
     for table in tables:
         for key in table:
             if key not in OWN_STEP:
-                raise ValueError(unknown("key", f"step.{key}", [f"step.{k}" for k in OWN_STEP]))
+                raise ValueError(
+                    unknown("key", f"step.{key}", tuple(f"step.{k}" for k in OWN_STEP))
+                )
         for key in ("name", "parent", "change"):
             if key not in table:
                 raise ValueError(f"a [[step]] lacks {key}")
         if not isinstance(table["change"], Mapping) or not table["change"]:
             raise ValueError("step.change must be a table such as { kernel_size = 13 }")
-        texts = {
-            k: convert(table[k], str, f"step.{k}") for k in OWN_STEP if k in table and k != "change"
-        }
+        texts = {k: convert(v, str, f"step.{k}") for k, v in table.items() if k != "change"}
         steps.append(OwnStep(**texts, change=dict(table["change"])))
     return tuple(steps)

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from convnext_steps.fields import build, convert
@@ -10,7 +11,8 @@ from convnext_steps.models.decisions import walk
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.roadmap import Step, beyond, find_step, roadmap, unknown
 from convnext_steps.study.plan import Run
-from convnext_steps.training.config import TrainingConfig, original_recipe
+from convnext_steps.training.config import TrainingConfig, original_recipe, require
+from convnext_steps.training.data import SOURCES
 from convnext_steps.training.how import How
 
 
@@ -24,6 +26,10 @@ class Data:
     held_out: float = 0.0  # share of the training images, to choose between settings on
     skip_broken: bool = False  # go on without images that cannot be read
 
+    def __post_init__(self) -> None:
+        require(self, "images", self.images >= 0, "must be 0 or more")
+        require(self, "held_out", 0 <= self.held_out < 1, "must be at least 0 and below 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
@@ -32,6 +38,10 @@ class Scale:
     width: float = 1.0
     depth: float = 1.0
     stem_stride: Literal[1, 2, 4] = 4
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth"):
+            require(self, name, getattr(self, name) > 0, "must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +60,7 @@ SECTIONS: dict[str, type[Any]] = {
     "recipe": TrainingConfig,
     "how": How,
 }
-UNNAMED = ("how", "data.root")  # what is in no hash is in no name
+UNNAMED = {"how", "data.root", "description"}  # what is in no hash is in no name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +78,7 @@ class Study:
     only: tuple[str, ...] = ()  # steps to train; all by default
     data: Data = Data()
     scale: Scale = Scale()
-    recipe: TrainingConfig = TrainingConfig()
+    recipe: TrainingConfig = field(default_factory=TrainingConfig)
     how: How = How()
     own_steps: tuple[OwnStep, ...] = ()
 
@@ -78,7 +88,7 @@ class Study:
         Raises:
             ValueError: a step does not exist, or cannot be.
         """
-        steps = dict(walk(self.order, self.roadmap) if self.order else roadmap(self.roadmap))
+        steps = dict(self._order() if self.order else roadmap(self.roadmap))
         for own in self.own_steps:
             if own.name in steps:
                 raise ValueError(f"step.name: there is a step {own.name!r} already")
@@ -89,6 +99,12 @@ class Study:
                 raise ValueError(f"only: {unknown('step', missing[0], steps)}")
             return {name: steps[name] for name in self.only}
         return steps
+
+    def _order(self) -> dict[str, Step]:
+        try:
+            return walk(self.order, self.roadmap)
+        except ValueError as error:
+            raise ValueError(f"order: {error}") from None
 
     def _own_step(self, own: OwnStep, steps: Mapping[str, Step]) -> Step:
         if own.parent in steps:
@@ -102,7 +118,11 @@ class Study:
             if name not in kinds:
                 raise ValueError(f"step.change: {unknown('field', name, kinds)}")
         change = {k: convert(v, kinds[k], f"step.change.{k}") for k, v in own.change.items()}
-        return beyond(own.name, parent, own.title or own.name, "own", type(parent.design), change)
+        title = own.title or own.name
+        try:
+            return beyond(own.name, parent, title, "own", type(parent.design), change)
+        except ValueError as error:
+            raise ValueError(f"step.change: {error}") from None
 
     def plan(self, seeds: Iterable[int] = (0,), steps: Sequence[str] | None = None) -> list[Run]:
         """The runs of the study, seed by seed, in the order of its steps.
@@ -159,33 +179,39 @@ class Study:
         Raises:
             ValueError: there is no such field, or a value is of another type or out of range.
         """
-        parts: dict[str, Any] = {}
-        words = [self.name]
+        words, tables, plain = [self.name], dict[str, dict[str, Any]](), dict[str, Any]()
         for key, value in changes.items():
             section, _, short = key.partition(".")
-            if section in SECTIONS and short:
-                parts.setdefault(section, {})[short] = value
-                before = getattr(getattr(self, section), short, None)
+            if key not in keys():
+                raise ValueError(unknown("key", key, keys()))
+            if short:
+                tables.setdefault(section, {})[short] = value
+                before = getattr(getattr(self, section), short)
             else:
-                kinds = {each.name: each.type for each in fields(Study)}
-                plain = [k for k in kinds if k not in (*SECTIONS, "name", "own_steps")]
-                if key not in plain:
-                    keys = [
-                        f"{s}.{each.name}" for s, kind in SECTIONS.items() for each in fields(kind)
-                    ]
-                    raise ValueError(unknown("key", key, [*plain, *keys]))
-                parts[key] = convert(value, kinds[key], key)
+                plain[key] = convert(value, PLAIN[key], key)
                 before = getattr(self, key)
-            if value != before and section not in UNNAMED and key not in UNNAMED:
+            if value != before and not {key, section} & UNNAMED:
                 words.append(f"{short or key}_{_word(value)}")
-        for section, values in parts.items():
-            if section in SECTIONS:
-                old = {
-                    f.name: getattr(getattr(self, section), f.name)
-                    for f in fields(SECTIONS[section])
-                }
-                parts[section] = build(SECTIONS[section], old | values, section)
-        return checked(replace(self, name=name or "_".join(words), **parts))
+        for section, values in tables.items():
+            plain[section] = build(
+                SECTIONS[section], vars(getattr(self, section)) | values, section
+            )
+        return checked(replace(self, name=name or "_".join(words), **plain))
+
+
+PLAIN = {
+    each.name: each.type
+    for each in fields(Study)
+    if each.name not in (*SECTIONS, "name", "own_steps")
+}
+
+
+def keys() -> tuple[str, ...]:
+    """Everything that can be changed in a study."""
+    tables = [
+        f"{section}.{each.name}" for section, kind in SECTIONS.items() for each in fields(kind)
+    ]
+    return (*PLAIN, *tables)
 
 
 def checked(study: Study) -> Study:
@@ -198,6 +224,11 @@ def checked(study: Study) -> Study:
         raise ValueError(f"name is {study.name!r}; it must be of letters, digits, _, -, + and .")
     if study.recipe.seed:
         raise ValueError("recipe.seed: seeds are given when a study is run, with --seeds")
+    data = study.data
+    if data.source not in SOURCES:
+        raise ValueError(f"data.source: {unknown('data set', data.source, SOURCES)}")
+    if data.root and not Path(data.root).is_dir():
+        raise ValueError(f"data.root: there is no folder {data.root}")
     study.steps()
     return study
 
