@@ -1,16 +1,16 @@
-"""What can go wrong, in words for whoever started it: each message says what to do."""
+"""What can go wrong, in words for the user: each message says what to do."""
 
 
 class ConvNeXtStepsError(Exception):
-    """The base of every error that the library raises for its user."""
+    """The base of every error class of this library."""
 
 
 class TrainingError(ConvNeXtStepsError, RuntimeError):
-    """Training cannot begin or go on."""
+    """Training cannot start or continue."""
 
 
 class NotebookError(ConvNeXtStepsError, RuntimeError):
-    """A notebook's cell failed; the message says how and where to look."""
+    """A cell of a notebook failed; the message says why and where to look."""
 
 
 class StudyError(ConvNeXtStepsError, RuntimeError):
@@ -21,7 +21,7 @@ class DataError(ConvNeXtStepsError, ValueError):
     """A data set is missing, damaged or unknown."""
 
     def __str__(self) -> str:
-        """One line: a loader's worker puts its whole traceback in front of the message."""
+        """One line: a data loader's worker puts its whole traceback before the message."""
         return super().__str__().rpartition("DataError: ")[2].strip()
 
 
@@ -34,8 +34,8 @@ class ResultError(ConvNeXtStepsError, ValueError):
 
 
 class DamagedCheckpointError(ConvNeXtStepsError, ValueError):
-    """A checkpoint is truncated or no checkpoint at all."""
+    """A checkpoint is truncated or is not a checkpoint at all."""
 
 
 class ForeignCheckpointError(ConvNeXtStepsError, ValueError):
-    """A checkpoint belongs to another model or recipe."""
+    """A checkpoint belongs to another model, data set or recipe."""

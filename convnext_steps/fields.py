@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
-from convnext_steps.models.roadmap import unknown
+from convnext_steps.text import unknown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -1,16 +1,18 @@
 """Files that are either whole or not there."""
 
+import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the name `path` when the block ends without an error."""
+    """A file to write to that takes the name `path` when the block ends without an error."""
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f".{path.name}.", suffix=".partial", delete=False
     ) as file:
@@ -27,22 +29,41 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file."""
+    """Write a whole file, atomically."""
     with atomic_file(path) as file:
         file.write(content)
 
 
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, atomically."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def fault(path: Path, sha256: str) -> str:
+    """What is wrong with a file whose SHA-256 is known: "missing", "damaged", or nothing ("")."""
+    if not path.is_file():
+        return "missing"
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return "" if digest == sha256 else "damaged"
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    nearest = path.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    return nearest
+
+
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written, before any work.
+    """Refuse a folder that cannot be created or written to, before any work is done.
 
     Raises:
         ValueError: it cannot.
     """
-    nearest = folder.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
     try:
-        with tempfile.TemporaryFile(dir=nearest):
+        with tempfile.TemporaryFile(dir=nearest_existing(folder)):
             pass
     except OSError as error:
         raise ValueError(f"cannot write to the folder {folder}: {error}") from None

@@ -171,7 +171,7 @@ def test_pyramid_holds_the_four_stages_maps() -> None:
 @pytest.mark.parametrize(("model", "side"), [(small(), 32), (ConvNeXtIsotropic(1, 8), 16)])
 def test_images_below_the_smallest_side_are_refused(model: nn.Module, side: int) -> None:
     assert model(torch.zeros(1, 3, side, side)).isfinite().all()
-    with pytest.raises(ValueError, match=f"{side - 1} x 64 .* smallest side that works is {side}"):
+    with pytest.raises(ValueError, match=f"{side - 1}x64 .* at least {side} pixels"):
         model(torch.zeros(1, 3, side - 1, 64))
 
 

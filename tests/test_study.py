@@ -23,10 +23,11 @@ from convnext_steps.execution.runfolder import (
     prepare,
 )
 from convnext_steps.execution.runner import run_study
+from convnext_steps.files import write_json
 from convnext_steps.models.paper import published_roadmap
 from convnext_steps.study.plan import HASH_DEFAULTS, Run, plan, read_run
 from convnext_steps.study.profiles import PROFILES
-from convnext_steps.study.results import RESULT, SCHEMA, checksum, summarize, write_json
+from convnext_steps.study.results import RESULT, SCHEMA, checksum, summarize
 from convnext_steps.study.tables import of_the_plan
 from convnext_steps.training.evaluation import Evaluation
 

@@ -1,7 +1,6 @@
 """convnext-steps bench: how fast, against whom, and where the time of a study goes."""
 
 import argparse
-import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import nn
 from convnext_steps.cli.options import add_backend, backend, find_model, positive
 from convnext_steps.execution.evidence import environment
 from convnext_steps.execution.timing import bookkeeping_times, run_times, runs_per_hour
-from convnext_steps.files import write_bytes
+from convnext_steps.files import write_json
 from convnext_steps.measure.apart import measure_apart
 from convnext_steps.measure.speed import Precision, Speed, Work, measure_speeds, ratio
 from convnext_steps.models.design import scaled
@@ -100,7 +99,7 @@ def bench_command(options: argparse.Namespace) -> None:
         figures = model_times(options)
     if options.output:
         content = {"figures": figures, "environment": environment("timm")}
-        write_bytes(options.output, (json.dumps(content, indent=2) + "\n").encode())
+        write_json(options.output, content)
 
 
 def refuse_idle_options(options: argparse.Namespace) -> None:

@@ -8,8 +8,9 @@ from torch import nn
 
 from convnext_steps.models import convnext
 from convnext_steps.models.paper import published_family
-from convnext_steps.models.roadmap import Step, roadmap, unknown
+from convnext_steps.models.roadmap import Step, roadmap
 from convnext_steps.study.profiles import PROFILES
+from convnext_steps.text import unknown
 
 
 def positive(text: str) -> int:

@@ -12,7 +12,8 @@ from torch import nn
 from convnext_steps.cli.options import find_model
 from convnext_steps.files import check_writable
 from convnext_steps.models.paper import published_family
-from convnext_steps.models.roadmap import Step, unknown
+from convnext_steps.models.roadmap import Step
+from convnext_steps.text import unknown
 from convnext_steps.training.config import RECIPES, TrainingConfig
 from convnext_steps.training.data import SOURCES, ImageData, load_data
 from convnext_steps.training.distributed import join

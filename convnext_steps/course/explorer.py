@@ -17,11 +17,12 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.models.design import Design
 from convnext_steps.models.paper import published_roadmap
-from convnext_steps.models.roadmap import Step, find_step, roadmap, unknown
+from convnext_steps.models.roadmap import Step, find_step, roadmap
 from convnext_steps.study.plots import SECTION_COLORS, SECTION_TITLES
 from convnext_steps.study.profiles import find_profile
 from convnext_steps.study.statistics import compare, comparisons
 from convnext_steps.study.tables import stored_results
+from convnext_steps.text import unknown
 
 REGIME_TITLES = {"tiny": "ResNet-50 to ConvNeXt-T", "base": "ResNet-200 to ConvNeXt-B"}
 BLOCKS = {  # where a step is looked for, by stage and index

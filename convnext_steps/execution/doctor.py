@@ -3,7 +3,6 @@
 Nothing heavy is imported before a check needs it: a broken installation is to be told of.
 """
 
-import hashlib
 import importlib
 import importlib.util
 import platform
@@ -115,15 +114,11 @@ def numba() -> Finding:
 
 def bundled_data() -> Finding:
     """Whether the bundled Fashion-MNIST is whole, by its SHA-256 sums."""
+    from convnext_steps.files import fault
     from convnext_steps.training.data import ARCHIVES, SHA256
 
-    wrong = []
-    for name, checksum in SHA256.items():
-        archive = ARCHIVES / f"{name}.gz"
-        if not archive.is_file():
-            wrong.append(f"{archive.name} is missing")
-        elif hashlib.sha256(archive.read_bytes()).hexdigest() != checksum:
-            wrong.append(f"{archive.name} is damaged")
+    faults = {f"{name}.gz": fault(ARCHIVES / f"{name}.gz", SHA256[name]) for name in SHA256}
+    wrong = [f"{name} is {problem}" for name, problem in faults.items() if problem]
     if wrong:
         remedy = f"git checkout -- {ARCHIVES}, or install {PACKAGE} again"
         return Finding("fail", ", ".join(wrong), remedy)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from convnext_steps.execution.doctor import Finding, Level
+from convnext_steps.files import nearest_existing
 
 GIB = 2**30
 LITTLE, TOO_LITTLE = 5 * GIB, GIB // 2  # of disk
@@ -28,9 +29,7 @@ def data_disk() -> Finding:
 
 
 def _disk(folder: Path, remedy: str, worst: Level) -> Finding:
-    nearest = folder.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
+    nearest = nearest_existing(folder)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         return Finding(worst, f"{folder} cannot be written", remedy)
     free = shutil.disk_usage(nearest).free

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from convnext_steps.errors import NotebookError
-from convnext_steps.models.roadmap import unknown
+from convnext_steps.text import unknown
 
 
 def find_notebook(name: str) -> Path:

@@ -12,8 +12,9 @@ from convnext_steps.errors import ResultError
 from convnext_steps.execution.lock import LEASE, claims, holder
 from convnext_steps.execution.notebook import last_line, log_of
 from convnext_steps.execution.train_run import PARTIAL_RESULT, TRAINED
+from convnext_steps.files import write_json
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import RESULT, read_result, write_json
+from convnext_steps.study.results import RESULT, read_result
 from convnext_steps.training.checkpoint import HISTORY, clear
 
 PARTIAL_NOTEBOOK = "run_step.partial.ipynb"

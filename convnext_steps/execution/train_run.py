@@ -17,11 +17,11 @@ from torch import nn
 
 from convnext_steps.errors import TrainingError
 from convnext_steps.execution.evidence import environment
-from convnext_steps.files import write_bytes
+from convnext_steps.files import write_bytes, write_json
 from convnext_steps.measure.flops import FlopCount
 from convnext_steps.study.code import own_code
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import SCHEMA, checksum, write_json
+from convnext_steps.study.results import SCHEMA, checksum
 from convnext_steps.training.data import ImageData
 from convnext_steps.training.evaluation import Evaluation
 from convnext_steps.training.trainer import Trainer

@@ -6,6 +6,7 @@ import pandas as pd
 
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.models.roadmap import Step
+from convnext_steps.text import number
 
 
 def compare_counts(steps: Iterable[Step]) -> pd.DataFrame:
@@ -22,17 +23,13 @@ def compare_counts(steps: Iterable[Step]) -> pd.DataFrame:
                 "step": step.name,
                 "section": step.section,
                 "counted": f"{count.conv_linear / 1e9:.3f}",
-                "printed": _printed(step.paper.gflops_printed) + "*" * bool(step.paper.erratum),
+                "printed": number(step.paper.gflops_printed) + "*" * bool(step.paper.erratum),
                 "with norms": f"{count.total / 1e9:.3f}",
                 "params": f"{count.params / 1e6:.3f}",
-                "top-1 %": _printed(step.paper.top1_mean),
+                "top-1 %": number(step.paper.top1_mean),
             }
         )
     return pd.DataFrame(rows).set_index("step")
-
-
-def _printed(number: float | None) -> str:
-    return "-" if number is None else f"{number:.2f}"
 
 
 def errata(steps: Iterable[Step]) -> list[str]:

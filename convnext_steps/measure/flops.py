@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from convnext_steps.models.layers import first_convolution
+
 CONV_LINEAR = ("conv", "linear", "addmm", "matmul")
 NORM = ("layer_norm", "batch_norm")
 
@@ -50,9 +52,13 @@ def count_flops(
             channels.
     """
     if resolution < 1:
-        raise ValueError(f"resolution is {resolution}; it needs to be at least 1")
-    channels = in_channels or _first_convolution(model).in_channels
-    image = next(model.parameters()).new_zeros(1, channels, resolution, resolution)
+        raise ValueError(f"resolution is {resolution}; it must be at least 1")
+    if in_channels is None:
+        first = first_convolution(model)
+        if first is None:
+            raise ValueError("the model has no convolution; give in_channels")
+        in_channels = first.in_channels
+    image = next(model.parameters()).new_zeros(1, in_channels, resolution, resolution)
     with _evaluating(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # fvcore uses torch.jit, from its import on
         from fvcore.nn import FlopCountAnalysis
@@ -82,13 +88,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _first_convolution(model: nn.Module) -> nn.Conv2d:
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            return module
-    raise ValueError("the model has no convolution; say in_channels")
 
 
 def _sum(by_operator: dict[str, int], names: Iterable[str]) -> int:

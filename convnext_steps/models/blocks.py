@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from convnext_steps.models.design import Design
-from convnext_steps.models.layers import LayerNorm2d
+from convnext_steps.models.layers import LayerNorm2d, padded_convolution
 
 
 def activation(design: Design) -> nn.Module:
@@ -17,28 +17,19 @@ def norm(design: Design, channels: int) -> nn.Module:
     return LayerNorm2d(channels) if design.norm == "layer" else nn.BatchNorm2d(channels)
 
 
-def convolution(
-    design: Design, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1
-) -> nn.Conv2d:
-    """A padded convolution of a block, without bias as long as BatchNorm would swallow it."""
-    return nn.Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride,
-        padding=kernel_size // 2,
-        bias=design.norm == "layer",
-    )
+def convolution(design: Design, in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution, without bias as long as BatchNorm would cancel it."""
+    bias = design.norm == "layer"
+    return padded_convolution(in_channels, out_channels, stride=stride, bias=bias)
 
 
 def spatial_convolution(design: Design, channels: int, stride: int) -> nn.Conv2d:
     """The convolution of a block that mixes positions, depthwise or not (Section 2.3)."""
-    return nn.Conv2d(
+    return padded_convolution(
         channels,
         channels,
         design.kernel_size,
         stride,
-        padding=design.kernel_size // 2,
         groups=channels if design.depthwise else 1,
         bias=design.norm == "layer",
     )

@@ -21,7 +21,8 @@ from torchvision.models import (
 )
 from torchvision.ops import StochasticDepth
 
-from convnext_steps.models.layers import LayerNorm2d
+from convnext_steps.models.checks import check_options, check_size
+from convnext_steps.models.layers import LayerNorm2d, padded_convolution
 from convnext_steps.models.weights import load_pretrained
 
 
@@ -46,7 +47,7 @@ class Block(nn.Module):
             raise ValueError(
                 f"layer_scale_init_value must be 0 or more, not {layer_scale_init_value}"
             )
-        self.dwconv = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
+        self.dwconv = padded_convolution(dim, dim, 7, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
         self.act = nn.GELU()
@@ -77,18 +78,13 @@ class Classifier(nn.Module):
     head: nn.Linear
 
     def __init__(
-        self, in_channels: int, num_classes: int, head_init_scale: float, stride: int
+        self, in_channels: int, num_classes: int, head_init_scale: float, smallest_side: int
     ) -> None:
         super().__init__()
-        if in_channels < 1 or num_classes < 1:
-            raise ValueError(
-                "in_channels and num_classes must be at least 1, "
-                f"not {in_channels} and {num_classes}"
-            )
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.head_init_scale = head_init_scale
-        self.smallest_side = stride
+        self.smallest_side = smallest_side
 
     def _add_head(self, dim: int) -> None:
         """Close the network and draw its weights, in the authors' order."""
@@ -124,12 +120,7 @@ class Classifier(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             wanted = f"(N, {self.in_channels}, H, W)"
             raise ValueError(f"this model takes images {wanted}, not {tuple(x.shape)}")
-        height, width = x.shape[-2:]
-        if min(height, width) < self.smallest_side:
-            raise ValueError(
-                f"images of {height} x {width} are too small for this model: "
-                f"the smallest side that works is {self.smallest_side}"
-            )
+        check_size(x.shape[-2], x.shape[-1], self.smallest_side)
 
 
 class ConvNeXt(Classifier):
@@ -148,6 +139,7 @@ class ConvNeXt(Classifier):
     ) -> None:
         if len(depths) != len(dims):
             raise ValueError(f"depths {tuple(depths)} and dims {tuple(dims)} differ in length")
+        check_options(in_channels, num_classes, drop_path_rate)
         super().__init__(in_channels, num_classes, head_init_scale, 4 * 2 ** (len(dims) - 1))
         stem = nn.Sequential(nn.Conv2d(in_channels, dims[0], 4, stride=4), LayerNorm2d(dims[0]))
         self.downsample_layers = nn.ModuleList([stem])
@@ -189,7 +181,8 @@ class ConvNeXtIsotropic(Classifier):
         layer_scale_init_value: float = 0.0,
         head_init_scale: float = 1.0,
     ) -> None:
-        super().__init__(in_channels, num_classes, head_init_scale, stride=16)
+        check_options(in_channels, num_classes, drop_path_rate)
+        super().__init__(in_channels, num_classes, head_init_scale, smallest_side=16)
         self.stem = nn.Conv2d(in_channels, dim, 16, stride=16)
         rates = _linear_rates(drop_path_rate, depth)
         self.blocks = nn.Sequential(*[Block(dim, rate, layer_scale_init_value) for rate in rates])
@@ -202,8 +195,6 @@ class ConvNeXtIsotropic(Classifier):
 
 
 def _linear_rates(last: float, depth: int) -> list[float]:
-    if not 0 <= last < 1:
-        raise ValueError(f"drop_path_rate must be at least 0 and below 1, not {last}")
     return [last * i / max(depth - 1, 1) for i in range(depth)]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from convnext_steps.models.design import Design
 from convnext_steps.models.paper import Published
-from convnext_steps.models.roadmap import BASE, PROBES, TINY, Step, published_steps, unknown
+from convnext_steps.models.roadmap import BASE, PROBES, TINY, Step, published_steps
+from convnext_steps.text import unknown
 
 START = "resnet"  # without any decision
 REQUIRED = {"move_up": "inverted"}  # there is nothing to move up before

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from convnext_steps.models.choices import check_choices
+from convnext_steps.models.checks import check_choices
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""The one layer of the roadmap that PyTorch does not have."""
+"""The layers that the roadmap and the published family share."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of each position of an image, (N, C, H, W) -> (N, C, H, W)."""
+    """LayerNorm over the channels of each position, (N, C, H, W) -> (N, C, H, W)."""
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__(channels, eps=eps)
@@ -13,6 +13,34 @@ class LayerNorm2d(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each position by itself."""
         x = x.permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view when channels are last
-        x = x.to(self.weight.dtype)  # float32 under autocast, as on GPUs; mixed, it is slow
+        x = x.to(self.weight.dtype)  # float32 under autocast, as on GPUs; mixed types are slow
         x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+
+
+def padded_convolution(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = True,
+) -> nn.Conv2d:
+    """A convolution that only its stride makes smaller, for odd kernel sizes.
+
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), rounded up.
+    """
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=bias,
+    )
+
+
+def first_convolution(model: nn.Module) -> nn.Conv2d | None:
+    """The first `nn.Conv2d` of any network; None if it has none."""
+    return next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)

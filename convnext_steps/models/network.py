@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from convnext_steps.models.blocks import ResidualBlock, activation, norm
+from convnext_steps.models.checks import check_options, check_size
 from convnext_steps.models.design import Design
+from convnext_steps.models.layers import padded_convolution
 
 
 class Stage(nn.Sequential):
@@ -22,9 +24,7 @@ def stem(design: Design, in_channels: int) -> nn.Sequential:
         kernel_size = 7 if design.stem_stride == 4 else 3
         stride = max(1, design.stem_stride // 2)  # the max-pool halves once more
         layers = nn.Sequential(
-            nn.Conv2d(
-                in_channels, design.width, kernel_size, stride, padding=kernel_size // 2, bias=False
-            ),
+            padded_convolution(in_channels, design.width, kernel_size, stride, bias=False),
             norm(design, design.width),
             activation(design),
         )
@@ -86,13 +86,7 @@ class Network(nn.Module):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        if in_channels < 1 or num_classes < 1:
-            raise ValueError(
-                "in_channels and num_classes must be at least 1, "
-                f"not {in_channels} and {num_classes}"
-            )
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate is {drop_path_rate}; it needs to be in [0, 1)")
+        check_options(in_channels, num_classes, drop_path_rate)
         self.design = design
         self.smallest_side = design.smallest_side
         rates = torch.linspace(0, drop_path_rate, sum(design.depths), device="cpu").tolist()
@@ -109,11 +103,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""
-        if min(x.shape[-2:]) < self.smallest_side:
-            raise ValueError(
-                f"images of {x.shape[-2]}x{x.shape[-1]} are too small for this network; "
-                f"it needs at least {self.smallest_side} pixels a side"
-            )
+        check_size(x.shape[-2], x.shape[-1], self.smallest_side)
         x = self.stem(x)
         x = self.stages(x)
         return self.head(x)

@@ -5,13 +5,13 @@ Beyond the paper: the finished network with one decision taken out, and steps of
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from convnext_steps.models.design import Design
 from convnext_steps.models.network import Network
 from convnext_steps.models.paper import Published, published_roadmap
+from convnext_steps.text import unknown
 
 Regime = Literal["tiny", "base", "leave_one_out"]
 
@@ -226,13 +226,3 @@ def find_step(name: str, regime: str = "tiny") -> Step:
 
         return find_set(name, regime)
     raise ValueError(unknown("step", name, steps))
-
-
-def unknown(kind: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
-    """One line for a name that does not exist, with the nearest that does."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    nearest = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.4)
-    hint = (
-        f"did you mean {by_lower[nearest[0]]!r}?" if nearest else f"choose from {', '.join(known)}"
-    )
-    return f"unknown {kind} {name!r}; {hint}"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from convnext_steps.errors import WeightsError
+from convnext_steps.text import few
 
 LOG = logging.getLogger("convnext_steps")
 
@@ -213,14 +214,9 @@ def _check_match(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: s
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     problems = {"missing": missing, "unexpected": unexpected, "other shapes": shapes}
-    found = "; ".join(f"{kind}: {_few(keys)}" for kind, keys in problems.items() if keys)
+    found = "; ".join(f"{kind}: {few(keys)}" for kind, keys in problems.items() if keys)
     if found:
         hint = ""
         if all(key.endswith(".gamma") for key in missing + unexpected) and not shapes:
             hint = " (gamma is LayerScale: layer_scale_init_value is 0 for none, else 1e-6)"
         raise WeightsError(f"{name} does not fit the model; {found}{hint}")
-
-
-def _few(names: list[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from convnext_steps.models.roadmap import unknown
+from convnext_steps.text import unknown
 from convnext_steps.training.config import RECIPES, TrainingConfig
 from convnext_steps.training.how import How
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from convnext_steps.fields import build, convert
-from convnext_steps.models.roadmap import unknown
 from convnext_steps.study.study import PLAIN, SECTIONS, OwnStep, Study, checked
+from convnext_steps.text import unknown
 
 STUDIES = files("convnext_steps.study").joinpath("studies")
 OWN_STEP = ("name", "parent", "change", "title")

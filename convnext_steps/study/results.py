@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from convnext_steps.errors import ResultError
-from convnext_steps.files import write_bytes
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.statistics import accuracies, describe
 
@@ -27,11 +26,6 @@ def checksum(result: Mapping[str, Any]) -> str:
     """The SHA-256 sum of everything else in a result."""
     rest = {name: value for name, value in result.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, atomically."""
-    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_result(path: str | Path) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from convnext_steps.fields import build, convert
 from convnext_steps.models.decisions import walk
 from convnext_steps.models.design import Design, scaled
-from convnext_steps.models.roadmap import Step, beyond, find_step, roadmap, unknown
+from convnext_steps.models.roadmap import Step, beyond, find_step, roadmap
 from convnext_steps.study.plan import Run
+from convnext_steps.text import unknown
 from convnext_steps.training.config import TrainingConfig, original_recipe, require
 from convnext_steps.training.data import SOURCES
 from convnext_steps.training.how import How

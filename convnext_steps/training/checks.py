@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from convnext_steps.errors import TrainingError
+from convnext_steps.models.checks import check_size
+from convnext_steps.models.layers import first_convolution
 from convnext_steps.training.data import ImageData
 
 
@@ -19,18 +21,17 @@ def check_fit(model: nn.Module, dataset: Dataset[Any]) -> None:
     if len(dataset) == 0:  # type: ignore[arg-type]
         raise TrainingError("the training set has no images")
     image = dataset[0][0]
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    first = first_convolution(model)
     if first is not None and image.shape[0] != first.in_channels:
         raise TrainingError(
             f"the images have {image.shape[0]} channels, the network takes {first.in_channels}; "
             f"build it with in_channels={image.shape[0]}"
         )
-    smallest = getattr(model, "smallest_side", 1)
-    if min(image.shape[-2:]) < smallest:
-        raise TrainingError(
-            f"images of {image.shape[-2]}x{image.shape[-1]} are too small for the network; "
-            f"it needs at least {smallest} pixels a side"
-        )
+    try:
+        height, width = image.shape[-2:]
+        check_size(height, width, getattr(model, "smallest_side", 1))
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
     classes = output_classes(model)
     if isinstance(dataset, ImageData) and 0 < classes < dataset.num_classes:
         raise TrainingError(

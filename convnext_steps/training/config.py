@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_origin
 
-from convnext_steps.models.choices import check_choices
+from convnext_steps.models.checks import check_choices
 
 
 def option(default: Any, meaning: str) -> Any:

@@ -1,7 +1,6 @@
 """The data sets by name: bundled, made, downloaded, or somebody's own."""
 
 import gzip
-import hashlib
 import os
 import shutil
 import tempfile
@@ -15,7 +14,8 @@ from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 from torchvision.datasets.imagenet import ARCHIVE_META
 
 from convnext_steps.errors import DataError
-from convnext_steps.models.roadmap import unknown
+from convnext_steps.files import fault
+from convnext_steps.text import unknown
 from convnext_steps.training import downloads
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.images import ImageData, ImageFiles, ImageTensors
@@ -62,10 +62,8 @@ def fashion_mnist(train: bool, archives: Path = ARCHIVES) -> ImageTensors:
 
 def _unpack(archive: Path, checksum: str, target: Path) -> None:
     remedy = "install convnext_steps again, or restore the file with `git checkout`"
-    if not archive.is_file():
-        raise DataError(f"{archive} is missing; {remedy}")
-    if hashlib.sha256(archive.read_bytes()).hexdigest() != checksum:
-        raise DataError(f"{archive} is damaged (its SHA-256 sum is another); {remedy}")
+    if problem := fault(archive, checksum):
+        raise DataError(f"{archive} is {problem}; {remedy}")
     with gzip.open(archive) as source, target.open("wb") as destination:
         shutil.copyfileobj(source, destination)
 

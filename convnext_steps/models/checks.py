@@ -1,0 +1,47 @@
+"""What a network can be built from and what it takes: one clear line for every mistake."""
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Literal, get_args, get_origin
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def check_choices(values: "DataclassInstance") -> None:
+    """Check every field whose type is a `Literal` against the values that the type allows.
+
+    Raises:
+        ValueError: a field has another value.
+    """
+    for field in fields(values):
+        if get_origin(field.type) is Literal:
+            value, allowed = getattr(values, field.name), get_args(field.type)
+            if value not in allowed:
+                raise ValueError(f"{field.name} is {value!r}; it must be one of {allowed}")
+
+
+def check_options(in_channels: int, num_classes: int, drop_path_rate: float) -> None:
+    """Check the options that every network of this package has.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+    if in_channels < 1 or num_classes < 1:
+        raise ValueError(
+            f"in_channels and num_classes must be at least 1, not {in_channels} and {num_classes}"
+        )
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate must be at least 0 and below 1, not {drop_path_rate}")
+
+
+def check_size(height: int, width: int, smallest_side: int) -> None:
+    """Check that images leave every feature map of a network at least one pixel.
+
+    Raises:
+        ValueError: they are too small.
+    """
+    if min(height, width) < smallest_side:
+        raise ValueError(
+            f"images of {height}x{width} are too small for this network; "
+            f"it needs at least {smallest_side} pixels per side"
+        )

@@ -1,0 +1,26 @@
+"""Names, lists and numbers as people read them."""
+
+import math
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+
+
+def unknown(kind: str, name: str, known: Collection[str]) -> str:
+    """One line about a name that does not exist, with the nearest that does."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    nearest = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.4)
+    hint = (
+        f"did you mean {by_lower[nearest[0]]!r}?" if nearest else f"choose from {', '.join(known)}"
+    )
+    return f"unknown {kind} {name!r}; {hint}"
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    """A number in Python's format notation; a dash where there is none (None or NaN)."""
+    return "-" if value is None or math.isnan(value) else format(value, form)
