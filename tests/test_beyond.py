@@ -204,7 +204,7 @@ def test_an_own_step_trained_here_is_in_the_figure(own_steps, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("gelu", "kernel_7", "mine"), "has a step 'gelu' already; choose another name"),
+        (("gelu", "kernel_7", "mine"), "already has a step 'gelu'; choose another name"),
         (("mine", "kernel_6", "mine"), "unknown step 'kernel_6'"),
         (("mine", "kernel_7", "mine", Design, "tinny"), "unknown regime 'tinny'"),
     ],

@@ -196,7 +196,7 @@ def test_where_every_checkpoint_is_damaged_a_run_begins_anew(whole, tmp_path, ca
     for path in checkpoints(tmp_path):
         damage(path, "truncated")
     trainer(tmp_path).train(resume=True)
-    assert "beginning anew" in caplog.messages[-1]
+    assert "starting afresh" in caplog.messages[-1]
     name = "final.safetensors"
     assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
 
@@ -264,7 +264,7 @@ def test_a_checkpoint_never_runs_code(tmp_path, writer, caplog) -> None:
     else:
         newest.write_bytes(pickle.dumps(Bomb(target)))
     trainer(tmp_path).train(resume=True)
-    assert "damaged or no checkpoint" in caplog.text
+    assert "damaged or not a checkpoint" in caplog.text
     assert not target.exists()
 
 

@@ -126,11 +126,13 @@ def unanswered(*_: int) -> object:
     ("answer", "expected", "points", "words"),
     [
         (add, 3, 1, "Right"),
-        (add, 3.0000001, 1, "Right"),
+        (add, 3.001, 1, "Right"),  # rounded
+        (add, 3.01, 0, "expected is `3.01`. Add them."),
         (add, 4, 0, "your answer gives `3`, expected is `4`. Add them."),
         (add, torch.tensor(3), 0, "Add them."),
         (lambda a, b: torch.tensor([a, b]), torch.tensor([1, 2]), 1, "Right"),
         (lambda a, b: torch.tensor([a]), torch.tensor([1, 2]), 0, "Add them."),
+        (lambda a, b: torch.tensor([1.0, 2.01]), torch.tensor([1.0, 2.0]), 0, "Add them."),
         (lambda a: a, 3, 0, "TypeError"),
         (lambda a, b: 1 / 0, 3, 0, "ZeroDivisionError: division by zero"),
         (unanswered, 3, 0, "Not answered yet"),

@@ -8,10 +8,11 @@ from test_study import put
 
 from convnext_steps import cli
 from convnext_steps.errors import NotebookError
+from convnext_steps.execution.here import train_here
 from convnext_steps.execution.notebook import _value, execute_notebook
 from convnext_steps.execution.train_run import PARTIAL_RESULT
 from convnext_steps.study.plan import plan
-from convnext_steps.study.results import read_result
+from convnext_steps.study.results import RESULT, read_result
 
 
 def outputs(path: Path) -> list[dict]:
@@ -44,7 +45,7 @@ def assert_clean(path: Path) -> None:
 
 def test_run_step_trains_counts_and_writes(tmp_path, capsys) -> None:
     executed = tmp_path / "executed.ipynb"
-    parameters = ["STEP=separate_downsampling", "PROFILE=smoke", f"OUTPUT={tmp_path}"]
+    parameters = ["STEP=separate_downsampling", "PROFILE=smoke", "SEED=1", f"OUTPUT={tmp_path}"]
     words = [word for parameter in parameters for word in ("-p", parameter)]
     assert cli.main(["notebook", "run_step", str(executed), *words]) == 0
     assert_clean(executed)
@@ -53,9 +54,12 @@ def test_run_step_trains_counts_and_writes(tmp_path, capsys) -> None:
     assert "-downsampling = 'in_block'" in text
     assert "4.456" in text
     assert pictures(executed) == 1
-    (run,) = plan("smoke", steps=["separate_downsampling"])
+    (run,) = plan("smoke", steps=["separate_downsampling"], seeds=[1])
     result = read_result(tmp_path / PARTIAL_RESULT)
     assert result["hash"] == run.hash
+    train_here(run, tmp_path)
+    again = read_result(run.folder(tmp_path) / RESULT)
+    assert result["loss"] == pytest.approx(again["loss"], rel=1e-3)
     assert result["environment"]["packages"]["torch"]
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").open()]
     assert history[-1]["accuracy"] == result["accuracy"]

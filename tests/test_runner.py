@@ -1,15 +1,15 @@
 """The runner, with a backend that only pretends."""
 
 from collections import Counter, defaultdict
+from contextlib import ExitStack
 
 import pytest
 
-from convnext_steps import cli
 from convnext_steps.errors import StudyError
-from convnext_steps.execution import runner, timing
+from convnext_steps.execution import runner
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.local import LocalBackend
-from convnext_steps.execution.lock import claim
+from convnext_steps.execution.lock import hold
 from convnext_steps.execution.runner import Runner, run_study
 from convnext_steps.study.plan import plan
 
@@ -92,54 +92,18 @@ def test_the_others_are_completed_before_a_failure_is_told(tmp_path, monkeypatch
     assert backend.started == {bad: 2, good: 1}
 
 
-def test_the_runs_an_hour_are_measured_with_as_many_workers_as_asked_for(
-    tmp_path, monkeypatch, capsys
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    backend = Pretended()
-    monkeypatch.setattr(timing, "open_backend", lambda name, address: backend)
-    arguments = ["bench", "--study", "--profile", "smoke", "--workers", "1", "3"]
-    assert cli.main(arguments) == 0
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("1 workers: ")
-    assert first.endswith("runs an hour, 1.00 x")
-    assert second.startswith("3 workers: ")
-    runs = plan("smoke", steps=["separate_downsampling"], seeds=range(12))
-    assert backend.started == {run: 3 if run.seed < 3 else 2 for run in runs}
-    assert backend.most == 3
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_failed_runs_make_no_rate(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.chdir(tmp_path)
-    (bad,) = plan("smoke", steps=["separate_downsampling"], seeds=[0])
-    monkeypatch.setattr(
-        timing, "open_backend", lambda name, address: Pretended({bad: [FAILED] * 2})
-    )
-    assert cli.main(["bench", "--study", "--profile", "smoke", "--workers", "1"]) == 1
-    written = capsys.readouterr()
-    assert "1 of 1 runs failed:\n  separate_downsampling seed 0: why" in written.err
-    assert "runs an hour" not in written.out
-
-
-def test_the_bookkeeping_is_timed_in_parts(capsys) -> None:
-    assert cli.main(["bench", "--bookkeeping", "40"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    parts = ["planning", "finding what is missing", "reporting", "together"]
-    assert [line[:26].strip() for line in lines] == parts
-
-
 def test_runs_that_others_hold_are_not_looked_at_again_and_again(tmp_path, monkeypatch) -> None:
     """One of theirs is done meanwhile; the rest are left alone until it is time."""
     *theirs, ours = runs = plan("quick")
+    locks = ExitStack()
     for run in theirs:
-        assert claim(run.folder(tmp_path), tmp_path)
+        locks.enter_context(hold(run.folder(tmp_path)))
     looks = Counter()
     monkeypatch.setattr(runner, "done", lambda run, results: looks.update([run]))
     monkeypatch.setattr(runner, "LATER_SECONDS", 1000.0)
     backend = Pretended({ours: [None] * 20 + [KeyboardInterrupt]})
     monkeypatch.setattr(PretendedAttempt, "outcome", interrupted(PretendedAttempt.outcome))
-    with pytest.raises(KeyboardInterrupt):
+    with locks, pytest.raises(KeyboardInterrupt):
         Runner(runs, tmp_path, backend, 2).execute()
     assert looks == dict.fromkeys(runs, 1)
     assert backend.started == {ours: 1}

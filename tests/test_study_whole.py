@@ -32,7 +32,7 @@ def test_a_study_leaves_results_notebooks_table_and_figure(finished) -> None:
     expected = {"table.csv", "table.md", "differences.md"}
     expected |= {"trajectory.png", "trajectory.svg", "trajectory.ipynb"}
     for step in ("resnet", "separate_downsampling"):
-        names = ("result.json", "history.jsonl", "run_step.ipynb")
+        names = ("result.json", "history.jsonl", "run_step.ipynb", "run.lock")
         expected |= {f"{step}/seed-0/{name}" for name in names}
     assert files == expected
     assert set(load_results(finished)["step"]) == {"resnet", "separate_downsampling"}

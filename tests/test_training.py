@@ -87,13 +87,16 @@ def test_warmup_is_linear_and_the_cosine_ends_at_the_final_rate() -> None:
         assert rates[step] == pytest.approx(cosine)
 
 
-def test_the_original_recipe_divides_by_ten_after_each_third() -> None:
-    config = original_recipe(replace(CONFIG, batch_size=64, max_epochs=4))
+@pytest.mark.parametrize("batch_size", [32, 64, 256, 4096])
+def test_the_original_recipe_divides_by_ten_after_each_third(batch_size) -> None:
+    config = original_recipe(replace(CONFIG, batch_size=batch_size, max_epochs=4))
     assert config.max_epochs == pytest.approx(1.2)
-    assert config.learning_rate == pytest.approx(0.025)
     assert (config.optimizer, config.momentum, config.label_smoothing) == ("sgd", 0.9, 0.0)
-    rates = learning_rates(config, 90)
-    assert rates == pytest.approx([0.025] * 30 + [0.0025] * 30 + [0.00025] * 30)
+    assert config.batch_size == min(batch_size, 256)
+    peak = 0.1 * config.batch_size / 256
+    assert learning_rates(config, 90) == pytest.approx(
+        [peak] * 30 + [peak / 10] * 30 + [peak / 100] * 30
+    )
 
 
 def test_training_learns(tmp_path) -> None:
@@ -101,16 +104,6 @@ def test_training_learns(tmp_path) -> None:
     losses = [entry["training_loss"] for entry in trainer.history if "training_loss" in entry]
     assert losses[-1] < 0.8 * losses[0]
     assert trainer.history[-1]["accuracy"] > 50  # four classes
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_same_seed_same_bits(precision) -> None:
-    config = replace(CONFIG, precision=precision)
-    first, again, other = train(config), train(config), train(replace(config, seed=1))
-    assert first.history == again.history
-    for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
-        assert torch.equal(a, b)
-    assert first.history != other.history
 
 
 @pytest.mark.parametrize("max_epochs", [0.3, 1.0, 1.2, 2.5])
@@ -132,27 +125,21 @@ def test_history_is_written_as_json_lines(tmp_path) -> None:
     assert [json.loads(line) for line in lines] == trainer.history
 
 
-def test_evaluation_sees_each_image_once_in_eval_mode() -> None:
-    class Probe(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.zeros(1))
-            self.seen: list[torch.Tensor] = []
-
+def test_evaluation_is_of_every_image_once_in_eval_mode() -> None:
+    class Probe(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             assert not self.training
             assert not torch.is_grad_enabled()
-            self.seen.append(x)
-            return nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), 4).float()
+            return super().forward(x.flatten(1))
 
-    probe, test = Probe(), synthetic(False, 1234)
-    trainer = Trainer(probe, synthetic(True, 64), test, CONFIG, progress=False)
-    evaluation = trainer.evaluate()
-    seen = torch.cat(probe.seen)
-    assert torch.equal(seen, (test.images.float() / 255 - test.mean[0]) / test.std[0])
+    probe, test = Probe(1024, 4), synthetic(False, 1234)  # batches of 500, 500 and 234
+    evaluation = Trainer(probe, synthetic(True, 64), test, CONFIG, progress=False).evaluate()
+    images = (test.images.flatten(1).float() / 255 - test.mean[0]) / test.std[0]
+    logits = nn.functional.linear(images, probe.weight, probe.bias)
     assert evaluation.count == 1234
-    assert evaluation.correct == int((test.labels == 0).sum())
+    assert evaluation.correct == int((logits.argmax(1) == test.labels).sum())
     assert evaluation.accuracy == 100 * evaluation.correct / 1234
+    assert evaluation.loss == pytest.approx(nn.functional.cross_entropy(logits, test.labels).item())
 
 
 def test_label_smoothing_is_wired() -> None:

@@ -26,7 +26,7 @@ class Attempt(Protocol):
 
 
 class Backend(Protocol):
-    """Starts attempts, each of which holds the run's lease for as long as it lasts."""
+    """Starts attempts, each of which has the run to itself for as long as it lasts."""
 
     workers: int  # how many attempts it takes at once
 

@@ -1,7 +1,6 @@
 """Runs as processes of this machine."""
 
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 
 from convnext_steps.errors import ResultError
 from convnext_steps.execution.backends import Outcome
-from convnext_steps.execution.lock import HEARTBEAT_SECONDS, claim, keep, release
+from convnext_steps.execution.lock import LOCK, HeldError, hold
 from convnext_steps.execution.machine import cores
 from convnext_steps.execution.notebook import find_notebook, start_notebook
 from convnext_steps.execution.runfolder import (
@@ -19,6 +18,7 @@ from convnext_steps.execution.runfolder import (
     prepare,
     record_failure,
 )
+from convnext_steps.execution.worker import HELD
 from convnext_steps.study.plan import Run
 
 
@@ -29,7 +29,7 @@ class LocalBackend:
         self.workers = 1 if torch.cuda.is_available() else cores()
 
     def start(self, run: Run, results: Path) -> "LocalAttempt":
-        """Claim the run and start its notebook."""
+        """Start the run's notebook."""
         return LocalAttempt(run, results)
 
     def close(self) -> None:
@@ -37,7 +37,7 @@ class LocalBackend:
 
 
 class LocalAttempt:
-    """One attempt in a process, under a lease that is renewed whenever the outcome is asked for.
+    """One attempt in a process, which holds the run's lock.
 
     The notebook has one thread, so that its result does not depend on how many run at once.
     """
@@ -45,61 +45,56 @@ class LocalAttempt:
     def __init__(self, run: Run, results: Path) -> None:
         self.run, self.folder = run, run.folder(results)
         self.process: subprocess.Popen[bytes] | None = None
-        self.renewed = time.monotonic()
         self.ended = self._begin(results)
 
     def _begin(self, results: Path) -> Outcome | None:
         try:
-            if not claim(self.folder, results):
-                return Outcome("held")
-            if done(self.run, results):  # since the runner looked
-                return self._release(Outcome("done"))
-            prepare(self.run, self.folder)
-            partial = self.folder / PARTIAL_NOTEBOOK
-            given = parameters(self.run, self.folder)
-            self.process = start_notebook(find_notebook("run_step"), partial, given, threads=1)
+            with hold(self.folder):
+                if done(self.run, results):  # since the runner looked
+                    return Outcome("done")
+                prepare(self.run, self.folder)
+            self.process = start_notebook(
+                find_notebook("run_step"),
+                self.folder / PARTIAL_NOTEBOOK,
+                parameters(self.run, self.folder),
+                threads=1,
+                lock=(self.folder / LOCK).resolve(),
+            )
+        except HeldError:
+            return Outcome("held")
         except (OSError, ValueError) as error:
             return self._failed(str(error))
         return None
 
     def outcome(self) -> Outcome | None:
-        """What came of it; renews the lease, and puts in place what an ended process left."""
-        if self.ended is None:
-            self.ended = self._look_after()
+        """What came of it; puts in place what an ended process left."""
+        if self.ended is None and self.process is not None:
+            exit_code = self.process.poll()
+            self.ended = None if exit_code is None else self._finish(exit_code)
         return self.ended
 
-    def _look_after(self) -> Outcome | None:
-        assert self.process is not None
-        ended = self.process.poll() is not None
-        if not ended and time.monotonic() - self.renewed < HEARTBEAT_SECONDS:
-            return None
-        self.renewed = time.monotonic()
+    def _finish(self, exit_code: int) -> Outcome:
+        if exit_code == HELD:
+            return Outcome("held")
         try:
-            if not keep(self.folder):  # this process slept for long, and another has taken over
-                self.stop()
-                return Outcome("held")
-            if not ended:
-                return None
-            finish(self.run, self.folder, self.process.returncode)
+            with hold(self.folder):
+                finish(self.run, self.folder, exit_code)
+        except HeldError:
+            return Outcome("held")
         except (ResultError, OSError) as error:
             return self._failed(str(error))
-        return self._release(Outcome("done"))
+        return Outcome("done")
 
     def _failed(self, error: str) -> Outcome:
         with suppress(OSError):  # the folder may be what ails the run
             record_failure(self.folder, error)
-        return self._release(Outcome("failed", error))
-
-    def _release(self, outcome: Outcome) -> Outcome:
-        release(self.folder)
-        return outcome
+        return Outcome("failed", error)
 
     def stop(self) -> None:
-        """End the process, and then the lease."""
+        """End the process, and with it its hold on the run."""
         if self.process is not None:
             self.process.terminate()
             self.process.wait()
-        release(self.folder)
 
 
 def parameters(run: Run, folder: Path) -> dict[str, str | int]:

@@ -44,14 +44,18 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
 
 
 def start_notebook(
-    notebook: Path, output: Path, parameters: Mapping[str, Any], threads: int | None = None
+    notebook: Path,
+    output: Path,
+    parameters: Mapping[str, Any],
+    threads: int | None = None,
+    lock: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
     """Start papermill on a notebook in a process of its own; its messages go to `output`.log.
 
     The process has a session of its own: Ctrl-C reaches whoever started it, not the notebook.
     """
     worker = Path(__file__).with_name("worker.py")
-    command = [sys.executable, str(worker), str(os.getpid()), "papermill"]
+    command = [sys.executable, "-P", str(worker), str(os.getpid()), str(lock or "-"), "papermill"]
     command += [str(notebook), str(output.resolve())]
     command += ["--parameters_yaml", json.dumps(dict(parameters)), "--cwd", str(notebook.parent)]
     command += ["--no-progress-bar", "--log-level", "ERROR"]

@@ -61,7 +61,7 @@ class RayBackend:
         return RayAttempt(self.ray, reference, run, results)
 
     def close(self) -> None:
-        """Give stopped tasks the time to end their processes and leases."""
+        """Give stopped tasks the time to end their processes."""
         if self.references:
             self.ray.wait(self.references, num_returns=len(self.references), timeout=STOP_SECONDS)
         self.ray.shutdown()
@@ -87,7 +87,7 @@ class RayAttempt:
         return outcome
 
     def stop(self) -> None:
-        """Interrupt the task, which ends its process and its lease."""
+        """Interrupt the task, which ends its process."""
         self.ray.cancel(self.reference)
 
 

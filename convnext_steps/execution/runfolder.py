@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_steps.errors import ResultError
-from convnext_steps.execution.lock import LEASE, claims, holder
+from convnext_steps.execution.lock import HOLDER, holder
 from convnext_steps.execution.notebook import last_line, log_of
 from convnext_steps.execution.train_run import PARTIAL_RESULT, TRAINED
 from convnext_steps.files import write_json
@@ -91,7 +91,7 @@ def finish(run: Run, folder: Path, exit_code: int) -> None:
 
 def clear_leftovers(folder: Path) -> None:
     """Go on where a kill right after the result was written has stopped the tidying up."""
-    if (folder / PLAN).exists() or (folder / LEASE).exists():
+    if (folder / PLAN).exists():
         _tidy(folder)
 
 
@@ -99,7 +99,7 @@ def _tidy(folder: Path) -> None:
     """Remove what only a run that is not done needs; the plan last, as a sign that more is left."""
     log_of(folder / PARTIAL_NOTEBOOK).unlink(missing_ok=True)
     clear(folder)
-    for name in (PARTIAL_RESULT, FAILURE, FAILED_NOTEBOOK, LEASE, PLAN):
+    for name in (PARTIAL_RESULT, FAILURE, FAILED_NOTEBOOK, HOLDER, PLAN):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -144,8 +144,7 @@ def status(run: Run, results: Path, found: Mapping[str, Mapping[str, Any]]) -> S
             return Status("missing", str(error))
     if not results.exists():
         return Status("missing")
-    with claims(results) as now:
-        owner = holder(folder, now)
+    owner = holder(folder)
     if owner is not None:
         done = f"{100 * progress(folder):.0f} % of its training"
         return Status("running", f"{done}, process {owner.pid} on {owner.host}")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from convnext_steps.errors import ResultError, StudyError
 from convnext_steps.execution.backends import Attempt, Backend, Outcome
 from convnext_steps.execution.local import LocalBackend, parameters
-from convnext_steps.execution.lock import claims, holder
+from convnext_steps.execution.lock import holder
 from convnext_steps.execution.notebook import check_parameters, find_notebook
 from convnext_steps.execution.ray import RayBackend
 from convnext_steps.execution.runfolder import clear_leftovers, done, progress, result_of
@@ -81,9 +81,7 @@ class Runner:
             run = self.waiting.popleft()
             if done(run, self.results):  # by another runner
                 continue
-            with claims(self.results) as now:
-                held = holder(run.folder(self.results), now) is not None
-            if held:
+            if holder(run.folder(self.results)) is not None:
                 self.later.append(run)
             else:
                 self.active[run] = self.backend.start(run, self.results)
@@ -106,12 +104,17 @@ class Runner:
                 self.errors[run] = outcome.error
 
     def _show(self, bar: "tqdm[None]") -> None:
-        ended = self.total - len(self.waiting) - len(self.later) - len(self.active)
+        open_runs = len(self.waiting) + len(self.later) + len(self.active)
+        ended = self.total - open_runs - len(self.errors)
         partly = sum(progress(run.folder(self.results)) for run in self.active)
         names = ", ".join(run.name for run in list(self.active)[:NAMED])
         if len(self.active) > NAMED:
             names += f" and {len(self.active) - NAMED} more"
-        bar.set_postfix_str(names or "other runners at work", refresh=False)
+        if not names and self.later:
+            names = f"{len(self.later)} to be looked at again"
+        if self.errors:
+            names += f"; {len(self.errors)} failed"
+        bar.set_postfix_str(names, refresh=False)
         bar.update(ended + partly - bar.n)
 
 

@@ -76,7 +76,7 @@ def train_in_process(
 def _train_together(run: Run, processes: int, output: Path) -> Trained:
     """Start torchrun, pass its words on, and read what the first of its processes wrote."""
     worker = Path(__file__).with_name("worker.py")
-    command = [sys.executable, str(worker), str(os.getpid()), "torch.distributed.run"]
+    command = [sys.executable, "-P", str(worker), str(os.getpid()), "-", "torch.distributed.run"]
     command += ["--standalone", "--nproc-per-node", str(processes)]
     command += ["-m", "convnext_steps.execution.rank", json.dumps(asdict(run)), str(output)]
     environment = {"OMP_NUM_THREADS": "1"} | os.environ

@@ -10,10 +10,10 @@ from convnext_steps.text import number
 
 
 def compare_counts(steps: Iterable[Step]) -> pd.DataFrame:
-    """One row a step, counted at 224x224 with 1000 classes; multiply-adds in 1e9, params in 1e6.
+    """One row per step at 224x224 with 1000 classes; multiply-adds in 1e9, params in 1e6.
 
     `counted` and `params` are ours, `printed` and `top-1 %` the paper's; `*` marks an erratum, a
-    dash what the paper does not have.
+    dash what the paper does not give.
     """
     rows = []
     for step in steps:
@@ -33,5 +33,5 @@ def compare_counts(steps: Iterable[Step]) -> pd.DataFrame:
 
 
 def errata(steps: Iterable[Step]) -> list[str]:
-    """Where the paper's printed count is not the network's, one line each."""
+    """One line for each step whose printed count differs from its network's."""
     return [f"* {step.name}: {step.paper.erratum}" for step in steps if step.paper.erratum]

@@ -1,4 +1,4 @@
-"""What changes from one step of the roadmap to another: the decision, and the layers built."""
+"""What changes from one step of the roadmap to another: the decisions and the layers."""
 
 from dataclasses import dataclass, fields
 from difflib import unified_diff
@@ -30,7 +30,7 @@ def step_diff(
     """Compare two steps: the fields that differ, and a unified diff of stem, third stage and head.
 
     Args:
-        before: a step, its name, or any design; a field that it lacks has its default.
+        before: a step, its name, or any design; a field that it lacks counts as the default.
         after: the same.
         regime: where names are looked up.
 

@@ -19,7 +19,7 @@ class FlopCount:
     """The cost of one image's forward pass, in multiply-adds as fvcore counts them.
 
     The paper's GFLOPs are `conv_linear` / 1e9. fvcore also counts norms (5 per element for
-    LayerNorm, 2 for BatchNorm in eval mode) and average pooling; `total` holds everything.
+    LayerNorm, 2 for BatchNorm in eval mode) and average pooling; `total` is the sum of all.
     """
 
     conv_linear: int
@@ -27,7 +27,7 @@ class FlopCount:
     total: int
     params: int
     by_operator: dict[str, int]
-    uncounted: dict[str, int]  # calls of operators that fvcore has no formula for, such as add
+    uncounted: dict[str, int]  # calls of operators without a formula in fvcore, such as add
 
     def __str__(self) -> str:
         return (
@@ -48,8 +48,8 @@ def count_flops(
         in_channels: channels of the image; by default those of the model's first convolution.
 
     Raises:
-        ValueError: the image is too small for the network, or it has no convolution to ask for its
-            channels.
+        ValueError: the image is too small for the network, or `in_channels` is not given and the
+            network has no convolution.
     """
     if resolution < 1:
         raise ValueError(f"resolution is {resolution}; it must be at least 1")
@@ -60,7 +60,7 @@ def count_flops(
         in_channels = first.in_channels
     image = next(model.parameters()).new_zeros(1, in_channels, resolution, resolution)
     with _evaluating(model), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # fvcore uses torch.jit, from its import on
+        warnings.simplefilter("ignore", FutureWarning)  # fvcore uses torch.jit, even on import
         from fvcore.nn import FlopCountAnalysis
 
         analysis = FlopCountAnalysis(model, image)
@@ -80,7 +80,7 @@ def count_flops(
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; every module gets its own mode back."""
+    """Eval mode inside the block; afterwards every module has its own mode again."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""What limits a layer on this machine: the rate of its arithmetic, or that of its memory."""
+"""What limits a layer on this machine: its arithmetic or its memory."""
 
 import time
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ class LayerPoint:
 
     @property
     def intensity(self) -> float:
-        """Operations per byte: what the layer asks of the arithmetic against the memory."""
+        """Operations per byte."""
         return self.operations / self.bytes
 
     @property
     def rate(self) -> float:
-        """Operations per second, as measured."""
+        """Operations per second."""
         return self.operations / self.seconds
 
 
 def layers(channels: int) -> dict[str, nn.Module]:
-    """The layers of a ConvNeXt block, and the dense 3x3 convolution that a ResNet has instead."""
+    """The layers of a ConvNeXt block, and a ResNet's dense 3x3 convolution, by name."""
     return {
         "dense 3x3": nn.Conv2d(channels, channels, 3, padding=1),
         "1x1 to 4x channels": nn.Conv2d(channels, 4 * channels, 1),
@@ -48,10 +48,10 @@ def measure_layers(
     """Time each of `layers` on a batch of feature maps, in float32, channels last.
 
     Args:
-        channels: of the feature map; 96 at 56x56 is the first stage of ConvNeXt-T.
-        side: of the feature map in pixels.
-        batch_size: images at once.
-        rounds: timings of each layer, of which the best counts.
+        channels: channels of the feature maps; 96 at 56x56 is the first stage of ConvNeXt-T.
+        side: height and width of the feature maps.
+        batch_size: images in the batch.
+        rounds: timings of each layer; the best counts.
     """
     x = torch.randn(batch_size, channels, side, side).contiguous(memory_format=torch.channels_last)
     points = []
@@ -65,8 +65,8 @@ def measure_layers(
 
 
 def memory_rate(megabytes: int = 256) -> float:
-    """The bytes per second that this machine's memory moves in a copy, read and written."""
-    source = torch.zeros(megabytes * 2**18)  # four bytes each, larger than any cache
+    """The memory bandwidth of a copy on this machine: bytes read and written per second."""
+    source = torch.zeros(megabytes * 2**18)  # four bytes each; larger than any cache
     target = torch.empty_like(source)
     best = float("inf")
     for _ in range(5):

@@ -21,7 +21,7 @@ Precision = Literal["fp32", "bf16"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SIZES = (256, 512, 1024, 2048)  # of matrices; large ones reach the peak
 UNTIMED = 3  # steps until a network that keeps its memory has all that it needs
-PATIENCE = 1.0  # seconds for a product: a processor without bf16 takes 20 for the largest
+PATIENCE = 1.0  # seconds for a product: a CPU without bf16 takes 20 for the largest
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def prepare_step(model: nn.Module, work: Work) -> Callable[[], object]:
 
 
 def matrix_rate(precision: Precision) -> float:
-    """The rate of a square matrix product on this machine, in operations a second; the best of 10.
+    """The rate of a square matrix product here, in operations per second, the best of 10.
 
     A multiply-add counts as two operations.
     """

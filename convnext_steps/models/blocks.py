@@ -1,4 +1,4 @@
-"""The three block layouts of the roadmap, and the one residual block that all of them share."""
+"""The three block layouts of the roadmap, and the residual block that they share."""
 
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -38,7 +38,7 @@ def spatial_convolution(design: Design, channels: int, stride: int) -> nn.Conv2d
 def branch_convolutions(
     design: Design, in_channels: int, out_channels: int, stride: int
 ) -> dict[str, nn.Conv2d]:
-    """The three convolutions of a block in their order, by layout (Figure 3 of the paper)."""
+    """The three convolutions of a block, in the order of its layout (Figure 3 of the paper)."""
     if design.layout == "bottleneck":  # Figure 3 (a)
         hidden = out_channels // design.expansion
         return {
@@ -63,8 +63,8 @@ def branch_convolutions(
 def branch(design: Design, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
     """The residual branch: three convolutions with the norms and activations that the design keeps.
 
-    Of three norms the one after the spatial convolution stays, of three activations the one between
-    the two 1x1 convolutions: the second in every layout.
+    If only one norm is kept, it is the one after the spatial convolution; if only one activation,
+    the second, which in the last layout stands between the two 1x1 convolutions.
     """
     layers = nn.Sequential()
     convolutions = branch_convolutions(design, in_channels, out_channels, stride)
@@ -78,7 +78,7 @@ def branch(design: Design, in_channels: int, out_channels: int, stride: int) -> 
 
 
 def shortcut(design: Design, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The identity, or a projection wherever the branch changes the shape (He et al., 2015)."""
+    """The identity, or a projection where the branch changes the shape (He et al., 2015)."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)

@@ -1,9 +1,9 @@
-"""The published ConvNeXt family, plain: what the roadmap arrives at, with the official names.
+"""The published ConvNeXt family: where the roadmap ends, under the official names.
 
-Parameters bear the names, the order and the initial values of the authors' code, so that their
+Parameters have the names, the order and the initial values of the authors' code, so that their
 files load as they are. `pretrained` is a path or the name of torchvision's weights (see
-`convnext_steps.models.weights`). Counts in the docstrings are for 1000 classes at 224 x 224;
-GFLOPs are the paper's: multiply-adds of the convolution and linear layers.
+`convnext_steps.models.weights`). Numbers in the docstrings are for 1000 classes at 224x224;
+GFLOPs are the paper's: 1e9 multiply-adds of the convolutions and linear layers.
 """
 
 from collections.abc import Sequence
@@ -27,19 +27,17 @@ from convnext_steps.models.weights import load_pretrained
 
 
 class Options(TypedDict, total=False):
-    """What every builder passes on to its model."""
+    """The arguments that every builder passes on to its model, with their defaults."""
 
     in_channels: int  # 3
     num_classes: int  # 1000
-    drop_path_rate: (
-        float  # 0: that of the last block, growing linearly from the first, never dropped
-    )
-    layer_scale_init_value: float  # 1e-6; isotropic: 0, which builds none
-    head_init_scale: float  # 1; the paper fine-tunes with 0.001
+    drop_path_rate: float  # 0; probability for the last block, growing linearly from 0
+    layer_scale_init_value: float  # 1e-6; isotropic: 0, no LayerScale
+    head_init_scale: float  # 1; factor on the head's initial weights; fine-tuning: 0.001
 
 
 class Block(nn.Module):
-    """The residual block: depthwise 7x7, LayerNorm, two linear layers around a GELU (Figure 4)."""
+    """The residual block: depthwise 7x7, LayerNorm, linear, GELU, linear (Figure 4)."""
 
     def __init__(self, dim: int, drop_path: float, layer_scale_init_value: float) -> None:
         super().__init__()
@@ -57,7 +55,7 @@ class Block(nn.Module):
         self.drop_path = StochasticDepth(drop_path, mode="row")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x plus the branch, (N, C, H, W) -> (N, C, H, W)."""
+        """Add the branch to x, (N, C, H, W) -> (N, C, H, W)."""
         branch: Tensor = self.dwconv(x).permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
         branch = self.pwconv2(self.act(self.pwconv1(self.norm(branch))))
         return self.add(x, branch)
@@ -72,7 +70,7 @@ class Block(nn.Module):
 
 
 class Classifier(nn.Module):
-    """What both shapes of ConvNeXt share: the maps are pooled, normalised and classified."""
+    """What both kinds of ConvNeXt share: feature maps are pooled, normalised and classified."""
 
     norm: nn.LayerNorm
     head: nn.Linear
@@ -87,36 +85,36 @@ class Classifier(nn.Module):
         self.smallest_side = smallest_side
 
     def _add_head(self, dim: int) -> None:
-        """Close the network and draw its weights, in the authors' order."""
+        """Add the head and draw all weights, in the authors' order."""
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, self.num_classes)
         self.apply(_init_weights)
         self._scale_head()
 
     def reset_head(self) -> None:
-        """Draw the head afresh, as for another task."""
+        """Draw the head's weights afresh, as for another task."""
         _init_weights(self.head)
         self._scale_head()
 
     def _scale_head(self) -> None:
         with torch.no_grad():
-            self.head.weight.mul_(self.head_init_scale)  # the bias is zero already
+            self.head.weight.mul_(self.head_init_scale)  # the bias is zero
 
     def _last_map(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return what the head sees, (N, C, H, W) -> (N, dim)."""
+        """The features that the head classifies, (N, C, H, W) -> (N, dim)."""
         features: Tensor = self.norm(self._last_map(x).mean([-2, -1]))  # (N, dim, H, W) -> (N, dim)
         return features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (N, C, H, W) -> (N, num_classes)."""
+        """The logits, (N, C, H, W) -> (N, num_classes)."""
         logits: Tensor = self.head(self.forward_features(x))
         return logits
 
     def _check_images(self, x: Tensor) -> None:
-        """Say in one line what a convolution would say less clearly, or not at all."""
+        """Refuse images that a convolution would refuse less clearly, or not at all."""
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             wanted = f"(N, {self.in_channels}, H, W)"
             raise ValueError(f"this model takes images {wanted}, not {tuple(x.shape)}")
@@ -124,7 +122,23 @@ class Classifier(nn.Module):
 
 
 class ConvNeXt(Classifier):
-    """A patch stem, then stages of blocks with LayerNorm and a 2x2 convolution between them."""
+    """A patch stem, then stages of blocks with LayerNorm and a 2x2 convolution between them.
+
+    (N, in_channels, H, W) -> (N, num_classes); the defaults are ConvNeXt-T's.
+
+    Args:
+        depths: blocks per stage.
+        dims: channels per stage.
+        in_channels: channels of the images.
+        num_classes: outputs of the classifier.
+        drop_path_rate: probability of dropping the last block's branch; grows linearly from 0.
+        layer_scale_init_value: the initial LayerScale; 0: none.
+        head_init_scale: factor on the head's initial weights.
+
+    Raises:
+        ValueError: an argument is out of range; in `forward`, the images are too small or have
+            another number of channels.
+    """
 
     def __init__(
         self,
@@ -155,7 +169,7 @@ class ConvNeXt(Classifier):
         self._add_head(dims[-1])
 
     def forward_pyramid(self, x: Tensor) -> list[Tensor]:
-        """Return every stage's map, (N, dims[i], H / stride, W / stride), strides 4, 8, 16, 32."""
+        """All stages' feature maps, (N, dims[i], H / stride, W / stride), strides 4, 8, 16, 32."""
         self._check_images(x)
         maps = []
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
@@ -168,7 +182,11 @@ class ConvNeXt(Classifier):
 
 
 class ConvNeXtIsotropic(Classifier):
-    """One resolution throughout, as in a ViT: 16x16 patches, then blocks (Section 3.3)."""
+    """One resolution throughout, as in a ViT: 16x16 patches, then blocks (Section 3.3).
+
+    (N, in_channels, H, W) -> (N, num_classes); the defaults are ConvNeXt-S (iso.)'s. `depth` blocks
+    have `dim` channels; the other arguments and the errors are those of `ConvNeXt`.
+    """
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from convnext_steps.models.layers import padded_convolution
 
 
 class Stage(nn.Sequential):
-    """The layers of a stage one after the other, printed with equal neighbours folded into one."""
+    """The layers of a stage in sequence; equal neighbours are printed as one."""
 
     __repr__ = nn.ModuleList.__repr__
 
@@ -70,7 +70,7 @@ class Network(nn.Module):
         design: the decisions to build.
         in_channels: channels of the images.
         num_classes: outputs of the classifier.
-        drop_path_rate: probability of dropping the last block's branch; it grows from 0 with depth.
+        drop_path_rate: probability of dropping the last block's branch; grows linearly from 0.
 
     Raises:
         ValueError: `in_channels`, `num_classes` or `drop_path_rate` is out of range; in `forward`,

@@ -1,6 +1,6 @@
 """The roadmap of the paper (Figure 2): every step as its difference from the step before.
 
-Beyond the paper: the finished network with one decision taken out, and steps of one's own.
+Beyond the paper: the finished network without one of its decisions, and steps of your own.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from convnext_steps.text import unknown
 Regime = Literal["tiny", "base", "leave_one_out"]
 
 # What each step changes in its parent's design, in the paper's order. Titles, sections and parents
-# stand in paper/roadmap.csv; the kernel sizes but 7 are probes beside the chain.
+# are in paper/roadmap.csv; kernel sizes other than 7 are probes beside the chain.
 TINY: dict[str, dict[str, Any]] = {
     "resnet_original": {},
     "resnet": {},
@@ -50,7 +50,7 @@ OWN_STEPS: dict[str, dict[str, "Step"]] = {}  # by regime; filled by `add_step`
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the roadmap: what it changes, the design that it arrives at, and its numbers."""
+    """One step of the roadmap: its change, the resulting design, and the paper's numbers."""
 
     name: str
     regime: str
@@ -65,7 +65,7 @@ class Step:
 
     @property
     def section(self) -> str:
-        """The paper's section that argues for the step."""
+        """The section of the paper that describes the step."""
         return self.paper.section
 
     @property
@@ -80,12 +80,12 @@ class Step:
 
     @property
     def recipe(self) -> str:
-        """The name of the training recipe: all steps share one but `resnet_original`."""
+        """The name of the training recipe: all steps but `resnet_original` share one."""
         return "resnet_original" if self.name == "resnet_original" else "roadmap"
 
     @property
     def claim(self) -> str:
-        """What the paper reports of the step, in one line."""
+        """What the paper reports about the step, in one line."""
         paper = self.paper
         if paper.top1_mean is None:
             return f"{self.title}: not in the paper"
@@ -109,7 +109,7 @@ class Step:
 
 
 def roadmap(regime: str = "tiny") -> Mapping[str, Step]:
-    """All steps of one regime by name, in the paper's order, those of `add_step` last.
+    """All steps of a regime by name, in the paper's order; those of `add_step` come last.
 
     Args:
         regime: "tiny" (ResNet-50 to ConvNeXt-T, Table 10), "base" (ResNet-200 to ConvNeXt-B,
@@ -136,9 +136,9 @@ def published_steps(regime: str) -> dict[str, Step]:
 
 
 def _leave_one_out() -> dict[str, Step]:
-    """The finished network, and beside it each decision set back to what it was before its step.
+    """The finished network, and for each decision the same network without it.
 
-    Setting `layout` back to before `inverted` takes `move_up` out with it, which builds on it.
+    Without `inverted`, `move_up` is gone too: both are values of `layout`.
     """
     chain = published_steps("tiny")
     finished = replace(
@@ -167,22 +167,22 @@ def add_step(
     regime: str = "tiny",
     **changes: Any,
 ) -> Step:
-    """Add a step of one's own to a roadmap, until this process ends; added again, it is replaced.
+    """Add a step of your own to a roadmap, until this process ends; a second call replaces it.
 
     Args:
-        name: of the step, and of its results' folder.
+        name: the step's name, also in results.
         parent: the name of the step that it changes.
-        title: for tables and figures.
-        design: a subclass of the parent's design, usually of `Design`, where the decision is a new
-            field with a `revise` of its own; by default the step sets known fields only.
-        regime: which roadmap.
+        title: the step's title in tables and figures.
+        design: for a decision that is a new field, a subclass of the parent's design with that
+            field and a `revise` method; by default, the class of the parent's design.
+        regime: which roadmap; see `roadmap`.
         **changes: the fields that differ from the parent's.
 
     Raises:
         ValueError: the name is taken, or there is no such parent, field or value.
     """
     if name in roadmap(regime) and name not in OWN_STEPS.get(regime, {}):
-        raise ValueError(f"the roadmap has a step {name!r} already; choose another name")
+        raise ValueError(f"the roadmap already has a step {name!r}; choose another name")
     before = find_step(parent, regime)
     design = design or type(before.design)
     known = tuple(field.name for field in fields(design))
@@ -216,7 +216,7 @@ def find_step(name: str, regime: str = "tiny") -> Step:
     """One step by name.
 
     Raises:
-        ValueError: the step does not exist; the message has the nearest name.
+        ValueError: the step does not exist; the message suggests the nearest name.
     """
     steps = roadmap(regime)
     if name in steps:

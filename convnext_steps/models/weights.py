@@ -1,6 +1,6 @@
-"""Load weights that others trained: official, torchvision's, timm's, and our own.
+"""Load trained weights: the authors', torchvision's, timm's, and this library's own.
 
-Nothing in a file is ever executed, and a model is changed only after all has been checked.
+No code in a file is ever executed, and a model is changed only after everything is checked.
 """
 
 import argparse
@@ -22,8 +22,8 @@ LOG = logging.getLogger("convnext_steps")
 
 Model = TypeVar("Model", bound=nn.Module)
 
-# The authors' files, to be downloaded by hand: `1k` is trained on ImageNet-1K, `22k` on
-# ImageNet-22K (num_classes=21841), `22k_1k` on both in turn; the number is the resolution.
+# The authors' files, for download by hand: `1k` is trained on ImageNet-1K, `22k` on ImageNet-22K
+# (num_classes=21841), `22k_1k` first on 22K, then on 1K; the last number is the resolution.
 OFFICIAL_ADDRESS = "https://dl.fbaipublicfiles.com/convnext/convnext_{size}_{training}.pth"
 OFFICIAL_FILES = {
     "tiny": ("1k_224_ema", "22k_224", "22k_1k_224", "22k_1k_384"),
@@ -36,10 +36,10 @@ OFFICIAL_FILES = {
     "iso_large": ("1k_224_ema",),
 }
 
-# Where a checkpoint keeps its weights. Averaged ones come first: the published numbers are theirs.
+# Where a checkpoint keeps its weights; averaged ones first: the published numbers are theirs.
 ENTRIES = ("model_ema", "state_dict_ema", "model", "state_dict")
 
-# Each library's names for the parts of ours, replaced in this order.
+# The names of other libraries and ours, replaced in this order.
 TORCHVISION = {
     **{f"features.{2 * i}.": f"downsample_layers.{i}." for i in range(4)},
     **{f"features.{2 * i + 1}.": f"stages.{i}." for i in range(4)},
@@ -60,12 +60,12 @@ TIMM = {
     "head.norm.": "norm.",
     "head.fc.": "head.",
 }
-FOREIGN = {"features.0.0.weight": TORCHVISION, "stem.0.weight": TIMM}  # told by a key of their own
+FOREIGN = {"features.0.0.weight": TORCHVISION, "stem.0.weight": TIMM}  # recognised by one key
 HEAD = ("head.weight", "head.bias")
 
 
 def official_addresses() -> list[str]:
-    """Return where the authors' files are."""
+    """The addresses of the authors' files."""
     return [
         OFFICIAL_ADDRESS.format(size=size, training=training)
         for size, trainings in OFFICIAL_FILES.items()
@@ -74,9 +74,17 @@ def official_addresses() -> list[str]:
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
-    """Load a file or a state dict of any kind that this module knows.
+    """Load weights into a model, from a file or a state dict of any of the known kinds.
 
-    Weights for other classes leave the head out: the model's starts afresh, and a warning says so.
+    A head for another number of classes is left out: the model's own is drawn afresh, and a
+    warning says so.
+
+    Args:
+        model: a network of this library; other networks take weights with their own names only.
+        source: a path (safetensors or what `torch.save` writes), or a state dict.
+
+    Raises:
+        WeightsError: the file is missing or damaged, holds more than weights, or does not fit.
     """
     if isinstance(source, Mapping):
         _load(model, source, "the state dict")
@@ -87,7 +95,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> No
 def load_pretrained(
     model: Model, pretrained: str | Path | None, published: type[WeightsEnum] | None = None
 ) -> Model:
-    """Return the model with the weights of a file, or of an entry of torchvision's enum."""
+    """The model with the weights of a file, or of an entry of torchvision's enum."""
     if published is not None and pretrained in published.__members__:
         weights = published[str(pretrained)]
         _load(model, _download(weights), str(weights))
@@ -97,7 +105,7 @@ def load_pretrained(
 
 
 def _load(model: nn.Module, checkpoint: Mapping[str, Any], name: str) -> None:
-    """Check everything, and only then change the model."""
+    """Check everything before changing the model."""
     own = model.state_dict()
     state = _in_our_layout(_find_weights(checkpoint, name), own)
     reset_head = getattr(model, "reset_head", None)
@@ -113,7 +121,7 @@ def _load(model: nn.Module, checkpoint: Mapping[str, Any], name: str) -> None:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    """Read a file by what it is, not by what it is called."""
+    """Read a file of either format, whatever its name."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; {_where_to_get(path)}")
     try:
@@ -121,25 +129,25 @@ def _read(path: Path) -> Mapping[str, Any]:
             is_safetensors = file.read(9)[8:] == b"{"  # eight bytes of length, then JSON
         if is_safetensors:
             return load_file(path)
-        # The authors' and timm's training scripts keep their arguments, inert, beside the weights.
+        # The authors' and timm's training scripts save their arguments, as plain data, too.
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error):
             raise WeightsError(
-                f"{path} holds more than weights, which might be code and was not run; "
-                "save the state_dict alone where you trust it"
+                f"{path} holds more than weights, possibly code, which was not run; "
+                "if you trust the file, save its state_dict alone and load that"
             ) from None
         raise _unreadable(path) from None
     except PermissionError:
-        raise WeightsError(f"{path} may not be read: permission denied") from None
-    except Exception:  # foreign bytes make the readers stumble in many ways, KeyError among them
+        raise WeightsError(f"{path} cannot be read: permission denied") from None
+    except Exception:  # foreign bytes can fail in many ways, KeyError among them
         raise _unreadable(path) from None
     return checkpoint if isinstance(checkpoint, Mapping) else {}
 
 
 def _unreadable(path: Path) -> WeightsError:
-    return WeightsError(f"{path} is cut short or not a checkpoint; download or save it again")
+    return WeightsError(f"{path} is truncated or not a checkpoint; download or save it again")
 
 
 def _where_to_get(path: Path) -> str:
@@ -147,8 +155,8 @@ def _where_to_get(path: Path) -> str:
         if address.endswith(f"/{path.name}"):
             return f"download it from {address}"
     return (
-        "give the path of a checkpoint, or to the builders of tiny, small, base and large "
-        "the name of torchvision's weights, IMAGENET1K_V1"
+        "give the path of a checkpoint or, for tiny, small, base and large, the name of "
+        "torchvision's weights, IMAGENET1K_V1"
     )
 
 
@@ -160,25 +168,25 @@ def _download(weights: WeightsEnum) -> Mapping[str, Any]:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"{weights}: {reason}; download {weights.url} by hand and give its path"
+            f"{weights}: {reason}; download {weights.url} by hand and give the file's path"
         ) from None
     return state
 
 
 def _find_weights(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """Take the weights out of what was saved around them."""
+    """Take the weights out of a checkpoint."""
     entries = [checkpoint[e] for e in ENTRIES if isinstance(checkpoint.get(e), Mapping)]
     state = entries[0] if entries else checkpoint
     if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(
-            f"{name} holds no weights: expected tensors by name, alone or under {list(ENTRIES)}"
+            f"{name} holds no weights: expected tensors by name, alone or under one of {ENTRIES}"
         )
-    # DistributedDataParallel and torch.compile put their own name before every other.
+    # DistributedDataParallel and torch.compile add these prefixes.
     return {k.removeprefix("module.").removeprefix("_orig_mod."): v for k, v in state.items()}
 
 
 def _in_our_layout(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate another library's names and shapes to ours."""
+    """Translate another library's names and shapes into ours."""
     for mark, names in FOREIGN.items():
         if mark in state and mark not in own:
             return dict(_translate(key, value, names) for key, value in state.items())
@@ -196,7 +204,7 @@ def _translate(key: str, value: Tensor, names: Mapping[str, str]) -> tuple[str, 
 
 
 def _has_other_head(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
-    """Whether the head is missing, or like ours but for the number of classes."""
+    """Whether the head is missing, or differs from ours in the number of classes only."""
     if not any(key in state for key in HEAD):
         return True
     if not all(key in state for key in HEAD):

@@ -1,7 +1,7 @@
-"""What happens to whole batches: moved to the device, normalised, augmented.
+"""Whole batches: moved to the device, normalised and augmented.
 
-Each image of a batch is augmented by itself: torchvision's transforms draw one parameter for all
-that they are given, so that applied to a batch every image would move alike.
+Every image of a batch draws its own parameters here. torchvision's transforms draw once per call:
+given a batch, they would move all of its images alike.
 """
 
 import math
@@ -19,7 +19,7 @@ from convnext_steps.training.data import ImageData
 
 
 def random_shift(images: Tensor, pixels: int) -> Tensor:
-    """Move each image by up to `pixels` in both directions, filling with zeros, (N, C, H, W)."""
+    """Move each image by up to `pixels` in both directions, filled with zeros, (N, C, H, W)."""
     if pixels == 0:
         return images
     count, channels, height, width = images.shape
@@ -46,8 +46,8 @@ def random_horizontal_flip(images: Tensor, probability: float) -> Tensor:
 def random_erasing(images: Tensor, probability: float) -> Tensor:
     """Fill one rectangle of each image with noise, with the given probability, (N, C, H, W).
 
-    Zhong et al., 2020: an area of 2 to 33 per cent, an aspect ratio of 0.3 to 3.3. The images are
-    normalised floats, so the noise has their mean and spread.
+    As in Zhong et al., 2020: 2 to 33 per cent of the area, an aspect ratio of 0.3 to 3.3. The
+    images are normalised, so that standard normal noise has their mean and spread.
     """
     if probability == 0:
         return images
@@ -70,7 +70,7 @@ def random_erasing(images: Tensor, probability: float) -> Tensor:
 def label_mixing(
     config: TrainingConfig, classes: int
 ) -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """MixUp, CutMix, or for each batch one of the two at random; None where both are off."""
+    """MixUp, CutMix, or one of the two at random for each batch; None if both are off."""
     from torchvision.transforms import v2
 
     kinds: list[v2.Transform] = []
@@ -86,7 +86,8 @@ class Preparation:
 
     Args:
         model: the network that the batches are for.
-        dataset: whose mean and spread normalise bytes; other data sets are taken as they are.
+        dataset: an `ImageData`, whose mean and std normalise uint8 images, or any other data set,
+            whose uint8 images are scaled to [0, 1].
         config: the recipe.
         device: where the network is.
     """
@@ -113,19 +114,19 @@ class Preparation:
         return images, labels
 
     def for_evaluation(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch as it is, normalised."""
+        """A batch, normalised and otherwise as it is."""
         images, labels = self._to_device(images, labels)
         return self._normalized(images), labels
 
     def autocast(self) -> torch.autocast:
-        """The recipe's precision."""
+        """A context in which the network computes with the recipe's precision."""
         kind = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
         enabled = self.config.precision != "fp32"
         return torch.autocast(self.device.type, kind, enabled=enabled)
 
     def _to_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if self.classes:
-            check_labels(labels, self.classes)  # before the copy: a GPU would only abort
+            check_labels(labels, self.classes)  # before the copy: a GPU would just abort
         images = images.to(self.device, non_blocking=True)
         return images, labels.to(self.device, non_blocking=True)
 

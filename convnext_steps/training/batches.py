@@ -1,4 +1,4 @@
-"""Which images make which batch, in one process or many."""
+"""Which images make up which batch, in one process or many."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ EVALUATION_BATCH_SIZE = 500
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One seed of 63 bits from several numbers, such as seed, epoch and rank."""
+    """One 63-bit seed from several numbers, such as seed, epoch and rank."""
     words = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return int(words[0]) >> 1
 
@@ -24,11 +24,12 @@ def mixed_seed(*numbers: int) -> int:
 class TrainingBatches(Sampler[list[int]]):
     """The indices of every micro-batch of an epoch, for one of several processes.
 
-    The order depends on seed and epoch only. Each update takes `batch_size` images over all
-    processes, the same ones however many there are; an incomplete last batch is left out.
+    The order depends on the seed and the epoch only. Each update takes `batch_size` images over all
+    processes, the same images for any number of processes; an incomplete last batch is left out.
 
     Raises:
-        TrainingError: the images do not fill a batch, or the batch does not divide evenly.
+        TrainingError: the images do not fill a batch, or the batch does not divide evenly among
+            processes and micro-batches.
     """
 
     def __init__(self, size: int, config: TrainingConfig, processes: Processes) -> None:
@@ -66,10 +67,10 @@ class TrainingBatches(Sampler[list[int]]):
 def evaluation_batches(
     size: int, processes: Processes, micro_batch_size: int = 0
 ) -> list[list[int]]:
-    """The indices of this process's share of a test set, each image in just one share.
+    """The indices of this process's share of a test set; each image is in exactly one share.
 
-    A recipe whose training fits in memory by micro-batches is evaluated by batches of four of
-    them: a forward pass alone keeps less.
+    With micro-batches, a batch has four times their size, up to 500: a forward pass alone needs
+    less memory than training.
 
     Raises:
         TrainingError: there are no images.
@@ -84,7 +85,7 @@ def evaluation_batches(
 def loader(
     dataset: Dataset[Any], batches: Sampler[list[int]] | list[list[int]], workers: int = 0
 ) -> DataLoader[Any]:
-    """Batches (images, labels) of any data set; one in memory is indexed by whole batches."""
+    """Batches (images, labels) of any data set; data in memory are indexed by whole batches."""
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
     if isinstance(dataset, ImageTensors):
         return DataLoader(dataset, sampler=batches, batch_size=None, **options)

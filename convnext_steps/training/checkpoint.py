@@ -1,6 +1,7 @@
 """The folder of one training: history, checkpoints and weights.
 
-Checkpoints are written atomically, checked before they are trusted, and read without running code.
+Everything is written atomically; a checkpoint is checked before it is trusted, and read without
+executing code.
 """
 
 import hashlib
@@ -22,19 +23,19 @@ from convnext_steps.errors import DamagedCheckpointError, ForeignCheckpointError
 from convnext_steps.files import atomic_file, write_bytes
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
-from convnext_steps.training.how import How
 
 LOG = logging.getLogger("convnext_steps")
 
-FORMAT = 1
-METADATA = "convnext_steps"
-WEIGHTS = ("best", "final", "final_ema")  # the weights that a training writes
+FORMAT = 1  # of checkpoints
+METADATA = "convnext_steps"  # the key in a file of weights
+HISTORY = "history.jsonl"
+WEIGHTS = ("best", "final", "final_ema")
 
 
 def identity(
     model: nn.Module, config: TrainingConfig, train: Dataset[Any], test: Dataset[Any]
 ) -> dict[str, str]:
-    """What a checkpoint must have in common with the run that resumes from it."""
+    """What a checkpoint must have in common with the training that resumes from it."""
     shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
     design = getattr(model, "design", None)
     network = [type(model).__name__, asdict(design) if design else None, shapes]
@@ -49,22 +50,77 @@ def identity(
     }
 
 
-def save_checkpoint(folder: Path, epoch: int, state: Mapping[str, Any], keep: int) -> None:
-    """Write the checkpoint of an epoch; of those up to it, keep the newest `keep`.
+class Output:
+    """Reads and writes the files of a training, in the main process only.
 
-    Raises:
-        TrainingError: the file cannot be written; older checkpoints are left as they are.
+    Args:
+        folder: where they are; without one, nothing is read or written.
+        processes: those that train together.
+        config: the recipe.
+        identity: what a checkpoint must have in common with this training.
+        keep: how many of the newest checkpoints stay.
     """
-    path = folder / f"checkpoint-{epoch:04d}.pt"
-    try:
-        with atomic_file(path) as file:
-            torch.save({"format": FORMAT, **state}, file)
-    except (OSError, RuntimeError) as error:  # a full disk is either, by where torch meets it
-        raise TrainingError(
-            f"cannot save {path}: {error.__cause__ or error}; free some space and resume"
-        ) from None
-    for old in [found for found in checkpoints(folder) if _epoch(found) <= epoch][keep:]:
-        old.unlink()
+
+    def __init__(
+        self,
+        folder: str | Path | None,
+        processes: Processes,
+        config: TrainingConfig,
+        identity: Mapping[str, str],
+        keep: int,
+    ) -> None:
+        self.folder = Path(folder) if folder and processes.main else None
+        self.processes, self.config = processes, config
+        self.identity, self.keep = identity, keep
+
+    def check_unused(self) -> None:
+        """Refuse, in every process, a folder that holds an earlier training.
+
+        Raises:
+            TrainingError: it has checkpoints or weights.
+        """
+        self.processes.from_main(self._check_unused)
+
+    def _check_unused(self) -> None:
+        if self.folder and (found := trained_files(self.folder)):
+            resume = "resume from it with resume=True (--resume), or "
+            raise TrainingError(
+                f"{self.folder} has {found[0].name} of an earlier training; "
+                f"{resume if checkpoints(self.folder) else ''}choose another folder"
+            )
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest checkpoint, in every process; None if there is none."""
+        return self.processes.from_main(self._newest)
+
+    def _newest(self) -> dict[str, Any] | None:
+        return load_newest(self.folder, self.identity) if self.folder else None
+
+    def begin(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Create the folder and write the history so far."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        clear_partial(self.folder)
+        lines = "".join(json.dumps(entry) + "\n" for entry in history)
+        write_bytes(self.folder / HISTORY, lines.encode())
+
+    def log(self, entry: Mapping[str, float]) -> None:
+        """Append an entry to the history."""
+        if self.folder:
+            with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def save(self, epoch: int, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint of an epoch; see `save_checkpoint`."""
+        if self.folder:
+            state = {"identity": dict(self.identity), **state}
+            save_checkpoint(self.folder, epoch, state, self.keep)
+
+    def save_weights(self, name: str, model: nn.Module, accuracy: float) -> None:
+        """Write a model's weights under one of the names in `WEIGHTS`."""
+        if self.folder:
+            save_weights(self.folder / f"{name}.safetensors", model, self.config, accuracy)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -84,25 +140,43 @@ def trained_files(folder: Path) -> list[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove the checkpoints and weights of an earlier run, and what a kill left of them."""
+    """Remove the checkpoints and weights of a training, and any half-written files."""
     for path in trained_files(folder):
         path.unlink(missing_ok=True)
     clear_partial(folder)
 
 
 def clear_partial(folder: Path) -> None:
-    """Remove the files that a kill left half-written."""
+    """Remove the files that a killed process left half-written."""
     for path in folder.glob(".*.partial"):
         path.unlink(missing_ok=True)
 
 
-def load_newest(folder: Path, expected: Mapping[str, str]) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole and of this run; None where there are none at all.
-
-    A checkpoint that is not is named in a warning, and the one before it is tried, if any.
+def save_checkpoint(folder: Path, epoch: int, state: Mapping[str, Any], keep: int) -> None:
+    """Write the checkpoint of an epoch; of those up to this epoch, keep the newest `keep`.
 
     Raises:
-        TrainingError: there are checkpoints of other runs only, which must not be overwritten.
+        TrainingError: the file cannot be written; older checkpoints stay as they are.
+    """
+    path = folder / f"checkpoint-{epoch:04d}.pt"
+    try:
+        with atomic_file(path) as file:
+            torch.save({"format": FORMAT, **state}, file)
+    except (OSError, RuntimeError) as error:  # a full disk is either, by where torch meets it
+        raise TrainingError(
+            f"cannot save {path}: {error.__cause__ or error}; free some space and resume"
+        ) from None
+    for old in [found for found in checkpoints(folder) if _epoch(found) <= epoch][keep:]:
+        old.unlink()
+
+
+def load_newest(folder: Path, expected: Mapping[str, str]) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole and belongs to this training; None if there are none.
+
+    Each one that is skipped is named in a warning.
+
+    Raises:
+        TrainingError: all whole checkpoints belong to other trainings; they are not overwritten.
     """
     foreign = []
     found = checkpoints(folder)
@@ -112,37 +186,37 @@ def load_newest(folder: Path, expected: Mapping[str, str]) -> dict[str, Any] | N
         except (DamagedCheckpointError, ForeignCheckpointError) as error:
             if isinstance(error, ForeignCheckpointError):
                 foreign.append(str(error))
-            following = "beginning anew" if path == found[-1] else "trying the one before"
+            following = "starting afresh" if path == found[-1] else "trying the one before"
             LOG.warning("%s; %s", error, following)
     if foreign:
-        raise TrainingError(f"{foreign[0]}; choose another output folder, or do not resume")
+        raise TrainingError(f"{foreign[0]}; choose another output folder")
     return None
 
 
 def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any]:
-    """Read one checkpoint after checking that it is whole and of this run.
+    """Read one checkpoint after checking that it is whole and belongs to this training.
 
     Raises:
-        DamagedCheckpointError: it is truncated, altered, or no checkpoint.
-        ForeignCheckpointError: it is of another model or recipe.
+        DamagedCheckpointError: it is truncated, altered, or not a checkpoint.
+        ForeignCheckpointError: it is of another model, data set or recipe.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # the checksum of some part is wrong
+            if archive.testzip() is not None:  # a part does not match its checksum
                 raise DamagedCheckpointError(f"{path} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except DamagedCheckpointError:
         raise
-    except Exception:  # a damaged file can fail in many ways while it is read
-        raise DamagedCheckpointError(f"{path} is damaged or no checkpoint") from None
+    except Exception:  # a damaged file can fail in many ways
+        raise DamagedCheckpointError(f"{path} is damaged or not a checkpoint") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise DamagedCheckpointError(f"{path} is no checkpoint of this version")
+        raise DamagedCheckpointError(f"{path} is not a checkpoint of this version")
     theirs = state.get("identity")
     if not isinstance(theirs, dict) or set(theirs) != set(expected):
-        raise DamagedCheckpointError(f"{path} is no checkpoint of this version")
-    for part, digest in expected.items():
-        if theirs[part] != digest:
-            difference = _difference(theirs[part], digest) if part == "recipe" else ""
+        raise DamagedCheckpointError(f"{path} is not a checkpoint of this version")
+    for part, ours in expected.items():
+        if theirs[part] != ours:
+            difference = _difference(theirs[part], ours) if part == "recipe" else ""
             raise ForeignCheckpointError(f"{path} is of another {part}{difference}")
     return state
 
@@ -154,7 +228,7 @@ def _difference(one: str, other: str) -> str:
 
 
 def save_weights(path: Path, model: nn.Module, config: TrainingConfig, accuracy: float) -> None:
-    """Write a model's weights as safetensors, with its design and recipe in the metadata.
+    """Write a model's weights as safetensors; design, recipe and accuracy are in the metadata.
 
     Raises:
         TrainingError: the file cannot be written.
@@ -168,84 +242,7 @@ def save_weights(path: Path, model: nn.Module, config: TrainingConfig, accuracy:
     }
     weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     try:
-        # under one key, since several would be written in an order of chance
+        # under one key: safetensors would write several in random order
         write_bytes(path, safetensors_bytes(weights, {METADATA: json.dumps(metadata)}))
     except OSError as error:
         raise TrainingError(f"cannot save {path}: {error}") from None
-
-
-HISTORY = "history.jsonl"
-
-
-class Output:
-    """Reads and writes a training's files, in the main process only.
-
-    Args:
-        folder: where they are; without one, nothing is read or written.
-        processes: those that train together.
-        config: the recipe.
-        how: how many checkpoints are kept.
-        identity: what a checkpoint must have in common with this training.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path | None,
-        processes: Processes,
-        config: TrainingConfig,
-        how: How,
-        identity: Mapping[str, str],
-    ) -> None:
-        self.folder = Path(folder) if folder and processes.main else None
-        self.processes, self.config, self.how = processes, config, how
-        self.identity = identity
-
-    def newest(self) -> dict[str, Any] | None:
-        """The newest checkpoint, in every process; None where there is none."""
-        return self.processes.from_main(self._newest)
-
-    def _newest(self) -> dict[str, Any] | None:
-        return load_newest(self.folder, self.identity) if self.folder else None
-
-    def check_unused(self) -> None:
-        """Refuse, in every process, a folder that holds an earlier training.
-
-        Raises:
-            TrainingError: it holds checkpoints or weights.
-        """
-        self.processes.from_main(self._check_unused)
-
-    def _check_unused(self) -> None:
-        if self.folder and (found := trained_files(self.folder)):
-            resume = checkpoints(self.folder)
-            remedy = "go on from it with resume=True (--resume), or " if resume else ""
-            raise TrainingError(
-                f"{self.folder} has {found[0].name} of an earlier training; "
-                f"{remedy}choose another folder"
-            )
-
-    def begin(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Make the folder and write the history so far."""
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        clear_partial(self.folder)
-        lines = "".join(json.dumps(entry) + "\n" for entry in history)
-        write_bytes(self.folder / HISTORY, lines.encode())
-
-    def log(self, entry: Mapping[str, float]) -> None:
-        """Append an entry to the history."""
-        if self.folder:
-            with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-
-    def save(self, epoch: int, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint of an epoch."""
-        if self.folder:
-            state = {"identity": dict(self.identity), **state}
-            save_checkpoint(self.folder, epoch, state, self.how.keep_checkpoints)
-
-    def save_weights(self, name: str, model: nn.Module, accuracy: float) -> None:
-        """Write a model's weights."""
-        if self.folder:
-            save_weights(self.folder / f"{name}.safetensors", model, self.config, accuracy)

@@ -1,4 +1,4 @@
-"""Whether data fit a model, asked before PyTorch's own messages or a GPU's assertion do."""
+"""Whether data fit a model, checked before PyTorch would fail less clearly."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from convnext_steps.training.data import ImageData
 
 
 def check_fit(model: nn.Module, dataset: Dataset[Any]) -> None:
-    """Look at the first image of a data set.
+    """Check the first image of a data set, and its number of classes.
 
     Raises:
-        TrainingError: there is none, it is too small, or its channels or the data set's classes are
-            not the model's.
+        TrainingError: there are no images, they are too small or have another number of channels
+            than the model takes, or there are more classes than the model has outputs.
     """
     if len(dataset) == 0:  # type: ignore[arg-type]
         raise TrainingError("the training set has no images")
@@ -24,8 +24,8 @@ def check_fit(model: nn.Module, dataset: Dataset[Any]) -> None:
     first = first_convolution(model)
     if first is not None and image.shape[0] != first.in_channels:
         raise TrainingError(
-            f"the images have {image.shape[0]} channels, the network takes {first.in_channels}; "
-            f"build it with in_channels={image.shape[0]}"
+            f"the images have {image.shape[0]} channels, but the network takes "
+            f"{first.in_channels}; build it with in_channels={image.shape[0]}"
         )
     try:
         height, width = image.shape[-2:]
@@ -35,19 +35,19 @@ def check_fit(model: nn.Module, dataset: Dataset[Any]) -> None:
     classes = output_classes(model)
     if isinstance(dataset, ImageData) and 0 < classes < dataset.num_classes:
         raise TrainingError(
-            f"the data have {dataset.num_classes} classes, the network {classes}; "
+            f"the data have {dataset.num_classes} classes, but the network has {classes}; "
             f"build it with num_classes={dataset.num_classes}"
         )
 
 
 def output_classes(model: nn.Module) -> int:
-    """The outputs of the model's last linear layer; 0 where it has none."""
+    """The outputs of the model's last linear layer; 0 if it has none."""
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return linear[-1].out_features if linear else 0
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Refuse labels that no output stands for.
+    """Check that every label is one of the network's classes.
 
     Raises:
         TrainingError: a label is negative, or not below the number of classes.
@@ -56,5 +56,5 @@ def check_labels(labels: Tensor, classes: int) -> None:
     if low < 0 or high >= classes:
         raise TrainingError(
             f"a label is {low if low < 0 else high}, but the network has {classes} classes, "
-            f"0 to {classes - 1}; build it with a larger num_classes or correct the data"
+            f"0 to {classes - 1}; build it with a larger num_classes, or correct the labels"
         )

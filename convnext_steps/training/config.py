@@ -33,47 +33,45 @@ class TrainingConfig:
     """
 
     # how long, and how much at once
-    max_epochs: float = option(
-        300, "passes over the training images; the last may be a part of one"
-    )
-    batch_size: int = option(128, "images of one update, over all processes")
+    max_epochs: float = option(300, "passes over the training images; a fraction ends within one")
+    batch_size: int = option(128, "images per update, over all processes")
     micro_batch_size: int = option(
-        0, "images of one forward pass, gradients accumulating; 0: the whole share"
+        0, "images per forward pass, with gradients accumulated; 0: all at once"
     )
 
     # the optimiser and its schedule
     optimizer: Literal["adamw", "sgd"] = option("adamw", "adamw or sgd")
-    learning_rate: float = option(4e-3, "the peak, reached after the warm-up")
-    final_learning_rate: float = option(1e-6, "where the cosine ends")
-    warmup_fraction: float = option(20 / 300, "share of all steps, linear")
+    learning_rate: float = option(4e-3, "the peak, at the end of the warm-up")
+    final_learning_rate: float = option(1e-6, "at the end of the cosine")
+    warmup_fraction: float = option(20 / 300, "of all steps; the warm-up is linear")
     schedule: Literal["cosine", "thirds"] = option(
-        "cosine", "after the warm-up; thirds: a tenth after each third"
+        "cosine", "after the warm-up; thirds: divided by 10 after each third"
     )
-    weight_decay: float = option(0.05, "of weights of more than one dimension")
-    decay_norms_and_biases: bool = option(False, "weight decay on everything")
+    weight_decay: float = option(0.05, "of parameters with more than one dimension")
+    decay_norms_and_biases: bool = option(False, "weight decay for all parameters")
     momentum: float = option(0.9, "of sgd")
-    layer_decay: float = option(1.0, "factor of the learning rate from each layer to the one below")
+    layer_decay: float = option(1.0, "factor on the learning rate from each layer to the one below")
 
     # regularisation
-    label_smoothing: float = option(0.1, "share of the label spread over all classes")
+    label_smoothing: float = option(0.1, "share of the label that is spread over all classes")
     drop_path_rate: float = option(
-        0.0, "stochastic depth of the last block, for whoever builds the network"
+        0.0, "stochastic depth of the last block; an argument of the network's"
     )
     mixup: float = option(0.0, "alpha; 0: off")
-    cutmix: float = option(0.0, "alpha; 0: off; with mixup, each batch draws one of the two")
-    ema_decay: float = option(0.0, "of the moving average of the weights; 0: none")
+    cutmix: float = option(0.0, "alpha; 0: off; with mixup, each batch gets one of the two")
+    ema_decay: float = option(0.0, "of the moving average of the weights; 0: no average")
 
     # the images
-    resolution: int = option(0, "pixels a side; 0: the data set's own")
+    resolution: int = option(0, "pixels per side; 0: the data set's own")
     random_resized_crop: bool = option(False, "crop 8 to 100 per cent of each image")
     rand_augment: int = option(0, "magnitude; 0: off")
-    random_shift: int = option(0, "pixels, at most, in both directions")
+    random_shift: int = option(0, "pixels, at most, in either direction")
     horizontal_flip: float = option(0.0, "probability")
     random_erasing: float = option(0.0, "probability")
 
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of the forward and backward pass")
-    evaluate_every: int = option(1, "epochs; the last step is always followed by an evaluation")
-    seed: int = option(0, "of everything random")
+    evaluate_every: int = option(1, "epochs; the last is always evaluated")
+    seed: int = option(0, "for everything random")
 
     def __post_init__(self) -> None:
         above_zero = ("max_epochs", "batch_size", "learning_rate", "evaluate_every", "layer_decay")
@@ -126,11 +124,11 @@ FINETUNE = replace(
 
 
 def original_recipe(config: TrainingConfig) -> TrainingConfig:
-    """The recipe that ResNet was first trained with, in the measure of a modern one.
+    """ResNet's first recipe, scaled to the length and batch size of a modern one.
 
-    SGD with momentum, batches of at most 256, learning rate 0.1 at 256 divided by ten after each
-    third, weight decay 1e-4 on everything, crops and flips only, 90 epochs where the modern recipe
-    has 300 (torchvision V1).
+    SGD with momentum, batches of at most 256, a learning rate of 0.1 per 256 images, divided by 10
+    after each third, weight decay of 1e-4 for all parameters, crops and flips only, and 90 epochs
+    where the modern recipe has 300 (torchvision's V1 weights).
     """
     batch_size = min(config.batch_size, 256)
     return replace(

@@ -1,4 +1,4 @@
-"""The data sets by name: bundled, made, downloaded, or somebody's own."""
+"""The data sets by name: bundled, synthetic, downloaded, or your own."""
 
 import gzip
 import os
@@ -81,9 +81,9 @@ def synthetic(train: bool, count: int = 512, classes: int = 4) -> ImageTensors:
 
 @dataclass(frozen=True)
 class Source:
-    """A named data set: how its two halves are read, and what tells this version from others."""
+    """A named data set: how to read its two halves, and what identifies this version of it."""
 
-    read: Callable[[bool, Path], ImageData]  # whether to train, and the data set's own folder
+    read: Callable[[bool, Path], ImageData]  # training half or not, the folder
     fingerprint: str
 
 
@@ -113,7 +113,7 @@ SOURCES = {
 
 
 def data_root() -> Path:
-    """Where downloads go: $CONVNEXT_STEPS_DATA, or `convnext_steps` in the user's cache."""
+    """The folder for downloads: $CONVNEXT_STEPS_DATA, or `convnext_steps` in the user's cache."""
     if chosen := os.environ.get("CONVNEXT_STEPS_DATA"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "convnext_steps")
@@ -130,10 +130,10 @@ def load_data(
 
     Args:
         name: a key of `SOURCES`.
-        train_images: train on so many images only, always the same ones.
-        config: its `resolution`, `random_resized_crop` and `rand_augment` are applied; without it,
+        train_images: how many training images to take, always the same ones; None for all.
+        config: its `resolution`, `random_resized_crop` and `rand_augment` are applied. By default,
             images in memory stay as they are, and files are cropped to 224x224.
-        root: the data set's own folder; by default the one of its name in `data_root()`.
+        root: the data set's folder; by default the one with its name in `data_root()`.
 
     Raises:
         DataError: the name is unknown, or the data are missing, damaged or too few.
@@ -141,7 +141,7 @@ def load_data(
     if name not in SOURCES:
         raise DataError(unknown("data set", name, SOURCES))
     if name == "folder" and root is None:
-        raise DataError("the data set 'folder' needs a root: the folder that has train/ and val/")
+        raise DataError("the data set 'folder' needs a root: the folder with train/ and val/")
     own = Path(root).expanduser() if root is not None else data_root() / name
     train, test = (SOURCES[name].read(training, own) for training in (True, False))
     if train_images is not None:

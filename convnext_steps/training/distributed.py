@@ -1,4 +1,4 @@
-"""Several processes that train one model, as torchrun starts them."""
+"""Several processes that train one model together, as torchrun starts them."""
 
 import atexit
 import os
@@ -30,7 +30,7 @@ class Processes:
 
     @property
     def device(self) -> torch.device:
-        """The processor that this process trains on."""
+        """The device that this process trains on."""
         if torch.cuda.is_available():
             return torch.device("cuda", self.local_rank)
         return torch.device("cpu")
@@ -38,7 +38,7 @@ class Processes:
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with its gradients averaged over all processes.
 
-        BatchNorm's statistics are taken over all processes on GPUs; PyTorch cannot on processors.
+        On GPUs, BatchNorm's statistics are taken over all processes; PyTorch cannot on CPUs.
         """
         if self.count == 1:
             return model
@@ -54,7 +54,7 @@ class Processes:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """A block that the first process of each machine ends before the others begin it."""
+        """A block that the first process of each machine finishes before the others enter it."""
         if self.count > 1 and self.local_rank > 0:
             dist.barrier()
         yield
@@ -62,9 +62,9 @@ class Processes:
             dist.barrier()
 
     def from_main(self, function: Callable[[], Any]) -> Any:
-        """What a function returns in the first process, in all of them.
+        """The value that a function returns in the main process, in every process.
 
-        Only the first reads files, so that the others need not see its disk.
+        Only the main process reads files: the others need not see its disk.
         """
         if self.count == 1:
             return function()
@@ -85,20 +85,20 @@ class Processes:
         return float(total) / self.count
 
     def same_buffers(self, model: nn.Module) -> None:
-        """Give every process the first one's running statistics."""
+        """Give every process the running statistics of the main one."""
         if self.count > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
     def accumulating(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Keep gradients to this process until the last of an update's backward passes."""
+        """A context that averages gradients only in the last backward pass of an update."""
         if isinstance(network, DistributedDataParallel) and not last:
             return network.no_sync()
         return nullcontext()
 
 
 def join() -> Processes:
-    """Join the other processes if torchrun started this one, once; else train alone."""
+    """Join the other processes, once, if torchrun started this one; else train alone."""
     if "TORCHELASTIC_RUN_ID" not in os.environ and not dist.is_initialized():
         return Processes()
     if not dist.is_initialized():

@@ -1,7 +1,7 @@
-"""The data sets that torchvision reads: CIFAR, Imagenette, ImageNet, any tree of image files.
+"""The data sets that torchvision reads: CIFAR, Imagenette, ImageNet and trees of image files.
 
-torchvision compares the MD5 sum of each archive before unpacking it, so a download that stopped
-half-way is repeated. What was unpacked half-way it takes as whole: here it is not.
+torchvision checks the MD5 sum of an archive before it unpacks it, so an interrupted download is
+repeated. It takes a half-unpacked archive for a whole one; this module does not.
 """
 
 import logging
@@ -34,11 +34,11 @@ IMAGENETTE = {  # size -> archive and MD5 sum, as in torchvision
 }
 IMAGENETTE_IMAGES = {"train": 9_469, "val": 3_925}
 IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
-PATIENCE = 1.0  # seconds, until a process that waits for another says so
+PATIENCE = 1.0  # seconds before a process that waits for another says so
 
 
 def cifar(kind: type[CIFAR10], mean: Triple, std: Triple, train: bool, root: Path) -> ImageTensors:
-    """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009), 32x32, downloaded to `root` if need be.
+    """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009), 32x32, downloaded to `root` if needed.
 
     Raises:
         DataError: the archive is missing or damaged and cannot be downloaded.
@@ -55,11 +55,11 @@ def cifar(kind: type[CIFAR10], mean: Triple, std: Triple, train: bool, root: Pat
 
 
 def imagenette(train: bool, root: Path, size: str = "320px") -> ImageFiles:
-    """Ten easy classes of ImageNet (Howard, 2019), downloaded to `root` if need be.
+    """Ten easy classes of ImageNet (Howard, 2019), downloaded to `root` if needed.
 
     Args:
         train: which half.
-        root: where the archive is or shall be, and the folder that it unpacks to.
+        root: the folder for the archive and for what is unpacked from it.
         size: "320px", the short side of every image, or "full".
 
     Raises:
@@ -75,7 +75,7 @@ def imagenette(train: bool, root: Path, size: str = "320px") -> ImageFiles:
         lambda: Imagenette(root, half, size, loader=read_image),
         unpacked / half,
         IMAGENETTE_IMAGES[half],
-        f"delete {unpacked}, and it will be unpacked from {name} again",
+        f"delete {unpacked} to unpack {name} again",
     )
 
 
@@ -92,16 +92,17 @@ def imagenet(train: bool, root: Path) -> ImageFiles:
             lambda: ImageNet(root, half, loader=read_image),
             root / half,
             IMAGENET_IMAGES[half],
-            f"delete {root / half}, and it will be unpacked from {ARCHIVE_META[half][0]} again, "
+            f"delete {root / half} to unpack {ARCHIVE_META[half][0]} again, "
             "or load a part of ImageNet as 'folder'",
         )
 
 
 def folder(train: bool, root: Path) -> ImageFiles:
-    """A tree of image files: `train/` and `val/` (or `test/`), in each one folder per class.
+    """A tree of image files: `train/` and `val/` (or `test/`), each with one subfolder per class.
 
     Raises:
-        DataError: a folder is missing, a class has no images, or the halves' classes differ.
+        DataError: a folder is missing, a class has no images, or the two halves have different
+            classes.
     """
     training, test = root / "train", root / "val"
     if not test.is_dir():
@@ -109,27 +110,27 @@ def folder(train: bool, root: Path) -> ImageFiles:
     for half in (training, test):
         if not half.is_dir():
             layout = f"{root}/train/CLASS/IMAGE and {root}/val/CLASS/IMAGE (or test)"
-            raise DataError(f"there is no folder {half}; images are looked for in {layout}")
+            raise DataError(f"there is no folder {half}; the images must be in {layout}")
     half = training if train else test
     try:
         difference = set(find_classes(training)[0]) ^ set(find_classes(test)[0])
         files = ImageFolder(half, loader=read_image)
-    except OSError as error:  # no class at all, or one without images
+    except OSError as error:  # there are no classes, or one has no images
         raise DataError(f"cannot load {half}: {error}") from None
     if difference:
         names = ", ".join(sorted(difference)[:5])
-        raise DataError(f"the classes of {training} and {test} differ: only one has {names}")
+        raise DataError(f"the classes of {training} and {test} differ; only one has {names}")
     return ImageFiles(files, num_classes=len(files.classes))
 
 
 @contextmanager
 def _alone(root: Path, create: bool = False) -> Iterator[None]:
-    """Let one process at a time look whether data are whole, download and unpack them.
+    """Let one process at a time check, download and unpack the data in a folder.
 
-    A folder that cannot be written, such as one that a cluster shares, has no lock and needs none.
+    A folder that cannot be written to, such as one that a cluster shares, needs no lock.
     """
     if create:
-        with suppress(OSError):  # whatever is wrong, `_fetch` says it
+        with suppress(OSError):  # `_fetch` says what is wrong
             root.mkdir(parents=True, exist_ok=True)
     if not os.access(root, os.W_OK):
         yield
@@ -138,7 +139,7 @@ def _alone(root: Path, create: bool = False) -> Iterator[None]:
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
-        LOG.warning("waiting for another process, which prepares the data in %s", root)
+        LOG.warning("waiting for another process that is preparing the data in %s", root)
         lock.acquire()
     try:
         yield
@@ -147,7 +148,7 @@ def _alone(root: Path, create: bool = False) -> Iterator[None]:
 
 
 def _fetch(url: str, md5: str, root: Path) -> Path:
-    """The path of an archive in `root`, downloaded unless it is there and whole."""
+    """The path of an archive in `root`, downloaded unless it is whole."""
     archive = root / Path(url).name
     try:
         download_url(url, str(root), md5=md5)
@@ -168,42 +169,46 @@ def _unpack(archive: Path, target: Path) -> None:
 
 
 def _unpack_whole(archive: Path, target: Path) -> None:
-    """Unpack the folder `target` so that, at any moment, it is whole or not there."""
+    """Unpack the folder `target` so that at any moment it is either whole or not there."""
     partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was interrupted
+    shutil.rmtree(partial, ignore_errors=True)  # from an interrupted attempt
     _unpack(archive, partial)
     (partial / target.name).rename(target)
     shutil.rmtree(partial)
 
 
 def _counted(build: Callable[[], Any], where: Path, images: int, remedy: str) -> ImageFiles:
-    """The files of a published data set, if as many as were published are there."""
+    """The files of a published data set, if all of them are there."""
     try:
         files = build()
         found = len(files)
-    except FileNotFoundError:  # no folder of a class, or one without images
+    except FileNotFoundError:  # a class has no folder or no images
         found = 0
-    except (OSError, RuntimeError, ImportError) as error:  # SciPy reads ImageNet's devkit
+    except (
+        OSError,
+        RuntimeError,
+        ImportError,
+    ) as error:  # SciPy, which reads ImageNet's devkit, may be missing
         raise DataError(f"cannot read {where}: {error}") from None
     if found != images:
         number = f"{found:,}" if found else "not all"
-        raise DataError(f"{where} holds {number} of {images:,} images; {remedy}")
+        raise DataError(f"{where} has {number} of {images:,} images; {remedy}")
     return ImageFiles(files, num_classes=len(files.classes))
 
 
 def _check_imagenet_archives(half: str, root: Path) -> None:
-    """Name the archives that are missing before torchvision looks for the first of them."""
+    """Name all missing archives: torchvision would name the first only."""
     meta, devkit = root / META_FILE, ARCHIVE_META["devkit"][0]
     needed = [] if meta.is_file() else [devkit]
     needed += [] if (root / half).is_dir() else [ARCHIVE_META[half][0]]
     missing = [name for name in needed if not (root / name).is_file()]
     if missing:
         raise DataError(
-            f"{root} lacks {' and '.join(missing)}; download from https://image-net.org "
-            "and put there, or load a tree of train/CLASS and val/CLASS as 'folder'"
+            f"{root} lacks {' and '.join(missing)}; download from https://image-net.org and "
+            "put it there, or load a tree of train/CLASS and val/CLASS as 'folder'"
         )
     if meta.is_file():
         try:
             load_meta_file(root)
-        except Exception:  # PyTorch has many kinds for damaged files
-            raise DataError(f"{meta} is damaged; delete it, and put {devkit} beside it") from None
+        except Exception:  # PyTorch has many kinds of error for damaged files
+            raise DataError(f"{meta} is damaged; delete it and put {devkit} beside it") from None

@@ -1,4 +1,4 @@
-"""How well a model does on a whole test set."""
+"""How well a model does on a test set."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,9 @@ from convnext_steps.training.distributed import Processes
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's results on a test set."""
+    """The results of a model on a test set."""
 
-    accuracy: float  # per cent, top-1
+    accuracy: float  # top-1, per cent
     loss: float  # cross-entropy, without smoothing
     correct: int
     count: int
@@ -36,7 +36,7 @@ def evaluate(
     """Classify every image of a data set once, in eval mode, shared among all processes.
 
     Raises:
-        TrainingError: there are no images, or a label is none of the network's classes.
+        TrainingError: there are no images, or a label is not one of the network's classes.
     """
     model.eval()
     processes.same_buffers(model)

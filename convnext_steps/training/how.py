@@ -13,7 +13,7 @@ class How:
         ValueError: a field is out of range.
     """
 
-    processes: int = option(1, "of one run of a study, which torchrun starts; one per GPU")
+    processes: int = option(1, "that train one run of a study together; on GPUs, one per GPU")
     checkpoint_every: int = option(1, "epochs; 0: never")
     keep_checkpoints: int = option(2, "how many of the newest checkpoints stay")
     data_workers: int = option(0, "processes that load images; 0: in the training process itself")

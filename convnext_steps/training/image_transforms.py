@@ -1,7 +1,7 @@
-"""What happens to one image at a time, in a loader's workers: crops, sizes and RandAugment.
+"""One image at a time, in a data loader's workers: crops, sizes and RandAugment.
 
-Flips, shifts, erasing and mixing happen to whole batches, in `augment`. The transforms take PIL
-images, and uint8 tensors (C, H, W) alike.
+Flips, shifts, erasing and mixing are done to whole batches, in `batch_transforms`. The transforms
+take PIL images as well as uint8 tensors (C, H, W).
 """
 
 from collections.abc import Callable
@@ -11,27 +11,30 @@ from torchvision.transforms import InterpolationMode, v2
 
 from convnext_steps.training.config import TrainingConfig
 
-DEFAULT_RESOLUTION = 224  # of images that come in many sizes
-WHOLE_FROM = 384  # the resolution from which on the official evaluation crops nothing
-MAGNITUDES = 11  # from 0 to 10: the authors' scale (timm's), where torchvision's ends at 30
+DEFAULT_RESOLUTION = 224  # for images of many sizes
+WHOLE_FROM = 384  # from this resolution on, the official evaluation does not crop
+MAGNITUDES = 11  # 0 to 10, the authors' scale (timm's); torchvision's ends at 30
 
 
 def image_transform(
     config: TrainingConfig, training: bool, size: tuple[int, int] | None = None
 ) -> Callable[[Any], Any] | None:
-    """A recipe's transform of one image, if it has any.
+    """The transform of one image that a recipe asks for; None if it asks for none.
 
     Args:
-        config: its resolution and, for training, `random_resized_crop` and `rand_augment` count.
-        training: whether the images are to train on.
-        size: (H, W) of all images where they share one: without a resolution, they keep it.
+        config: the recipe: its resolution and, for training, `random_resized_crop` and
+            `rand_augment`.
+        training: whether the images are for training.
+        size: (H, W) of all images, if they share one; they keep it if the recipe has no resolution.
 
     Raises:
-        ValueError: there is no such magnitude.
+        ValueError: `rand_augment` is out of range.
     """
     steps = _geometry(config, training, size)
     if config.rand_augment >= MAGNITUDES:
-        raise ValueError(f"rand_augment is {config.rand_augment}; it ends at {MAGNITUDES - 1}")
+        raise ValueError(
+            f"rand_augment is {config.rand_augment}; it must be at most {MAGNITUDES - 1}"
+        )
     if training and config.rand_augment:
         # the paper's "(9, 0.5)": two operations, each with probability 0.5
         one = v2.RandAugment(1, config.rand_augment, num_magnitude_bins=MAGNITUDES)
@@ -48,10 +51,10 @@ def _geometry(config: TrainingConfig, training: bool, size: tuple[int, int] | No
 
 
 def evaluation_crop(resolution: int) -> list[Any]:
-    """The centre of an image for evaluation, as in the official repository's `datasets.py`.
+    """The centre crop for evaluation, as in the official repository's `datasets.py`.
 
-    Below 384 the short side becomes 256/224 of the resolution and the centre is cut out; from 384
-    on the whole image is squeezed into the square.
+    Below 384, the short side is resized to 256/224 of the resolution and the centre is cut out;
+    from 384 on, the whole image is resized to the square.
     """
     if resolution >= WHOLE_FROM:
         return [v2.Resize((resolution, resolution), interpolation=InterpolationMode.BICUBIC)]

@@ -1,4 +1,4 @@
-"""Labelled images, in memory or in files, as bytes; whoever trains on them normalises."""
+"""Labelled images in memory or in files, as uint8: training normalises them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -22,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
-    """Pairs of an image (C, H, W) as uint8 and a label, and how to normalise the images."""
+    """Pairs of an image, uint8 (C, H, W), and a label, and how to normalise the images."""
 
     mean: tuple[float, ...]  # of each channel of the training images, in [0, 1]
     std: tuple[float, ...]
@@ -31,7 +31,7 @@ class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
 
     @property
     def channels(self) -> int:
-        """Channels of every image."""
+        """How many channels every image has."""
         return len(self.mean)
 
     @abstractmethod
@@ -40,15 +40,15 @@ class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
 
     @abstractmethod
     def first(self, count: int) -> Self:
-        """So many of the images, always the same ones.
+        """The given number of images, always the same ones.
 
         Raises:
-            DataError: there are fewer.
+            DataError: there are fewer, or the number is below 1.
         """
 
     @abstractmethod
     def prepared(self, config: TrainingConfig, training: bool) -> Self:
-        """The same images, cropped, resized and augmented as a recipe says."""
+        """The same images, cropped, resized and augmented as the recipe says."""
 
     def _check_count(self, count: int) -> None:
         if not 1 <= count <= len(self):
@@ -57,9 +57,9 @@ class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
 
 @dataclass(frozen=True, eq=False)
 class ImageTensors(ImageData):
-    """Images (N, C, H, W) as uint8 with labels (N,), whole in memory.
+    """Images, uint8 (N, C, H, W), with labels (N,), all in memory.
 
-    Indexing takes one index or a list of them, so that a loader fetches whole batches at once.
+    An index may be a list: a data loader then fetches a whole batch at once.
     """
 
     images: Tensor
@@ -72,7 +72,7 @@ class ImageTensors(ImageData):
         images = self.images[index]
         if self.transform is not None and images.ndim == 3:
             images = self.transform(images)
-        elif self.transform is not None:  # one by one: torchvision draws once for what it is given
+        elif self.transform is not None:  # one by one: torchvision draws once per call
             images = torch.stack([self.transform(image) for image in images])
         return images, self.labels[index]
 
@@ -82,14 +82,14 @@ class ImageTensors(ImageData):
         return replace(self, images=self.images[:count], labels=self.labels[:count])
 
     def prepared(self, config: TrainingConfig, training: bool) -> Self:
-        """The same images, as they are unless the recipe crops, resizes or augments them."""
+        """The same images, unchanged unless the recipe crops, resizes or augments them."""
         height, width = self.images.shape[2:]
         return replace(self, transform=image_transform(config, training, (height, width)))
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles(ImageData):
-    """Any torchvision data set whose items are a PIL image and a label; images become RGB."""
+    """Any torchvision data set of PIL images and labels; the images become RGB."""
 
     files: Dataset[tuple[Image.Image, int]]
     mean: tuple[float, ...] = field(default=IMAGENET_MEAN, kw_only=True)
@@ -107,7 +107,7 @@ class ImageFiles(ImageData):
         return pil_to_tensor(image), label
 
     def first(self, count: int) -> Self:
-        """So many images in a fixed random order, since files are sorted by class."""
+        """The given number of images in a fixed random order: files are sorted by class."""
         self._check_count(count)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
         return replace(self, files=Subset(self.files, order[:count].tolist()))
@@ -118,7 +118,7 @@ class ImageFiles(ImageData):
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The image in a file, decoded here and now.
+    """The image in a file, decoded at once.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -127,6 +127,6 @@ def read_image(path: str | Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except Exception as error:  # Pillow has a dozen kinds for damaged files
+    except Exception as error:  # Pillow has a dozen kinds of error for damaged files
         reason = " ".join(str(error).split())
         raise DataError(f"cannot read the image {path} ({reason})") from None

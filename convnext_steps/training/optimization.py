@@ -10,10 +10,10 @@ from convnext_steps.training.config import TrainingConfig
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, object]]:
-    """The parameters by weight decay and learning rate.
+    """The parameters grouped by weight decay and learning rate.
 
-    Norms, biases and scales do not decay. With `layer_decay`, each layer learns at that fraction
-    of the rate of the layer above it, the head at the full rate.
+    Norms, biases and scales do not decay. With `layer_decay`, the head has the full learning rate,
+    and every other layer that fraction of the rate of the layer above it.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     positions = layer_positions(model)
@@ -32,10 +32,10 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
 
 
 def layer_positions(model: nn.Module) -> dict[str, int]:
-    """The layer that each parameter belongs to, from 0 (the stem) to the head.
+    """The layer that each parameter belongs to, by number, from the stem (0) to the head.
 
-    As in the official code: a stage is one layer, but of the third stage, and of an isotropic
-    network, every three blocks are.
+    As in the official code: a stage is one layer, except that in the third stage, and in an
+    isotropic network, every three blocks are one layer.
     """
     design = getattr(model, "design", None)
     offset = 2 if design is not None and design.downsampling == "separate" else 0
@@ -45,7 +45,7 @@ def layer_positions(model: nn.Module) -> dict[str, int]:
 
 
 def _layer(name: list[str], offset: int) -> tuple[int, int]:
-    """Stage and part of it, by a parameter's name; `offset` layers come before the blocks."""
+    """The stage and the part of it, by a parameter's name; `offset` layers precede the blocks."""
     if name[0] == "stem" or name[:2] == ["downsample_layers", "0"]:
         return (-1, 0)
     if name[0] == "downsample_layers":
@@ -68,12 +68,12 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
 def build_schedule(
     optimizer: torch.optim.Optimizer, config: TrainingConfig, total_steps: int
 ) -> LambdaLR:
-    """The learning rate of each step, as a factor of the peak of each group of parameters."""
+    """The learning rate of each step, as a factor on the peak of every group of parameters."""
     return LambdaLR(optimizer, lambda step: schedule_factor(step, config, total_steps))
 
 
 def schedule_factor(step: int, config: TrainingConfig, total_steps: int) -> float:
-    """Linear warm-up, then a cosine to the final learning rate or a tenth after each third."""
+    """Linear warm-up, then a cosine to the final learning rate, or a tenth after each third."""
     warmup_steps = round(config.warmup_fraction * total_steps)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)

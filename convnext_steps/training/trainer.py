@@ -1,4 +1,4 @@
-"""One training run: a model, two data sets and a recipe, in one process or many."""
+"""One training: a model, two data sets and a recipe, in one process or many."""
 
 import math
 import random
@@ -32,11 +32,11 @@ from convnext_steps.training.how import How
 from convnext_steps.training.optimization import build_optimizer, build_schedule
 
 LOGS_PER_RUN = 50
-PROGRESS = ("step", "epoch", "best", "history", "seconds")  # fields that a checkpoint holds
+PROGRESS = ("step", "epoch", "best", "history", "seconds")  # attributes that a checkpoint holds
 
 
 def seed_everything(*numbers: int) -> None:
-    """Seed Python, NumPy and PyTorch from a seed, and an epoch and a rank where there are some."""
+    """Seed Python, NumPy and PyTorch from one or more numbers, such as seed, epoch and rank."""
     seed = mixed_seed(*numbers)
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -44,27 +44,26 @@ def seed_everything(*numbers: int) -> None:
 
 
 class Trainer:
-    """Trains a model on a data set with a recipe, and evaluates it on another.
+    """Trains a model on one data set by a recipe, and evaluates it on another.
 
-    Started by torchrun, all processes train one model together. Everything random follows from
-    the recipe's seed and the epoch, so a run that was stopped and resumed ends with the same bits.
-    On a CPU the model has the fast layers of `models.fast` while it trains, then its own.
+    Under torchrun, all processes train one model together. Everything random follows from the
+    recipe's seed and the epoch: a training that is interrupted and resumed ends with the same bits.
+    On a CPU, the model has the fast layers of `models.fast` while it trains, then its own again.
 
     Args:
         model: any network from images (N, C, H, W) to logits (N, classes).
         train_dataset: pairs of image and label; uint8 images of an `ImageData` are normalised.
         test_dataset: the same, for evaluation.
         config: the recipe.
-        configs: another name of `config`; give one of the two.
-        how: how the work is done.
-        output_dir: where history, checkpoints and weights go; nothing is written without it.
+        output_dir: the folder for history, checkpoints and weights; without it, none are written.
         progress: whether to show a progress bar.
-        log: called with each entry of the history, by the main process.
+        log: called with each entry of the history, in the main process.
+        configs: another name for `config`; give one of the two.
+        how: how the work is done.
 
     Raises:
-        TrainingError: the data do not fit the model or fill no batch, the loss is not finite, or a
-            checkpoint cannot be written.
-        TypeError: neither or both of `config` and `configs` are given.
+        TrainingError: the data do not fit the model or do not fill a batch.
+        TypeError: both or neither of `config` and `configs` are given.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class Trainer:
         self.network = self.processes.wrap(self.compiled)
         self.train_dataset, self.test_dataset = train_dataset, test_dataset
         own = identity(model, self.config, train_dataset, test_dataset) if output_dir else {}
-        self.output = Output(output_dir, self.processes, self.config, how, own)
+        self.output = Output(output_dir, self.processes, self.config, own, how.keep_checkpoints)
         self.progress = progress and self.processes.main
         self.log = log
         size = len(train_dataset)  # type: ignore[arg-type]
@@ -97,8 +96,8 @@ class Trainer:
         self.total_steps = max(1, round(self.config.max_epochs * self.batches.steps))
         self.optimizer = build_optimizer(self.model, self.config)
         self.schedule = build_schedule(self.optimizer, self.config, self.total_steps)
-        half = self.config.precision == "fp16"
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        fp16 = self.config.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)
         self.preparation = Preparation(self.model, train_dataset, self.config, self.device)
         decay = self.config.ema_decay
         self.ema = _moving_average(self.model, decay) if decay else None
@@ -110,11 +109,12 @@ class Trainer:
         """Train to the end of the recipe and return the last evaluation of the model.
 
         Args:
-            resume: go on from the newest checkpoint in `output_dir`, where there is one.
+            resume: continue from the newest checkpoint in `output_dir`, if there is one.
 
         Raises:
-            TrainingError: without `resume`, `output_dir` holds an earlier training; with it, there
-                are checkpoints of other trainings only. Nothing was changed.
+            TrainingError: `output_dir` holds an earlier training and `resume` is false, or
+                checkpoints of other trainings only; the loss is not finite; or a checkpoint
+                cannot be written.
         """
         if not resume:
             self.output.check_unused()
@@ -142,7 +142,7 @@ class Trainer:
         return evaluation
 
     def _bar(self) -> "tqdm[Any]":
-        """A progress bar on standard output, since notebooks paint standard error as an error."""
+        """A progress bar on standard output: notebooks show standard error as an error."""
         return tqdm(
             total=self.total_steps,
             initial=self.step,
@@ -172,7 +172,7 @@ class Trainer:
         self.seconds["training"] += time.perf_counter() - start
 
     def _update(self, micro_batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-        """One update of the weights from all its micro-batches; returns the mean loss before it."""
+        """Update the weights from all micro-batches; return the mean loss before the update."""
         parts = self.batches.micro_batches
         total = 0.0
         self.optimizer.zero_grad()
@@ -200,7 +200,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} at step {self.step + 1} of {self.total_steps}; "
-                f"lower the learning rate ({self.config.learning_rate}) or lengthen the warm-up"
+                f"lower learning_rate ({self.config.learning_rate}) or raise warmup_fraction"
             )
         return loss
 
@@ -208,7 +208,7 @@ class Trainer:
         """Classify every image of the test set once.
 
         Args:
-            model: which one; by default the model in training, not its moving average.
+            model: by default the model in training, not its moving average.
         """
         start = time.perf_counter()
         evaluation = evaluate(
@@ -222,7 +222,7 @@ class Trainer:
         return evaluation
 
     def _evaluate_and_log(self) -> Evaluation:
-        """Evaluate the model and its moving average; keep the weights of whichever is the best."""
+        """Evaluate the model and its moving average; save the weights of the best so far."""
         evaluation = self.evaluate()
         entry: dict[str, float] = {"epoch": self.epoch, **asdict(evaluation)}
         accuracy, model = evaluation.accuracy, self.model
@@ -256,7 +256,7 @@ class Trainer:
             part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Any]:
-        """What has a state of its own; all that is random follows from the seed and the epoch."""
+        """What has state of its own; everything random follows from the seed and the epoch."""
         parts = {
             "model": self.model,
             "optimizer": self.optimizer,
@@ -271,7 +271,7 @@ def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
 
 
 def _the_one(*recipes: TrainingConfig | None) -> TrainingConfig:
-    """The recipe that was given by either of its names."""
+    """The recipe, given by either of its names."""
     given = [recipe for recipe in recipes if recipe is not None]
     if len(given) != 1:
         raise TypeError("give the recipe once: config=TrainingConfig(...), or configs=...")

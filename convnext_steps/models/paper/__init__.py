@@ -22,9 +22,9 @@ ERRATA = {
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper prints of one step (top-1 in per cent, ImageNet-1K), with exact counts.
+    """What the paper prints about one step (top-1 in per cent, ImageNet-1K), with exact counts.
 
-    A step that is not in the paper has its title, section and parent only.
+    A step that is not in the paper has a title, section and parent only.
     """
 
     title: str
@@ -39,7 +39,7 @@ class Published:
 
 
 def published_roadmap(regime: str) -> dict[str, Published]:
-    """The rows of Table 10 ("tiny") or Table 11 ("base") by step name, the Swin reference last."""
+    """The rows of Table 10 ("tiny") or 11 ("base") by step name, the Swin reference last."""
     text = files(__package__).joinpath("roadmap.csv").read_text(encoding="utf-8")
     return {
         row["step"]: Published(
@@ -60,14 +60,14 @@ def published_roadmap(regime: str) -> dict[str, Published]:
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """One model of the published family (Tables 1 and 2), with exact counts on the official one."""
+    """One model of the published family (Tables 1 and 2), with counts of the official one."""
 
     name: str
     params: int  # with 1000 classes
     macs_224: int  # multiply-adds of convolutions and linear layers
     top1_1k_224: float | None  # per cent
     drop_path_rate: float  # of the training on ImageNet-1K (Table 5)
-    layer_scale: float  # its initial value; 0: none
+    layer_scale: float  # initial value; 0: none
 
 
 def published_family() -> dict[str, PublishedModel]:
