@@ -57,7 +57,8 @@ def _stem(design: Design, side: int) -> int:
     """For an RGB image; `side` is that of the stem's output."""
     if design.stem == "patchify":
         return 3 * design.width * design.stem_stride**2 * side**2
-    kernel, before_pooling = (7, 2 * side) if design.stem_stride == 4 else (3, 2 * side)
+    kernel = 7 if design.stem_stride == 4 else 3
+    before_pooling = side if design.stem_stride == 1 else 2 * side
     return 3 * design.width * kernel**2 * before_pooling**2
 
 

@@ -20,7 +20,7 @@ class Design:
     depths: tuple[int, ...] = (3, 4, 6, 3)  # blocks of each of the four stages
     width: int = 64  # channels inside the blocks of the first stage; each later stage doubles them
     stem: Literal["resnet", "patchify"] = "resnet"
-    stem_stride: Literal[2, 4] = 4
+    stem_stride: Literal[1, 2, 4] = 4
     depthwise: bool = False  # the spatial convolution has one group per channel
     layout: Literal["bottleneck", "inverted", "depthwise_first"] = "bottleneck"
     kernel_size: int = 3
@@ -59,7 +59,7 @@ class Design:
 
 
 def scaled(
-    design: Design, width: float = 1.0, depth: float = 1.0, stem_stride: Literal[2, 4] = 4
+    design: Design, width: float = 1.0, depth: float = 1.0, stem_stride: Literal[1, 2, 4] = 4
 ) -> Design:
     """Scale a design for small images without changing any of its decisions.
 
@@ -67,7 +67,7 @@ def scaled(
         design: the design to scale.
         width: factor on every width (1/8: 64 -> 96 becomes 8 -> 12).
         depth: factor on every stage's depth, rounded, at least one block.
-        stem_stride: 4 as in the paper, or 2 for small images.
+        stem_stride: 4 as in the paper, 2 or 1 for small images.
 
     Raises:
         ValueError: a factor is not positive and finite, or the stride is neither 2 nor 4.

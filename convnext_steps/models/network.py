@@ -22,13 +22,15 @@ def stem(design: Design, in_channels: int) -> nn.Sequential:
     """
     if design.stem == "resnet":
         kernel_size = 7 if design.stem_stride == 4 else 3
-        stride = design.stem_stride // 2  # the max-pool halves once more
-        return nn.Sequential(
+        stride = max(1, design.stem_stride // 2)  # the max-pool halves once more
+        layers = nn.Sequential(
             padded_convolution(in_channels, design.width, kernel_size, stride, bias=False),
             norm(design, design.width),
             activation(design),
-            nn.MaxPool2d(3, stride=2, padding=1),
         )
+        if design.stem_stride > 1:  # without, as in the ResNets for CIFAR (He et al., 2016)
+            layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+        return layers
     patches = nn.Conv2d(in_channels, design.width, design.stem_stride, design.stem_stride)
     if design.downsampling == "separate":
         return nn.Sequential(patches, norm(design, design.width))

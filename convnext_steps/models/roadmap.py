@@ -91,7 +91,7 @@ class Step:
             return f"{self.title}: not in the paper"
         spread = f" ± {paper.top1_std:.2f}" if paper.top1_std is not None else ""
         text = f"{self.title} (Section {self.section}): {paper.top1_mean:.2f}{spread} % top-1"
-        parent = published_roadmap(self.regime)[self.parent] if self.parent else None
+        parent = published_roadmap(self.regime).get(self.parent or "")
         if parent and parent.top1_mean is not None and paper.top1_mean is not None:
             text += f", {paper.top1_mean - parent.top1_mean:+.2f} against {parent.title}"
         return f"{text}; {paper.gflops_printed:.2f} GFLOPs, on ImageNet-1K"
@@ -120,11 +120,12 @@ def roadmap(regime: str = "tiny") -> Mapping[str, Step]:
     """
     if regime not in get_args(Regime):
         raise ValueError(unknown("regime", regime, get_args(Regime)))
-    steps = _leave_one_out() if regime == "leave_one_out" else _published(regime)
+    steps = _leave_one_out() if regime == "leave_one_out" else published_steps(regime)
     return MappingProxyType(steps | OWN_STEPS.get(regime, {}))
 
 
-def _published(regime: str) -> dict[str, Step]:
+def published_steps(regime: str) -> dict[str, Step]:
+    """The steps of the paper alone, by name and in its order."""
     paper = published_roadmap(regime)
     steps: dict[str, Step] = {}
     for name, changes in (TINY if regime == "tiny" else BASE).items():
@@ -139,7 +140,7 @@ def _leave_one_out() -> dict[str, Step]:
 
     Without `inverted`, `move_up` is gone too: both are values of `layout`.
     """
-    chain = _published("tiny")
+    chain = published_steps("tiny")
     finished = replace(
         chain[FINISHED],
         regime="leave_one_out",
@@ -152,7 +153,7 @@ def _leave_one_out() -> dict[str, Step]:
             continue
         before = {field: getattr(chain[step.parent].design, field) for field in step.changes}
         title = f"without {step.title}"
-        steps[f"without_{name}"] = _beyond(
+        steps[f"without_{name}"] = beyond(
             f"without_{name}", finished, title, step.section, Design, before
         )
     return steps
@@ -188,12 +189,12 @@ def add_step(
     for field in changes:
         if field not in known:
             raise ValueError(unknown("field", field, known))
-    step = _beyond(name, before, title, "own", design, changes)
+    step = beyond(name, before, title, "own", design, changes)
     OWN_STEPS.setdefault(regime, {})[name] = step
     return step
 
 
-def _beyond(
+def beyond(
     name: str,
     parent: Step,
     title: str,
@@ -218,6 +219,10 @@ def find_step(name: str, regime: str = "tiny") -> Step:
         ValueError: the step does not exist; the message suggests the nearest name.
     """
     steps = roadmap(regime)
-    if name not in steps:
-        raise ValueError(unknown("step", name, steps))
-    return steps[name]
+    if name in steps:
+        return steps[name]
+    if "+" in name:
+        from convnext_steps.models.decisions import find_set  # which builds on this module
+
+        return find_set(name, regime)
+    raise ValueError(unknown("step", name, steps))

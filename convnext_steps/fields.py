@@ -1,0 +1,71 @@
+"""Dataclasses from the values of a file or of a command line, every mistake one clear line."""
+
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+
+from convnext_steps.text import unknown
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
+
+
+def build(kind: type[T], values: Mapping[str, Any], section: str) -> T:
+    """A dataclass whose fields have these values, each of the field's type.
+
+    Args:
+        kind: the dataclass.
+        values: by the names of fields.
+        section: stands before the name of a field in messages.
+
+    Raises:
+        ValueError: a name is unknown, or a value is of another type or out of range.
+    """
+    known = {field.name: field.type for field in fields(kind)}
+    for name in values:
+        if name not in known:
+            raise ValueError(
+                unknown("key", f"{section}.{name}", tuple(f"{section}.{k}" for k in known))
+            )
+    given = {
+        name: convert(value, known[name], f"{section}.{name}") for name, value in values.items()
+    }
+    try:
+        return kind(**given)
+    except ValueError as error:
+        raise ValueError(f"{section}.{error}") from None
+
+
+def convert(value: Any, kind: Any, name: str) -> Any:
+    """A value as a field of this type holds it.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    if get_origin(kind) is Literal:
+        allowed = get_args(kind)
+        if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
+            choices = ", ".join(map(repr, allowed))
+            raise ValueError(f"{name} is {value!r}; it must be one of {choices}")
+        return value
+    if get_origin(kind) is tuple:
+        return _sequence(value, get_args(kind)[0], name)
+    if get_origin(kind) is types.UnionType:
+        kind = get_args(kind)[0]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        raise ValueError(f"{name} is {value!r}; it must be {WORDS[kind]}")
+    return value
+
+
+def _sequence(value: Any, kind: Any, name: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name} is {value!r}; it must be a list in brackets")
+    return tuple(convert(part, kind, f"{name}[{place}]") for place, part in enumerate(value))
