@@ -721,7 +721,7 @@ def test_bad_values_of_a_design_are_refused_in_one_line(field: str, value: objec
 
 
 @pytest.mark.parametrize(
-    "options", [{"width": 0}, {"width": -1}, {"depth": 0}, {"depth": -1 / 3}, {"stem_stride": 1}]
+    "options", [{"width": 0}, {"width": -1}, {"depth": 0}, {"depth": -1 / 3}, {"stem_stride": 3}]
 )
 def test_scaled_refuses_what_is_no_factor(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))) as error:

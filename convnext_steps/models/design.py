@@ -70,7 +70,7 @@ def scaled(
         stem_stride: 4 as in the paper, 2 or 1 for small images.
 
     Raises:
-        ValueError: a factor is not positive and finite, or the stride is neither 2 nor 4.
+        ValueError: a factor is not positive and finite, or the stride is none of 4, 2 and 1.
     """
     if not (0 < width < math.inf and 0 < depth < math.inf):
         raise ValueError(f"width and depth must be positive and finite, not {width} and {depth}")
