@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convnext_steps.execution.runner import run_study
     from convnext_steps.measure.diff import step_diff
     from convnext_steps.measure.flops import count_flops
     from convnext_steps.models.convnext import (
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from convnext_steps.models.network import Network
     from convnext_steps.models.roadmap import add_step, find_step, roadmap
     from convnext_steps.models.weights import load_weights
+    from convnext_steps.study.loading import load_results
     from convnext_steps.study.plots import plot_trajectory
-    from convnext_steps.study.results import load_results
+    from convnext_steps.study.study import Study
+    from convnext_steps.study.toml import load_study
     from convnext_steps.training.config import RECIPES, TrainingConfig
     from convnext_steps.training.data import load_data
     from convnext_steps.training.how import How
@@ -40,6 +43,7 @@ __all__ = [
     "Design",
     "How",
     "Network",
+    "Study",
     "Trainer",
     "TrainingConfig",
     "add_step",
@@ -55,9 +59,11 @@ __all__ = [
     "find_step",
     "load_data",
     "load_results",
+    "load_study",
     "load_weights",
     "plot_trajectory",
     "roadmap",
+    "run_study",
     "scaled",
     "step_diff",
 ]
@@ -73,7 +79,10 @@ _MODULES = {
     "count_flops": "measure.flops",
     "find_step": "models.roadmap",
     "load_data": "training.data",
-    "load_results": "study.results",
+    "Study": "study.study",
+    "load_study": "study.toml",
+    "run_study": "execution.runner",
+    "load_results": "study.loading",
     "load_weights": "models.weights",
     "plot_trajectory": "study.plots",
     "roadmap": "models.roadmap",

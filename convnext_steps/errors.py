@@ -2,11 +2,18 @@
 
 
 class ConvNeXtStepsError(Exception):
-    """The base of every error class of this library."""
+    """The base of every error class of this library; in a notebook it is one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
 
 
 class TrainingError(ConvNeXtStepsError, RuntimeError):
     """Training cannot start or continue."""
+
+
+class InvalidStudyError(ConvNeXtStepsError, ValueError):
+    """A study, or a change of one, cannot be; the message names the key and the nearest word."""
 
 
 class NotebookError(ConvNeXtStepsError, RuntimeError):

@@ -4,7 +4,7 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from convnext_steps.text import unknown
 
@@ -56,8 +56,8 @@ def convert(value: Any, kind: Any, name: str) -> Any:
         return value
     if get_origin(kind) is tuple:
         return _sequence(value, get_args(kind)[0], name)
-    if get_origin(kind) is types.UnionType:
-        kind = get_args(kind)[0]
+    if get_origin(kind) in (types.UnionType, Union):
+        return _one_of(value, get_args(kind), name)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
@@ -69,3 +69,12 @@ def _sequence(value: Any, kind: Any, name: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{name} is {value!r}; it must be a list in brackets")
     return tuple(convert(part, kind, f"{name}[{place}]") for place, part in enumerate(value))
+
+
+def _one_of(value: Any, kinds: tuple[Any, ...], name: str) -> Any:
+    for kind in kinds[:-1]:
+        try:
+            return convert(value, kind, name)
+        except ValueError:
+            pass
+    return convert(value, kinds[-1], name)

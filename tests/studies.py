@@ -1,17 +1,44 @@
-"""What the tests of whole studies share."""
+"""What the tests of studies share."""
 
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from convnext_steps.study.results import RESULT, read_result
+import pandas as pd
+
+from convnext_steps import Study, load_study
+from convnext_steps.study.loading import of_the_study
+from convnext_steps.study.plan import Run
+from convnext_steps.study.results import RESULT, all_results, read_result
 
 TIMES = ("seconds", "written", "checksum")  # the checksum covers the times
 
 
+def the_study(name: str = "quick", roadmap: str = "tiny") -> Study:
+    """A study of the package, on one of the roadmaps."""
+    named = name if roadmap == "tiny" else f"{name}_{roadmap}"
+    return load_study(name).change({"roadmap": roadmap}, named)
+
+
+def plan(
+    name: str = "quick",
+    roadmap: str = "tiny",
+    steps: Sequence[str] | None = None,
+    seeds: Iterable[int] = (0,),
+) -> list[Run]:
+    """The runs of a study of the package."""
+    return the_study(name, roadmap).plan(seeds, steps)
+
+
+def table_of(results: Path, name: str = "quick", roadmap: str = "tiny") -> pd.DataFrame:
+    """The results of a study in a folder; the published ones do not take their place."""
+    return of_the_study(all_results(results), the_study(name, roadmap))
+
+
 def study(results: Path, *options: str, **keywords) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "convnext_steps", "study", "--profile", "smoke"]
+    command = [sys.executable, "-m", "convnext_steps", "study", "smoke"]
     command += ["--results", str(results), *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, **(pipes | keywords))

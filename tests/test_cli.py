@@ -43,17 +43,25 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
     ("arguments", "message"),
     [
         (["show", "gelo"], "unknown step 'gelo'; did you mean 'gelu'?"),
-        (["show", "gelu", "--regime", "bas"], "unknown regime 'bas'; did you mean 'base'?"),
         (["show", "gelu", "--resolution", "3"], "images of 3x3 are too small"),
-        (["steps", "--regime", "x"], "unknown regime 'x'; choose from tiny, base"),
-        (["study", "--profile", "smok"], "unknown profile 'smok'; did you mean 'smoke'?"),
+        (["steps", "--set", "roadmap=x"], "roadmap is 'x'; it must be one of 'tiny', 'base'"),
+        (["study", "smok"], "unknown study 'smok'; did you mean 'smoke'?"),
+        (["study", "--profile", "smoke"], "--profile is gone; give the study's name"),
+        (["show", "gelu", "--regime", "base"], "--regime is gone; write --set roadmap=base"),
+        (["study", "--set", "max_epochs=2"], "unknown key 'max_epochs'; did you mean 'recipe.max_"),
+        (
+            ["study", "--set", "recipe.max_epochs=x"],
+            "recipe.max_epochs is 'x'; it must be",
+        ),
+        (["study", "--set", "recipe.max_epochs"], "is no change; write recipe.max_epochs=12"),
+        (["notebook", "run_step", "out.ipynb", "-p", "PROFILE=quick"], "write STUDY=quick"),
         (["study", "--steps", "layernorm"], "unknown step 'layernorm'; did you mean 'layer_norm'?"),
         (["study", "--seeds", "one"], "'one' is not a seed"),
         (["study", "--seeds", "-1"], ""),
         (["study", "--seeds", "5-2"], "'5-2' is not a seed"),
-        (["study", "--workers", "0"], "--workers is 0"),
-        (["report", "--profile", "quikc"], "unknown profile 'quikc'"),
-        (["report"], "no results in"),
+        (["study", "--workers", "0"], ""),
+        (["report", "quikc"], "unknown study 'quikc'"),
+        (["report"], "no results of quick in"),
         (["notebook", "run_stp", "out.ipynb"], "no notebook 'run_stp'"),
         (["notebook", "run_step", "out.ipynb", "-p", "STPE=gelu"], "did you mean 'STEP'?"),
         (["notebook", "run_step", "out.ipynb", "-p", "STEP"], "NAME=VALUE"),
@@ -62,7 +70,7 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
         (["bench", "gelu", "--threads", "-1"], ""),
         (["bench", "--study", "--workers", "0"], ""),
         (
-            ["bench", "convnext_tiny", "--profile", "quick", "--against", "timm"],
+            ["bench", "convnext_tiny", "--study", "quick", "--against", "timm"],
             "timm's models take three channels, not 1",
         ),
     ],
@@ -94,7 +102,7 @@ def test_failed_runs_are_told_though_the_report_fails_too(monkeypatch, capsys, t
 
     monkeypatch.setattr(study, "run_study", fail)
     monkeypatch.setattr(study, "show_trajectory", break_down)
-    assert cli.main(["study", "--profile", "smoke", "--results", str(tmp_path)]) == 1
+    assert cli.main(["study", "smoke", "--results", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "convnext-steps: 1 of 2 runs failed\n"
 
 

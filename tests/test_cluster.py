@@ -6,19 +6,18 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from studies import no_leftovers, results_without_times, study, wait_for
+from studies import no_leftovers, plan, results_without_times, study, wait_for
 
 from convnext_steps import cli
 from convnext_steps.execution.lock import HOLDER, Holder
 from convnext_steps.execution.ray import RayBackend
-from convnext_steps.study.plan import plan
 
 
 def test_without_ray_it_is_one_line_and_writes_nothing(capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     results = tmp_path / "results"
     for options in (["--backend", "ray"], ["--address", "auto"]):
-        assert cli.main(["study", "--profile", "smoke", "--results", str(results), *options]) == 2
+        assert cli.main(["study", "smoke", "--results", str(results), *options]) == 2
         error = capsys.readouterr().err
         assert error == "convnext-steps: --backend ray needs: pip install 'convnext-steps[ray]'\n"
     assert not results.exists()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from studies import plan, the_study
 from torch import nn
 
 from convnext_steps import ConvNeXt, Design, Network, cli, count_flops, roadmap, scaled
@@ -29,8 +30,7 @@ from convnext_steps.course import (
 from convnext_steps.course.exercises import check
 from convnext_steps.course.sections import SECTIONS, find_section, navigation
 from convnext_steps.models.layers import LayerNorm2d
-from convnext_steps.study import tables
-from convnext_steps.study.plan import plan
+from convnext_steps.study import loading
 from convnext_steps.training.config import RECIPES
 from convnext_steps.training.data import load_data
 
@@ -212,22 +212,28 @@ def results_of(runs: list, accuracy: float = 80.0) -> pd.DataFrame:
         row = {"study": run.study, "step": run.step, "seed": run.seed}
         row |= {"accuracy": accuracy, "correct": round(100 * accuracy)}
         rows.append({**row, "macs": macs, "hash": run.hash})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table.attrs["study"] = the_study()
+    return table
 
 
 def test_stored_results_are_the_readers_own_then_the_published(tmp_path, monkeypatch) -> None:
     found: dict = {}
     empty = pd.DataFrame(columns=["study", "step", "seed", "hash"])
-    monkeypatch.setattr(tables, "load_results", lambda folder: found.get(folder, empty))
-    assert tables.stored_results(tmp_path, "quick").empty
-    found[tables.PROJECT_RESULTS] = results_of(plan("quick"), 1)
-    assert set(tables.stored_results(tmp_path, "quick")["accuracy"]) == {1}
+    monkeypatch.setattr(loading, "all_results", lambda folder: found.get(folder, empty))
+
+    def accuracies(**options) -> set[float]:
+        return set(loading.stored_results("quick", tmp_path, **options).get("accuracy", ()))
+
+    assert accuracies() == set()
+    found[loading.PROJECT_RESULTS] = results_of(plan("quick"), 1)
+    assert accuracies() == {1}
     found[tmp_path] = results_of(plan("standard"), 2)
-    assert set(tables.stored_results(tmp_path, "quick")["accuracy"]) == {2}
+    assert accuracies() == {2}
     own = results_of(plan("quick", steps=["gelu"]), 3)
     found[tmp_path] = pd.concat([found[tmp_path], own])
-    assert set(tables.stored_results(tmp_path, "quick")["accuracy"]) == {3}
-    assert set(tables.stored_results(tmp_path, "quick", steps=["width"])["accuracy"]) == {2}
+    assert accuracies() == {3}
+    assert accuracies(steps=["width"]) == {2}
 
 
 def test_a_section_is_read_from_its_results() -> None:
@@ -312,8 +318,8 @@ def test_the_whole_trajectory_is_read_in_words_and_figures() -> None:
 
 
 def test_gains_of_several_studies_stand_side_by_side(tmp_path) -> None:
-    table = whole.elsewhere(["standard_quarter", "smoke"], tables.PROJECT_RESULTS)
-    lines = (tables.PROJECT_RESULTS / "standard_quarter" / "runs.jsonl").read_text().splitlines()
+    table = whole.elsewhere(["standard_quarter", "smoke"], loading.PROJECT_RESULTS)
+    lines = (loading.PROJECT_RESULTS / "standard_quarter" / "runs.jsonl").read_text().splitlines()
     stored = [json.loads(line) for line in lines]
 
     def accuracy(step: str) -> float:
@@ -329,11 +335,11 @@ def test_gains_of_several_studies_stand_side_by_side(tmp_path) -> None:
 
 def test_the_whole_trajectory_is_trained_when_asked_to(tmp_path, monkeypatch) -> None:
     asked: list = []
-    monkeypatch.setattr(whole, "run_study", lambda runs, results: asked.extend(runs))
+    monkeypatch.setattr(whole, "run_study", lambda study, results: asked.append(study))
     whole.whole_results("smoke", tmp_path)
     assert not asked
     whole.whole_results("smoke", tmp_path, train=True)
-    assert [run.step for run in asked] == ["resnet", "separate_downsampling"]
+    assert [study.name for study in asked] == ["smoke"]
 
 
 @pytest.mark.parametrize(("resolution", "models", "staged"), [(224, 8, 5), (384, 5, 5)])
@@ -394,7 +400,7 @@ def test_a_design_of_the_readers_own_is_counted_and_trained_if_asked() -> None:
     mine = replace(STEPS["depthwise"].design, depths=(1, 1, 1, 1))
     table = trial.compare_designs({"mine": mine})
     assert table.loc["mine", "G multiply-adds"] == round(predict.multiply_adds(mine) / 1e9, 3)
-    trained = trial.compare_designs({"mine": mine}, train=True, profile="smoke")
+    trained = trial.compare_designs({"mine": mine}, train=True, study="smoke")
     assert trained.loc["mine", "accuracy %"] == round(trial.train_design(mine, "smoke"), 2)
     untrained = trial.train_design(mine, "smoke", recipe={"learning_rate": 1e-9})
     assert trained.loc["mine", "accuracy %"] > untrained

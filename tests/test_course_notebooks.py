@@ -17,7 +17,7 @@ from convnext_steps.models import paper
 ROOT = Path(__file__).parents[1]
 PAPER = Path(paper.__file__).parent
 WORDS = 60
-SMOKE = {"PROFILE": "smoke"}
+SMOKE = {"STUDY": "smoke"}
 MEASURED = {"flops_are_not_seconds": {"ROUNDS": "1"}}  # this one measures
 
 every_notebook = pytest.mark.parametrize("name", LESSONS)

@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from studies import table_of
 
-from convnext_steps import cli, load_results, roadmap
+from convnext_steps import cli, roadmap
 from convnext_steps.course.explorer import embedded, explorer_data
-from convnext_steps.study.tables import of_the_plan
 
 RESULTS = Path(__file__).parents[1] / "results"
 DARK = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
@@ -59,7 +59,7 @@ def test_the_page_is_whole_and_names_no_other_file(page) -> None:
 
 
 def test_our_numbers_are_those_of_the_result_files(page) -> None:
-    table = of_the_plan(load_results(RESULTS), "quick", "tiny")
+    table = table_of(RESULTS)
     steps = json.loads(Page(page).data)["regimes"]["tiny"]["steps"]
     shown = {step["name"]: step["ours"] for step in steps}
     for row in table.itertuples():
@@ -72,7 +72,7 @@ def test_our_numbers_are_those_of_the_result_files(page) -> None:
 
 
 def test_without_results_the_papers_numbers_stand_alone(tmp_path) -> None:
-    data = explorer_data(load_results(tmp_path), "tiny")
+    data = explorer_data(table_of(tmp_path))
     assert (data["study"], data["seeds"]) == (None, [])
     assert all(step["ours"] is None for step in data["steps"])
     assert data["steps"][-1]["gain"]["paper_difference"] == pytest.approx(0.5)
@@ -89,8 +89,8 @@ def test_no_text_can_end_the_script_that_holds_it() -> None:
     ("arguments", "message"),
     [
         (["nowhere/page.html"], "there is no folder nowhere"),
-        (["page.html", "--profile", "quikc"], "unknown profile 'quikc'; did you mean 'quick'?"),
-        (["page.html", "--regime", "bas"], "unknown regime 'bas'; did you mean 'base'?"),
+        (["page.html", "quikc"], "unknown study 'quikc'; did you mean 'quick'?"),
+        (["page.html", "--set", "roadmap=bas"], "it must be one of 'tiny', 'base'"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch, arguments, message) -> None:

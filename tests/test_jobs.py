@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from studies import plan
 
-from convnext_steps import cli, execution, load_results
-from convnext_steps.study.plan import plan
+from convnext_steps import cli, execution
+from convnext_steps.study.results import all_results
 
 JOBS = Path(execution.__file__).parent / "jobs"
 
@@ -33,7 +34,7 @@ def test_the_indexed_job_has_an_index_for_every_run_of_the_plan() -> None:
 
 
 def commands(results: Path, index: int) -> list[tuple[list[str], dict[str, str]]]:
-    options = ["--profile", "smoke", "--results", str(results)]
+    options = ["smoke", "--results", str(results)]
     _, pod = container()
     script = pod["args"][0].replace("/results", str(results)).replace("quick", "smoke")
     return [
@@ -48,8 +49,8 @@ def test_each_task_does_its_own_run(tmp_path, kind) -> None:
     for index, run in enumerate(plan("smoke")):
         command, variables = commands(tmp_path, index)[kind]
         subprocess.run(command, env=environment(**variables), check=True, timeout=200)
-        assert list(load_results(tmp_path)["step"])[-1:] == [run.step]
-    assert len(load_results(tmp_path)) == 2
+        assert list(all_results(tmp_path)["step"])[-1:] == [run.step]
+    assert len(all_results(tmp_path)) == 2
 
 
 def test_an_index_that_the_plan_does_not_have_is_one_line(tmp_path) -> None:
@@ -78,6 +79,6 @@ def test_a_ray_cluster_within_a_slurm_job(tmp_path) -> None:
         SLURM_JOB_NODELIST="one", SLURM_JOB_NUM_NODES="1", SLURM_CPUS_PER_TASK="1"
     )
     variables["PATH"] = f"{tmp_path}{os.pathsep}{variables['PATH']}"
-    command = ["bash", str(JOBS / "ray_slurm.sh"), "--profile", "smoke", "--results"]
+    command = ["bash", str(JOBS / "ray_slurm.sh"), "smoke", "--results"]
     subprocess.run([*command, str(tmp_path / "results")], env=variables, check=True, timeout=400)
-    assert len(load_results(tmp_path / "results")) == 2
+    assert len(all_results(tmp_path / "results")) == 2

@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from studies import plan
 from test_study import put
 
 from convnext_steps import cli
 from convnext_steps.errors import NotebookError
-from convnext_steps.execution.here import train_here
 from convnext_steps.execution.notebook import _value, execute_notebook
-from convnext_steps.execution.train_run import PARTIAL_RESULT
-from convnext_steps.study.plan import plan
+from convnext_steps.execution.work import do_run
 from convnext_steps.study.results import RESULT, read_result
 
 
@@ -45,7 +44,7 @@ def assert_clean(path: Path) -> None:
 
 def test_run_step_trains_counts_and_writes(tmp_path, capsys) -> None:
     executed = tmp_path / "executed.ipynb"
-    parameters = ["STEP=separate_downsampling", "PROFILE=smoke", "SEED=1", f"OUTPUT={tmp_path}"]
+    parameters = ["STEP=separate_downsampling", "STUDY=smoke", "SEED=1", f"OUTPUT={tmp_path}"]
     words = [word for parameter in parameters for word in ("-p", parameter)]
     assert cli.main(["notebook", "run_step", str(executed), *words]) == 0
     assert_clean(executed)
@@ -55,9 +54,9 @@ def test_run_step_trains_counts_and_writes(tmp_path, capsys) -> None:
     assert "4.456" in text
     assert pictures(executed) == 1
     (run,) = plan("smoke", steps=["separate_downsampling"], seeds=[1])
-    result = read_result(tmp_path / PARTIAL_RESULT)
+    result = read_result(tmp_path / RESULT)
     assert result["hash"] == run.hash
-    train_here(run, tmp_path)
+    do_run(run, tmp_path)
     again = read_result(run.folder(tmp_path) / RESULT)
     assert result["loss"] == pytest.approx(again["loss"], rel=1e-3)
     assert result["environment"]["packages"]["torch"]
@@ -67,8 +66,8 @@ def test_run_step_trains_counts_and_writes(tmp_path, capsys) -> None:
 
 
 def test_a_cell_that_fails_is_one_line(tmp_path) -> None:
-    with pytest.raises(NotebookError, match=r"ValueError: unknown step 'gelo'; did you mean") as e:
-        execute_notebook("run_step", tmp_path / "out.ipynb", {"STEP": "gelo", "PROFILE": "smoke"})
+    with pytest.raises(NotebookError, match="ParameterError: unknown step 'gelo'") as e:
+        execute_notebook("run_step", tmp_path / "out.ipynb", {"STEP": "gelo", "STUDY": "smoke"})
     assert "\n" not in str(e.value)
 
 
@@ -77,7 +76,7 @@ def test_learning_rates_are_trained_when_asked_to(tmp_path) -> None:
     executed, table = tmp_path / "executed.ipynb", tmp_path / "rates.csv"
     switches = {"TRAIN": "true", "STEPS": "[resnet]", "OUTPUT": str(table)}
     rates = {"LEARNING_RATES": "[0.001, 0.004]"}
-    execute_notebook("learning_rate", executed, {"PROFILE": "smoke", **switches, **rates})
+    execute_notebook("learning_rate", executed, {"STUDY": "smoke", **switches, **rates})
     assert "trained just now" in printed(executed)
     assert pictures(executed) == 1
     header, *rows = table.read_text().splitlines()
@@ -95,10 +94,10 @@ def test_trajectory_opens_on_a_fresh_clone(tmp_path) -> None:
 
 def test_a_probe_without_results_says_how_to_make_them(tmp_path) -> None:
     executed = tmp_path / "executed.ipynb"
-    execute_notebook("budget", executed, {"RESULTS": str(tmp_path), "PROFILES": "[smoke]"})
+    execute_notebook("budget", executed, {"RESULTS": str(tmp_path), "DEEP": "[smoke]"})
     text = printed(executed)
-    assert text.count("no results yet; make them with `convnext-steps study --profile") == 1
-    assert "--profile smoke --regime tiny --seeds 0 1 2`" in text
+    assert text.count("no results yet; make them with `convnext-steps study smoke") == 1
+    assert "study smoke --seeds 0 1 2`" in text
 
 
 @pytest.mark.slow
@@ -114,7 +113,7 @@ def test_a_probe_shows_its_results(tmp_path, name, figures, shown) -> None:
     for run in [
         *plan("standard_quarter", seeds=[0, 1]),
         *plan("standard_quarter_stride_4", seeds=[0, 1]),
-        *plan("standard_quarter", "leave_one_out", seeds=[0, 1]),
+        *plan("standard_quarter_leave_one_out", "leave_one_out", seeds=[0, 1]),
     ]:
         put(run, tmp_path, 80 + len(run.step) / 10 + run.seed)
     executed = tmp_path / "executed.ipynb"
@@ -127,7 +126,7 @@ def test_a_probe_shows_its_results(tmp_path, name, figures, shown) -> None:
 @pytest.mark.slow
 def test_a_step_of_ones_own_is_trained_and_then_only_read(tmp_path) -> None:
     executed = tmp_path / "executed.ipynb"
-    parameters = {"PROFILE": "smoke", "SEEDS": "[0]", "RESULTS": str(tmp_path)}
+    parameters = {"STUDY": "smoke", "SEEDS": "[0]", "RESULTS": str(tmp_path)}
     for train, found in (("false", False), ("true", True), ("false", True)):
         execute_notebook("bring_your_own_step", executed, parameters | {"TRAIN": train})
         assert_clean(executed)

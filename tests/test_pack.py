@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from studies import plan
 
-from convnext_steps import Design, cli, load_results
+from convnext_steps import Design, cli
 from convnext_steps.execution.runner import run_study
 from convnext_steps.study.code import own_code
 from convnext_steps.study.pack import hash_1, import_results, pack
-from convnext_steps.study.plan import plan, run_hash
-from convnext_steps.study.results import PACKED, PROJECT_RESULTS, RESULT, checksum, read_results
+from convnext_steps.study.plan import run_hash
+from convnext_steps.study.results import (
+    PACKED,
+    PROJECT_RESULTS,
+    RESULT,
+    all_results,
+    checksum,
+    read_results,
+)
 
 # A result as version 0.1 wrote it: quick, gelu, seed 2, with the curve beside it.
 OLD = Path(__file__).with_name("result_of_version_0.1.json")
@@ -44,7 +52,7 @@ def test_a_finished_run_of_the_version_before_counts_as_done(old, tmp_path) -> N
     assert after["curve"] == [{"step": 12, "training_loss": 2.25}]
     runs = plan("quick", steps=["gelu"], seeds=[2])
     assert after["hash"] == runs[0].hash
-    assert run_study(runs, own) == 0
+    assert run_study("quick", [2], ["gelu"], own) == 0
 
 
 def test_what_is_there_stays_and_what_is_not_trusted_is_refused(old, tmp_path, capsys) -> None:
@@ -74,17 +82,17 @@ def test_laptops_pool_their_seeds_and_a_packed_study_reads_as_its_folders(tmp_pa
     own = tmp_path / "own"
     imported = import_results(laptops, own)
     assert (imported.new["quick"], imported.known) == (len(everything), 5)
-    published = load_results(PROJECT_RESULTS / "quick").set_index("hash").sort_index()
-    assert load_results(own).set_index("hash").sort_index().equals(published)
+    published = all_results(PROJECT_RESULTS / "quick").set_index("hash").sort_index()
+    assert all_results(own).set_index("hash").sort_index().equals(published)
     assert pack(laptops[0], ".") == 20
-    assert len(load_results(laptops[0])) == 20
+    assert len(all_results(laptops[0])) == 20
     assert len((laptops[0] / PACKED).read_text().splitlines()) == 20
 
 
 def test_a_packed_line_edited_by_hand_is_named_and_left_out(tmp_path, caplog) -> None:
     text = (PROJECT_RESULTS / "quick" / PACKED).read_text()
     (tmp_path / PACKED).write_text(text.replace('"seed":0', '"seed":7', 1))
-    assert len(load_results(tmp_path)) == 50
+    assert len(all_results(tmp_path)) == 50
     assert f"{PACKED}, line 1 was changed after it was written" in caplog.text
 
 

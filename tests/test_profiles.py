@@ -1,10 +1,10 @@
-"""The profiles for GPUs, which are too long to run in a test: whether all that they name fits."""
+"""The studies for GPUs, which are too long to run in a test: whether all that they name fits."""
 
 import pytest
 import torch
+from studies import plan
 
 from convnext_steps import Network
-from convnext_steps.study.plan import plan
 from convnext_steps.training.batches import TrainingBatches
 from convnext_steps.training.config import RECIPES
 from convnext_steps.training.distributed import Processes
@@ -17,10 +17,10 @@ SIZES = {  # training images, classes, and the side of images that come in one s
 }
 
 
-@pytest.mark.parametrize("profile", SIZES)
-def test_every_step_can_be_built_and_trained_on_the_data(profile) -> None:
-    images, classes, side = SIZES[profile]
-    for run in plan(profile):
+@pytest.mark.parametrize("name", SIZES)
+def test_every_step_can_be_built_and_trained_on_the_data(name) -> None:
+    images, classes, side = SIZES[name]
+    for run in plan(name):
         side = run.config.resolution or side
         assert run.design.smallest_side <= side
         with torch.device("meta"):

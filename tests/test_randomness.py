@@ -8,14 +8,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from studies import plan
 from torch import nn
 from torch.utils.data import TensorDataset, get_worker_info
 
 from convnext_steps import How, Trainer, TrainingConfig, cli, roadmap
 from convnext_steps.course.trial import train_design
-from convnext_steps.execution.here import train_here
+from convnext_steps.execution.work import do_run
 from convnext_steps.models.convnext import ConvNeXt
-from convnext_steps.study.plan import plan
 from convnext_steps.study.results import RESULT, read_result
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.distributed import Processes
@@ -108,7 +108,7 @@ def small(pretrained, **options) -> ConvNeXt:
 def loss_of_a_run(seed: int, folder) -> float:
     (run,) = plan("smoke", steps=[STEP], seeds=[seed])
     run = replace(run, config=replace(run.config, **UNTRAINED))
-    train_here(run, folder)
+    do_run(run, folder)
     return read_result(run.folder(folder) / RESULT)["loss"]
 
 

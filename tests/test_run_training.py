@@ -8,18 +8,12 @@ import time
 from dataclasses import replace
 
 import pytest
-from studies import processes, wait_for
+from studies import plan, processes, wait_for
 
 from convnext_steps import How, count_flops
-from convnext_steps.execution.train_run import (
-    PARTIAL_RESULT,
-    TRAINED,
-    Trained,
-    train_run,
-    write_partial_result,
-)
-from convnext_steps.study.plan import Run, plan
-from convnext_steps.study.results import read_result
+from convnext_steps.execution.train_run import TRAINED, Trained, train_run
+from convnext_steps.execution.work import result_from
+from convnext_steps.study.plan import Run
 from convnext_steps.training.trainer import seed_everything
 
 pytestmark = pytest.mark.slow
@@ -46,8 +40,7 @@ def test_two_processes_train_a_run_as_one_does(tmp_path, capsys) -> None:
         assert ours == pytest.approx(theirs, abs=1e-5)
 
     count = count_flops(run.build(run.load_data()[0]), resolution=32)
-    write_partial_result(replace(run, how=How(processes=2)), tmp_path, count, two)
-    result = read_result(tmp_path / PARTIAL_RESULT)
+    result = result_from(replace(run, how=How(processes=2)), count, two)
     assert (result["hash"], result["environment"]["processes"]) == (run.hash, 2)
     again = train(replace(run, how=How(processes=2)), tmp_path)
     assert (again.evaluation, again.history) == (two.evaluation, two.history)
@@ -57,10 +50,9 @@ def test_two_processes_train_a_run_as_one_does(tmp_path, capsys) -> None:
 PROGRAM = """
 import sys
 from dataclasses import replace
-from convnext_steps import How
-from convnext_steps.study.plan import plan
+from convnext_steps import How, load_study
 from convnext_steps.execution.train_run import train_run
-(run,) = plan("smoke", steps=["separate_downsampling"])
+(run,) = load_study("smoke").plan(steps=["separate_downsampling"])
 images, test = run.load_data()
 train_run(replace(run, how=How(processes=2)), run.build(images), images, test, sys.argv[1])
 """

@@ -4,14 +4,15 @@ from collections import Counter, defaultdict
 from contextlib import ExitStack
 
 import pytest
+from filelock import FileLock
+from studies import plan
 
 from convnext_steps.errors import StudyError
 from convnext_steps.execution import runner
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.local import LocalBackend
-from convnext_steps.execution.lock import hold
+from convnext_steps.execution.lock import LOCK
 from convnext_steps.execution.runner import Runner, run_study
-from convnext_steps.study.plan import plan
 
 DONE, HELD, FAILED = Outcome("done"), Outcome("held"), Outcome("failed", "why")
 
@@ -84,11 +85,11 @@ def test_a_folder_that_cannot_be_used_fails_its_run_alone(tmp_path) -> None:
 
 
 def test_the_others_are_completed_before_a_failure_is_told(tmp_path, monkeypatch) -> None:
-    bad, good = runs = plan("smoke")
+    bad, good = plan("smoke")
     backend = Pretended({bad: [FAILED, FAILED]})
     monkeypatch.setattr(runner, "LocalBackend", lambda: backend)
     with pytest.raises(StudyError, match="1 of 2 runs failed:\n  resnet seed 0: why"):
-        run_study(runs, tmp_path)
+        run_study("smoke", results=tmp_path)
     assert backend.started == {bad: 2, good: 1}
 
 
@@ -97,9 +98,10 @@ def test_runs_that_others_hold_are_not_looked_at_again_and_again(tmp_path, monke
     *theirs, ours = runs = plan("quick")
     locks = ExitStack()
     for run in theirs:
-        locks.enter_context(hold(run.folder(tmp_path)))
+        run.folder(tmp_path).mkdir(parents=True)
+        locks.enter_context(FileLock(run.folder(tmp_path) / LOCK))
     looks = Counter()
-    monkeypatch.setattr(runner, "done", lambda run, results: looks.update([run]))
+    monkeypatch.setattr(runner, "done", lambda run, folder: looks.update([run]))
     monkeypatch.setattr(runner, "LATER_SECONDS", 1000.0)
     backend = Pretended({ours: [None] * 20 + [KeyboardInterrupt]})
     monkeypatch.setattr(PretendedAttempt, "outcome", interrupted(PretendedAttempt.outcome))

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
+from studies import plan
 from torch import nn
 
 from convnext_steps import cli
 from convnext_steps.measure.roofline import layers, measure_layers, memory_rate
 from convnext_steps.measure.speed import Speed, Work, _rate, measure_speeds, ratio
 from convnext_steps.study.cost import measure_costs, plot_costs, plot_roofline
-from convnext_steps.study.plan import plan
 
 WORK = Work(resolution=16, batch_size=2, in_channels=1, num_classes=4)
 
@@ -91,7 +91,7 @@ def test_costs_of_a_study_and_their_figures() -> None:
 
 def test_bench_prints_a_ratio_and_writes_it_down(capsys, tmp_path) -> None:
     output = tmp_path / "bench.json"
-    arguments = ["bench", "resnet", "--profile", "smoke", "--against", "pytorch", "--rounds", "2"]
+    arguments = ["bench", "resnet", "--study", "smoke", "--against", "pytorch", "--rounds", "2"]
     assert cli.main([*arguments, "--output", str(output)]) == 0
     out = capsys.readouterr().out
     assert "resnet, training, fp32, batch 32, 32x32" in out
@@ -114,7 +114,7 @@ def test_bench_against_a_public_peer(capsys, against) -> None:
     [
         (["convnext_tinny"], "did you mean 'convnext_tiny'?"),
         (["gelu", "--against", "timm"], "timm is timed on convnext_tiny"),
-        (["gelu", "--profile", "quik"], "did you mean 'quick'?"),
+        (["gelu", "--study", "quik"], "did you mean 'quick'?"),
     ],
 )
 def test_mistakes_are_one_line(capsys, arguments, message) -> None:

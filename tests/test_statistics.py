@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from studies import the_study
 
 from convnext_steps import roadmap
 from convnext_steps.study.statistics import (
@@ -23,7 +24,7 @@ from convnext_steps.study.statistics import (
 )
 
 
-def results_of(accuracies: dict[str, list[float]]) -> pd.DataFrame:
+def results_of(accuracies: dict[str, list[float]], regime: str = "tiny") -> pd.DataFrame:
     """A table like that of `load_results`: a step's accuracies by seed, None where a run lacks."""
     names = {"study": "quick"}
     rows = [
@@ -32,11 +33,13 @@ def results_of(accuracies: dict[str, list[float]]) -> pd.DataFrame:
         for seed, top1 in enumerate(values)
         if top1 is not None
     ]
-    return pd.DataFrame(rows, columns=["study", "step", "seed", "accuracy", "correct"])
+    table = pd.DataFrame(rows, columns=["study", "step", "seed", "accuracy", "correct"])
+    table.attrs["study"] = the_study("quick", regime)
+    return table
 
 
 def compared(accuracies: dict[str, list[float]], regime: str = "tiny") -> pd.DataFrame:
-    return compare(results_of(accuracies), regime).set_index("step")
+    return compare(results_of(accuracies, regime)).set_index("step")
 
 
 def whole_study(seeds: int, gains: dict[str, float] | None = None) -> pd.DataFrame:
@@ -111,7 +114,7 @@ def test_a_test_still_to_come_counts_in_holms_correction() -> None:
 
 
 def test_sixteen_comparisons_need_ten_seeds() -> None:
-    assert len(comparisons("tiny")) == len(comparisons("base")) == 16
+    assert len(comparisons(roadmap("tiny"))) == len(comparisons(roadmap("base"))) == 16
     assert smallest_p(9) == sign_flip_p(np.arange(1, 10)) == 2 / 512 > 0.05 / 16
     assert smallest_p(10) == sign_flip_p(np.arange(1, 11)) == 2 / 1024 < 0.05 / 16
     assert [seeds_needed(m) for m in (1, 2, 16, 17)] == [6, 7, 10, 10]
@@ -122,7 +125,7 @@ def test_sixteen_comparisons_need_ten_seeds() -> None:
 
 def test_each_step_is_compared_with_its_parent() -> None:
     parents = {name: step.parent for name, step in roadmap("tiny").items() if step.parent}
-    assert comparisons("tiny") == {"resnet": "resnet_original"} | parents
+    assert comparisons(roadmap("tiny")) == {"resnet": "resnet_original"} | parents
     assert parents["gelu"] == "kernel_7"
     assert parents["kernel_9"] == "move_up"
 
@@ -228,7 +231,7 @@ def test_a_thousand_results_are_compared() -> None:
 
 def test_the_papers_verdict_is_welchs_test_on_its_printed_numbers() -> None:
     table = compared({})
-    for name, parent in comparisons("tiny").items():
+    for name, parent in comparisons(roadmap("tiny")).items():
         step, before = (roadmap("tiny")[key].paper for key in (name, parent))
         row = table.loc[name]
         assert row["paper_difference"] == pytest.approx(step.top1_mean - before.top1_mean)

@@ -7,28 +7,20 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 import pytest
+from studies import plan, table_of, the_study
 
-from convnext_steps import Design, How, TrainingConfig, load_results, plot_trajectory, roadmap
+from convnext_steps import Design, How, TrainingConfig, plot_trajectory, roadmap
 from convnext_steps.errors import ResultError
 from convnext_steps.execution import evidence, runfolder
 from convnext_steps.execution import train_run as training
-from convnext_steps.execution.notebook import log_of
 from convnext_steps.execution.report import report, show_trajectory
-from convnext_steps.execution.runfolder import (
-    PARTIAL_NOTEBOOK,
-    PARTIAL_RESULT,
-    REJECTED,
-    done,
-    finish,
-    prepare,
-)
+from convnext_steps.execution.runfolder import REJECTED, done, prepare
 from convnext_steps.execution.runner import run_study
 from convnext_steps.files import write_json
 from convnext_steps.models.paper import published_roadmap
-from convnext_steps.study.plan import HASH_DEFAULTS, Run, plan, read_run
-from convnext_steps.study.profiles import PROFILES
-from convnext_steps.study.results import RESULT, SCHEMA, checksum, summarize
-from convnext_steps.study.tables import of_the_plan
+from convnext_steps.study.plan import HASH_DEFAULTS, Run, read_run
+from convnext_steps.study.results import RESULT, SCHEMA, all_results, checksum
+from convnext_steps.study.tables import summarize
 from convnext_steps.training.evaluation import Evaluation
 
 PINNED = "e8d64944102b219c"  # of quick, tiny, separate_downsampling, seed 0
@@ -70,14 +62,14 @@ def test_a_quick_study_is_the_whole_roadmap_once_a_seed() -> None:
 def test_one_recipe_serves_every_step_but_the_original() -> None:
     recipes = {run.step: run.config for run in plan("quick")}
     original = recipes.pop("resnet_original")
-    assert set(recipes.values()) == {PROFILES["quick"].recipe}
+    assert set(recipes.values()) == {the_study().recipe}
     assert original.optimizer == "sgd"
     assert original.max_epochs == pytest.approx(1.2)
 
 
-def test_the_quick_profile_is_as_described() -> None:
+def test_the_quick_study_is_as_described() -> None:
     (run,) = plan("quick", steps=["separate_downsampling"])
-    assert (run.source, run.images) == ("fashion_mnist", 10_000)
+    assert (run.data.source, run.data.images) == ("fashion_mnist", 10_000)
     assert (run.config.batch_size, run.config.max_epochs) == (64, 4)
     assert (run.design.width, run.design.depths, run.design.stem_stride) == (12, (3, 3, 9, 3), 2)
 
@@ -91,12 +83,12 @@ def test_the_hash_follows_everything_that_decides_a_result() -> None:
         replace(run, config=replace(run.config, learning_rate=1e-3)),
         replace(run, config=replace(run.config, precision="bf16")),
         replace(run, config=replace(run.config, seed=1)),
-        replace(run, images=5_000),
-        replace(run, source="synthetic"),
+        replace(run, data=replace(run.data, images=5_000)),
+        replace(run, data=replace(run.data, source="synthetic")),
     ]
     assert len({run.hash, *(other.hash for other in changed)}) == 7
     same = [
-        replace(run, profile="standard", regime="base", step="another"),
+        replace(run, study="standard", step="another"),
         replace(run, how=How(processes=2, data_workers=3, fast_cpu=False)),
         replace(run, config=replace(run.config, max_epochs=4.0)),
     ]
@@ -106,8 +98,8 @@ def test_the_hash_follows_everything_that_decides_a_result() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"profile": "quik"}, "unknown profile 'quik'; did you mean 'quick'?"),
-        ({"regime": "tinny"}, "unknown regime 'tinny'; did you mean 'tiny'?"),
+        ({"name": "quik"}, "quik: unknown study 'quik'; did you mean 'quick'?"),
+        ({"roadmap": "tinny"}, "roadmap is 'tinny'; it must be one of 'tiny', 'base'"),
         ({"steps": ["gelo"]}, "unknown step 'gelo'; did you mean 'gelu'?"),
         ({"steps": ["swin"]}, "unknown step 'swin'"),
     ],
@@ -126,20 +118,22 @@ def test_a_run_goes_through_json_unchanged() -> None:
 
 def test_done_means_a_result_of_the_same_plan(tmp_path) -> None:
     (run,) = plan("quick", steps=["gelu"])
-    assert not done(run, tmp_path)
+    assert not done(run, run.folder(tmp_path))
     put(run, tmp_path)
-    assert done(run, tmp_path)
-    assert not done(replace(run, config=replace(run.config, learning_rate=1e-3)), tmp_path)
+    assert done(run, run.folder(tmp_path))
+    assert not done(
+        replace(run, config=replace(run.config, learning_rate=1e-3)), run.folder(tmp_path)
+    )
     path = run.folder(tmp_path) / RESULT
     path.write_text(path.read_text()[:-20])
-    assert not done(run, tmp_path)
+    assert not done(run, run.folder(tmp_path))
 
 
 def test_results_become_one_table(tmp_path) -> None:
     for seed, accuracy in ((0, 80.0), (1, 82.0)):
         for run in plan("quick", steps=["kernel_7", "gelu"], seeds=[seed]):
             put(run, tmp_path, accuracy + (run.step == "gelu"))
-    table = load_results(tmp_path)
+    table = table_of(tmp_path)
     assert len(table) == 4
     summary = summarize(table).set_index("step")
     assert list(summary.index) == list(roadmap())
@@ -163,7 +157,7 @@ def test_damaged_results_are_named_and_left_out(tmp_path, caplog) -> None:
     del content["seconds"]
     content["checksum"] = checksum(content)
     write_json(lacking.folder(tmp_path) / RESULT, content)
-    table = load_results(tmp_path)
+    table = all_results(tmp_path)
     assert list(table["step"]) == ["gelu"]
     named = [record.getMessage() for record in caplog.records]
     assert all(step in " ".join(named) for step in ("resnet", "width", "depthwise"))
@@ -175,16 +169,16 @@ def test_a_result_edited_by_hand_is_named_and_left_out(tmp_path, caplog) -> None
     put(run, tmp_path)
     path = run.folder(tmp_path) / RESULT
     path.write_text(path.read_text().replace('"accuracy": 80.0', '"accuracy": 90.0'))
-    assert load_results(tmp_path).empty
+    assert all_results(tmp_path).empty
     assert "changed after it was written" in caplog.text
-    assert not done(run, tmp_path)
+    assert not done(run, run.folder(tmp_path))
 
 
 def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path, caplog) -> None:
     good, other = plan("quick", steps=["gelu", "resnet"])
     put(good, tmp_path)
     put(other, tmp_path, hash="0" * 16)
-    markdown = report(tmp_path, "quick")
+    markdown = report(the_study(), tmp_path)
     assert "resnet seed 0 belongs to another design, recipe or data" in caplog.text
     assert "| ResNet-50 (modern recipe) | 0 |" in markdown
     assert "| ReLU -> GELU | 1 | 80.00 |" in markdown
@@ -202,12 +196,13 @@ def test_the_hash_is_pinned() -> None:
 def test_each_study_finds_its_own_and_a_run_counts_once(tmp_path) -> None:
     for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
         put(plan("quick", regime, steps=["gelu"])[0], tmp_path, macs=macs)
-    results = load_results(tmp_path)
     for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
-        table = of_the_plan(results, "quick", regime)
-        assert summarize(table, regime).set_index("step").loc["gelu", "macs"] == macs
+        table = table_of(tmp_path, "quick", regime)
+        assert summarize(table).set_index("step").loc["gelu", "macs"] == macs
+    results = pd.concat([all_results(tmp_path)])
+    results.attrs["study"] = the_study()
     with pytest.raises(ValueError, match="appears twice"):
-        summarize(pd.concat([table, table]))
+        summarize(table.loc[[*table.index, *table.index]])
     with pytest.raises(ValueError, match="mix the studies quick, quick_base"):
         summarize(results)
 
@@ -216,11 +211,11 @@ def test_two_studies_share_a_run(tmp_path) -> None:
     """The finished network is the first of those that leave a decision out."""
     (run,) = plan("quick", steps=["layer_norm"])
     put(run, tmp_path)
-    table = of_the_plan(load_results(tmp_path), "quick", "leave_one_out")
+    table = table_of(tmp_path, "quick", "leave_one_out")
     assert list(table["step"]) == ["without_separate_downsampling"]
     assert list(table["study"]) == ["quick_leave_one_out"]
-    shared = plan("quick", "leave_one_out", ["without_separate_downsampling"])
-    assert run_study(shared, tmp_path) == 0
+    shared = the_study("quick", "leave_one_out")
+    assert run_study(shared, steps=["without_separate_downsampling"], results=tmp_path) == 0
 
 
 def test_a_result_that_cannot_be_written_leaves_the_old_one(tmp_path) -> None:
@@ -232,53 +227,10 @@ def test_a_result_that_cannot_be_written_leaves_the_old_one(tmp_path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
 
 
-def leave(run: Run, folder, result: dict | None) -> None:
-    """What a notebook leaves behind."""
-    folder.mkdir(parents=True)
-    (folder / PARTIAL_NOTEBOOK).write_text("{}")
-    log_of(folder / PARTIAL_NOTEBOOK).write_text("Traceback\nValueError: why\n")
-    if result:
-        write_json(folder / PARTIAL_RESULT, result)
-
-
-def test_a_finished_run_is_put_in_place_whole(tmp_path) -> None:
-    (run,) = plan("quick", steps=["gelu"])
-    leave(run, run.folder(tmp_path), result_of(run))
-    finish(run, run.folder(tmp_path), 0)
-    names = {file.name for file in run.folder(tmp_path).iterdir()}
-    assert names == {"result.json", "run_step.ipynb"}
-    assert done(run, tmp_path)
-
-
-def test_a_run_without_result_or_with_anothers_fails_and_keeps_its_notebook(tmp_path) -> None:
-    (run,) = plan("quick", steps=["gelu"])
-    left = {
-        "ValueError: why": None,
-        "another plan": result_of(run, hash="0" * 16),
-        "schema": result_of(run, schema=0),
-    }
-    for number, (reason, result) in enumerate(left.items()):
-        folder = tmp_path / str(number)
-        leave(run, folder, result)
-        with pytest.raises(ResultError, match=reason):
-            finish(run, folder, 0)
-        assert (folder / "run_step.failed.ipynb").exists()
-        assert not (folder / RESULT).exists()
-
-
-def test_a_notebook_that_did_not_end_well_is_no_result(tmp_path) -> None:
-    (run,) = plan("quick", steps=["gelu"])
-    folder = run.folder(tmp_path)
-    leave(run, folder, result_of(run))
-    with pytest.raises(ResultError, match="ValueError: why"):
-        finish(run, folder, -9)
-    assert not done(run, tmp_path)
-
-
 def test_a_result_that_does_not_count_is_kept_beside_the_new_one(tmp_path) -> None:
     (run,) = plan("quick", steps=["gelu"])
     folder = run.folder(tmp_path)
-    leave(run, folder, None)
+    folder.mkdir(parents=True)
     edited = result_of(run) | {"accuracy": 99.0}
     write_json(folder / RESULT, edited)
     with pytest.raises(ResultError, match="changed after it was written"):
@@ -298,7 +250,7 @@ def test_a_gain_is_paired_by_seed_where_a_run_is_missing(tmp_path) -> None:
     ):
         put(run, tmp_path, accuracy)
     put(plan("quick", steps=["gelu"], seeds=[2])[0], tmp_path, 91)
-    table = summarize(load_results(tmp_path)).set_index("step")
+    table = summarize(table_of(tmp_path)).set_index("step")
     assert table.loc["gelu", "gain"] == pytest.approx(1)
 
 
@@ -313,7 +265,7 @@ def test_an_installed_package_is_of_no_commit(tmp_path, monkeypatch) -> None:
 def test_report_writes_table_and_figure_with_gaps(tmp_path) -> None:
     for run in plan("quick", steps=["resnet", "gelu"], seeds=[0, 1]):
         put(run, tmp_path, 80 + run.seed)
-    markdown = report(tmp_path, "quick")
+    markdown = report(the_study(), tmp_path)
     folder = tmp_path / "quick"
     assert {"table.csv", "table.md", "differences.md", "trajectory.png", "trajectory.svg"} <= {
         file.name for file in folder.iterdir()
@@ -323,13 +275,13 @@ def test_report_writes_table_and_figure_with_gaps(tmp_path) -> None:
     assert r"| BN -> LN | 0 | - | - | - | 81.47 | 4.15\* |" in markdown
     picture = (folder / "trajectory.svg").read_bytes()
     assert picture.count(b"no result") == 15
-    report(tmp_path, "quick")
+    report(the_study(), tmp_path)
     assert (folder / "trajectory.svg").read_bytes() == picture
 
 
 def test_report_without_results_says_how_to_make_them(tmp_path) -> None:
-    with pytest.raises(ValueError, match="convnext-steps study --profile quick"):
-        report(tmp_path, "quick")
+    with pytest.raises(ValueError, match="no results of quick in"):
+        report(the_study(), tmp_path)
 
 
 @pytest.mark.parametrize("regime", ["tiny", "base"])
@@ -338,7 +290,7 @@ def test_the_figure_shows_every_seed_and_the_papers_numbers(tmp_path, regime) ->
     for run in plan("quick", regime, steps=["resnet", "kernel_9", "gelu"], seeds=range(3)):
         accuracies[run.step, run.seed] = 80 + len(accuracies)
         put(run, tmp_path, accuracies[run.step, run.seed])
-    ours, paper = plot_trajectory(load_results(tmp_path), regime).axes
+    ours, paper = plot_trajectory(table_of(tmp_path, "quick", regime)).axes
     dots = sorted(x for line in ours.lines for x in line.get_xdata())
     assert dots == sorted(accuracies.values())
     bars = [bar for bar in ours.patches if bar.get_width()]
@@ -357,16 +309,16 @@ def test_the_trajectory_is_shown_again_where_results_have_come_since(tmp_path, m
     shown = []
 
     def execute(name, output, parameters) -> None:
-        shown.append(sorted(load_results(tmp_path)["step"]))
+        shown.append(sorted(all_results(tmp_path)["step"]))
         output.write_text("executed")
         if len(shown) == 1:
             put(second, tmp_path)  # by another runner, meanwhile
 
-    monkeypatch.setattr("convnext_steps.execution.report.execute_notebook", execute)
-    assert not show_trajectory(tmp_path, "quick", "tiny")
+    monkeypatch.setattr("convnext_steps.execution.report.start_and_wait", execute)
+    assert not show_trajectory(the_study(), tmp_path)
     put(first, tmp_path)
     for _ in range(3):
-        assert show_trajectory(tmp_path, "quick", "tiny")
+        assert show_trajectory(the_study(), tmp_path)
     assert shown == [["resnet"], ["gelu", "resnet"]]
     assert [path.name for path in tmp_path.glob("quick/*.ipynb")] == ["trajectory.ipynb"]
 
@@ -392,7 +344,7 @@ def test_evidence_is_taken_before_the_training(monkeypatch) -> None:
 
     def train(*given) -> training.Trained:
         moments.pop(0)
-        return training.Trained(Evaluation(90.0, 0.3, 9, 10), [], 1, {})
+        return training.Trained(*[Evaluation(90.0, 0.3, 9, 10)] * 2, [], 1, {})
 
     monkeypatch.setattr(training, "train_in_process", train)
     (run,) = plan("smoke", steps=["gelu"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from convnext_steps.models.decisions import decisions
-from convnext_steps.study.reading import load_study, study_names
+from convnext_steps.study.toml import load_study, study_names
 
 BAD = {  # what a file says: the line that answers it
     'bse = "quick"': "unknown key 'bse'; did you mean 'base'?",

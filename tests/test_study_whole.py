@@ -6,12 +6,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from studies import kernels_below, no_leftovers, results_without_times, study, wait_for
+from studies import kernels_below, no_leftovers, plan, results_without_times, study, wait_for
 
-from convnext_steps import load_results
 from convnext_steps.execution.runfolder import status
-from convnext_steps.study.plan import plan
-from convnext_steps.study.results import RESULT, read_result
+from convnext_steps.study.results import RESULT, all_results, read_result
 
 pytestmark = pytest.mark.slow
 
@@ -30,12 +28,12 @@ def test_a_study_leaves_results_notebooks_table_and_figure(finished) -> None:
     study_folder = finished / "smoke"
     files = {str(path.relative_to(study_folder)) for path in study_folder.rglob("*.*")}
     expected = {"table.csv", "table.md", "differences.md"}
-    expected |= {"trajectory.png", "trajectory.svg", "trajectory.ipynb"}
+    expected |= {"trajectory.png", "trajectory.svg", "trajectory.ipynb", "study.toml"}
     for step in ("resnet", "separate_downsampling"):
         names = ("result.json", "history.jsonl", "run_step.ipynb", "run.lock")
         expected |= {f"{step}/seed-0/{name}" for name in names}
     assert files == expected
-    assert set(load_results(finished)["step"]) == {"resnet", "separate_downsampling"}
+    assert set(all_results(finished)["step"]) == {"resnet", "separate_downsampling"}
 
 
 def test_a_second_call_trains_nothing(finished) -> None:
@@ -43,7 +41,7 @@ def test_a_second_call_trains_nothing(finished) -> None:
     process = study(finished)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "all 2 runs are already done" in out
+    assert "all runs are already done" in out
     assert {path: path.stat().st_mtime_ns for path in finished.rglob(RESULT)} == times
 
 
@@ -106,7 +104,7 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path) -> None:
     process = study(tmp_path)
     process.communicate(timeout=300)
     assert process.returncode == 0
-    assert len(load_results(tmp_path)) == 2
+    assert len(all_results(tmp_path)) == 2
     assert not list(tmp_path.rglob("*.failed.*"))
 
 
@@ -116,7 +114,7 @@ def test_two_runners_share_a_study(finished, tmp_path) -> None:
     for process in pair:
         _, err = process.communicate(timeout=400)
         assert process.returncode == 0, err
-    assert len(load_results(tmp_path)) == 4
+    assert len(all_results(tmp_path)) == 4
     for history in tmp_path.rglob("history.jsonl"):
         steps = [json.loads(line)["step"] for line in history.open()]
         assert steps == sorted(steps)

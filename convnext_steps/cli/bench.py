@@ -9,21 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from convnext_steps.cli.options import find_model, positive
+from convnext_steps.cli.options import add_changes, chosen_study, find_model, positive
 from convnext_steps.execution.evidence import environment
 from convnext_steps.files import write_json
 from convnext_steps.measure.speed import Precision, Speed, Work, measure_speeds, ratio
 from convnext_steps.models.design import scaled
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import Step
-from convnext_steps.study.plan import plan
-from convnext_steps.study.profiles import find_profile
+from convnext_steps.study.toml import load_study
 
 DESCRIPTION = """Time one model, alone or in turn with a peer in the same process, and print the
 ratio with its spread."""
 EXAMPLES = """examples:
   convnext-steps bench convnext_tiny --precision bf16 --against timm
-  convnext-steps bench separate_downsampling --profile quick --threads 1 --against pytorch
+  convnext-steps bench separate_downsampling --study quick --threads 1 --against pytorch
   convnext-steps bench convnext_base --inference --against torchvision
 """
 
@@ -36,10 +35,10 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", choices=("pytorch", "torchvision", "timm"), help="the peer")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--inference", action="store_true", help="time that, not a training step")
-    parser.add_argument("--resolution", type=positive, help="default 224, or the profile's 32")
-    parser.add_argument("--batch-size", type=positive, help="default 8, or the profile's")
-    parser.add_argument("--profile", help="scale a step as this study does")
-    parser.add_argument("--regime", default="tiny", help="tiny (the default) or base")
+    parser.add_argument("--resolution", type=positive, help="default 224, or the study's")
+    parser.add_argument("--batch-size", type=positive, help="default 8, or the study's")
+    parser.add_argument("--study", help="time a step at the size that it has in this study")
+    add_changes(parser)
     parser.add_argument("--threads", type=positive, help="default: PyTorch's choice")
     parser.add_argument("--rounds", type=positive, default=10, help="timed steps of each")
     parser.add_argument("--output", type=Path, help="write the figures as JSON too")
@@ -88,10 +87,10 @@ def _describe(speed: Speed) -> str:
 
 
 def work_of(options: argparse.Namespace) -> Work:
-    """What is timed: at the paper's size, or as a study's profile does it."""
+    """What is timed: at the paper's size, or a study's."""
     sizes = {"resolution": 224, "batch_size": 8}
-    if options.profile:
-        run = plan(options.profile, options.regime)[-1]  # all have the same sizes
+    if options.study:
+        run = chosen_study(options).plan()[-1]  # all have the same sizes
         train, _ = run.load_data()
         sizes = {"resolution": train[0][0].shape[-1], "batch_size": run.config.batch_size}
         sizes |= {"in_channels": train.channels, "num_classes": train.num_classes}
@@ -107,9 +106,10 @@ def build(options: argparse.Namespace, work: Work) -> nn.Module:
     Raises:
         ValueError: there is no such model.
     """
-    model = find_model(options.model, options.regime)
+    study = chosen_study(options) if options.study else load_study("quick")
+    model = find_model(options.model, study)
     if isinstance(model, Step):
-        scale = find_profile(options.profile).scale if options.profile else {}
+        scale = asdict(study.scale) if options.study else {}
         model = partial(Network, scaled(model.design, **scale))
     return model(in_channels=work.in_channels, num_classes=work.num_classes)
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from convnext_steps.execution.doctor import CheckError, checks
+from convnext_steps.study.results import own_results
 from convnext_steps.text import first_line
 
 REMEDY = "set up again, with make setup or pip install -e ."
@@ -15,9 +16,7 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
         "Check the installation and the machine, one line per check. The exit code is 1 if "
         "anything essential is missing."
     )
-    parser.add_argument(
-        "--results", type=Path, default=Path("results", "own"), help="default results/own"
-    )
+    parser.add_argument("--results", type=Path, default=own_results(), help="default results/own")
     parser.set_defaults(command=doctor_command)
 
 

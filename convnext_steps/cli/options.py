@@ -3,13 +3,16 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from convnext_steps.models import convnext
 from convnext_steps.models.paper import published_family
-from convnext_steps.models.roadmap import Step, roadmap
-from convnext_steps.study.profiles import PROFILES
+from convnext_steps.models.roadmap import Step
+from convnext_steps.study.results import own_results
+from convnext_steps.study.study import Study
+from convnext_steps.study.toml import load_study, read_changes
 from convnext_steps.text import unknown
 
 
@@ -21,29 +24,65 @@ def positive(text: str) -> int:
     return number
 
 
-def add_regime(parser: argparse.ArgumentParser) -> None:
-    """--regime."""
+class OldWord(argparse.Action):
+    """An option of version 0.1, answered by what is written today."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        """Say it, in one line."""
+        parser.exit(2, f"convnext-steps: {self.option_strings[0]} is gone; {self.const}\n")
+
+
+def add_study(parser: argparse.ArgumentParser, default: str = "quick") -> None:
+    """The study: its name or file, what is changed, and the file of one's own steps."""
     parser.add_argument(
-        "--regime",
-        default="tiny",
-        help="tiny: ResNet-50 to ConvNeXt-T (the default); base: ResNet-200 to ConvNeXt-B; "
-        "leave_one_out: ConvNeXt-T without each of its decisions in turn",
+        "study",
+        metavar="STUDY",
+        nargs="?",
+        default=default,
+        help=f"a name from `convnext-steps studies`, or a TOML file; default {default}",
     )
+    add_changes(parser)
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """--set, --name and --uses."""
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="SECTION.FIELD=VALUE",
+        help="change the study, such as recipe.max_epochs=12; may be repeated",
+    )
+    parser.add_argument("--name", help="of the changed study; default: made of what differs")
+    parser.add_argument(
+        "--uses", default="", metavar="FILE", help="a Python file whose add_step adds decisions"
+    )
+    for word, today in (
+        ("--profile", "give the study's name without an option"),
+        ("--regime", "write --set roadmap=base"),
+    ):
+        parser.add_argument(word, nargs=1, action=OldWord, const=today, help=argparse.SUPPRESS)
+
+
+def chosen_study(options: argparse.Namespace) -> Study:
+    """The study asked for, changed as asked.
+
+    Raises:
+        InvalidStudyError: there is none, or it cannot be.
+    """
+    study = load_study(options.study, options.uses)
+    if options.changes or options.name:
+        return study.change(read_changes(options.changes), options.name)
+    return study
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """The options that choose the runs of a study."""
-    add_results(parser)
-    parser.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0-9; default 0")
-    parser.add_argument("--steps", nargs="+", metavar="STEP", help="default: the profile's own")
-
-
-def add_results(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a study and its folder."""
-    profiles = "; ".join(f"{profile.name}: {profile.description}" for profile in PROFILES.values())
-    parser.add_argument("--profile", default="quick", help=f"{profiles}; default quick")
-    add_regime(parser)
+    add_study(parser)
     add_results_folder(parser)
+    parser.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0-9; default 0")
+    parser.add_argument("--steps", nargs="+", metavar="STEP", help="default: the study's own")
 
 
 def add_results_folder(parser: argparse.ArgumentParser) -> None:
@@ -51,41 +90,22 @@ def add_results_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results",
         type=Path,
-        default=Path("results", "own"),
+        default=own_results(),
         help="the folder of your own results, default results/own",
     )
 
 
-def add_backend(parser: argparse.ArgumentParser) -> None:
-    """--backend and --address."""
-    parser.add_argument(
-        "--backend",
-        choices=("local", "ray"),
-        default="local",
-        help="local: processes of this machine (the default); ray: tasks of a Ray cluster, whose "
-        "nodes all have this package and the results folder",
-    )
-    parser.add_argument(
-        "--address",
-        help="a running Ray cluster, such as auto; without it, Ray runs on this machine alone",
-    )
-
-
-def backend(options: argparse.Namespace) -> tuple[str, str | None]:
-    """Which backend, and its address: an address implies Ray."""
-    return "ray" if options.address else options.backend, options.address
-
-
-def find_model(name: str, regime: str) -> Step | Callable[..., nn.Module]:
-    """A step of the roadmap, or the builder of a model of the published family.
+def find_model(name: str, study: Study) -> Step | Callable[..., nn.Module]:
+    """A step of a study, or the builder of a model of the published family.
 
     Raises:
         ValueError: there is no such model; the message has the nearest name.
     """
-    steps, family = roadmap(regime), published_family()
-    if name in steps:
-        return steps[name]
+    family = published_family()
     if name in family:
         builder: Callable[..., nn.Module] = getattr(convnext, name)
         return builder
+    steps = study.steps()
+    if name in steps or "+" in name:
+        return study.find(name)
     raise ValueError(unknown("model", name, (*steps, *family)))

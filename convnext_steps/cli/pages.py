@@ -4,10 +4,12 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from convnext_steps.cli.options import add_results
+from convnext_steps.cli.options import add_results_folder, add_study, chosen_study
 from convnext_steps.course.executed import all_notebooks, execute_stale
 from convnext_steps.course.explorer import explorer_page
 from convnext_steps.files import write_bytes
+from convnext_steps.study.results import own_results
+from convnext_steps.study.toml import load_study
 
 
 def add_explorer(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +19,8 @@ def add_explorer(parser: argparse.ArgumentParser) -> None:
         "its diff, its counts and its time. It works offline."
     )
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the page, an .html file")
-    add_results(parser)
+    add_study(parser)
+    add_results_folder(parser)
     parser.set_defaults(command=explorer_command)
 
 
@@ -42,7 +45,7 @@ def add_notebooks(parser: argparse.ArgumentParser) -> None:
     """Which notebooks, what they show, and where everything goes."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="a notebook; default: all")
     parser.add_argument("--build", type=Path, default=Path("build"), help="default build")
-    parser.add_argument("--profile", help="the study to show; default: each notebook's own")
+    parser.add_argument("--study", help="the study to show; default: each notebook's own")
     parser.add_argument("--results", type=Path, help="the results folder; default: the project's")
 
 
@@ -50,7 +53,7 @@ def explorer_command(options: argparse.Namespace) -> None:
     """Write the page."""
     if not options.output.parent.is_dir():
         raise ValueError(f"there is no folder {options.output.parent} for the page")
-    page = explorer_page(options.results, options.profile, options.regime)
+    page = explorer_page(options.results, chosen_study(options))
     write_bytes(options.output, page.encode())
     print(f"written: {options.output}")
 
@@ -58,8 +61,8 @@ def explorer_command(options: argparse.Namespace) -> None:
 def executed(options: argparse.Namespace) -> dict[str, Path]:
     """The notebooks asked for, executed."""
     parameters = {}
-    if options.profile:
-        parameters["PROFILE"] = options.profile
+    if options.study:
+        parameters["STUDY"] = options.study
     if options.results:
         parameters["RESULTS"] = str(options.results.resolve())
     return execute_stale(options.names or all_notebooks(), options.build / "executed", parameters)
@@ -80,6 +83,6 @@ def site_command(options: argparse.Namespace) -> None:
     if find_spec("sphinx") is None:  # before the notebooks are executed, which takes minutes
         raise ValueError("the site needs: pip install 'convnext-steps[site]'")
     notebooks = executed(options)
-    page = explorer_page(options.results or Path("results", "own"), options.profile or "quick")
+    page = explorer_page(own_results(options.results), load_study(options.study or "quick"))
     write_site(notebooks, page, options.build / "site-source", options.build / "site")
     print(f"site: {options.build / 'site' / 'index.html'}")

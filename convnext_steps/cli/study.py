@@ -1,4 +1,4 @@
-"""convnext-steps study, status, report and notebook: trainings, and their results."""
+"""convnext-steps studies, study, status and report: what is asked, done and found."""
 
 import argparse
 import re
@@ -7,30 +7,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convnext_steps.cli.options import (
-    add_backend,
     add_plan,
-    add_results,
     add_results_folder,
-    backend,
+    chosen_study,
+    positive,
+)
+from convnext_steps.cli.options import (
+    add_study as add_study_options,
 )
 from convnext_steps.errors import StudyError
-from convnext_steps.execution.notebook import execute_notebook
+from convnext_steps.execution.machine import cores
 from convnext_steps.execution.report import report, show_trajectory
 from convnext_steps.execution.runfolder import status
-from convnext_steps.execution.runner import run_study
-from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.pack import import_results, pack
-from convnext_steps.study.plan import Run, plan, study_name
-from convnext_steps.study.profiles import find_profile
+from convnext_steps.execution.runner import do_missing, run_study
+from convnext_steps.study.forecast import Forecast, forecast
+from convnext_steps.study.plan import Run
 from convnext_steps.study.results import read_results
+from convnext_steps.study.study import Study
+from convnext_steps.study.toml import load_study, study_names, write_study
+
+
+def add_studies(parser: argparse.ArgumentParser) -> None:
+    """The options of the command studies."""
+    add_results_folder(parser)
+    parser.set_defaults(command=studies_command)
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
     """The options of the command study."""
     parser.description = (
-        "Train every step that has no result yet, each in a notebook of its own, then write the "
-        "table and the figure. Interrupt any time; rerun to resume. Several runners may "
-        "share a results folder, and with Ray all nodes of the cluster must."
+        "Train every step that has no result yet, each in a notebook of its own; the table and the "
+        "figure are drawn anew as results come in. Interrupt any time; rerun to resume. Several "
+        "runners may share a results folder, and with Ray all nodes of the cluster must."
     )
     add_plan(parser)
     parser.add_argument(
@@ -39,12 +47,24 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="only do the K-th run of the plan, counted from 0, without a report",
     )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the study to a TOML file")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and their cost only")
     parser.add_argument(
         "--workers",
-        type=int,
+        type=positive,
         help="runs at once; default: one per core, or all that the cluster takes",
     )
-    add_backend(parser)
+    parser.add_argument(
+        "--backend",
+        choices=("local", "ray"),
+        default="local",
+        help="local: processes of this machine (the default); ray: tasks of a Ray cluster, whose "
+        "nodes all have this package and the results folder",
+    )
+    parser.add_argument(
+        "--address",
+        help="a running Ray cluster, such as auto; without it, Ray runs on this machine alone",
+    )
     parser.set_defaults(command=study_command)
 
 
@@ -56,84 +76,90 @@ def add_status(parser: argparse.ArgumentParser) -> None:
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     """The options of the command report."""
-    add_results(parser)
+    add_study_options(parser)
+    add_results_folder(parser)
     parser.set_defaults(command=report_command)
 
 
-def add_pack(parser: argparse.ArgumentParser) -> None:
-    """The options of the command pack."""
-    parser.description = (
-        "Write all results of a study into one file, runs.jsonl, to pass on or publish; the "
-        "folders of its runs stay as they are."
-    )
-    parser.add_argument("study", metavar="STUDY", help="the name of its folder in the results")
-    add_results_folder(parser)
-    parser.set_defaults(command=pack_command)
-
-
-def add_import(parser: argparse.ArgumentParser) -> None:
-    """The options of the command import."""
-    parser.description = (
-        "Import other people's results, or those of an earlier version: runs in folders, or "
-        "packed. Each is checked against its checksum and its hash, and only what is new is added."
-    )
-    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="where they are")
-    add_results_folder(parser)
-    parser.set_defaults(command=import_command)
-
-
-def add_notebook(parser: argparse.ArgumentParser) -> None:
-    """The options of the command notebook."""
-    parser.description = "Execute a notebook with papermill. Unknown parameters are refused."
-    parser.add_argument("name", metavar="NAME", help="a notebook of notebooks/, or a path")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the executed notebook")
-    parser.add_argument(
-        "-p",
-        dest="parameters",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a value for the parameters cell, paths are relative to notebooks/; may be repeated",
-    )
-    parser.set_defaults(command=notebook_command)
+def studies_command(options: argparse.Namespace) -> None:
+    """Print the studies of the package, and what one seed of each costs."""
+    for name in study_names():
+        study = load_study(name)
+        if study.data.source == "folder":
+            cost = "its images are yours"
+        else:
+            cost = describe(forecast(study.plan(), options.results))
+        print(f"{name}: {study.description}\n    one seed: {cost}")
 
 
 def study_command(options: argparse.Namespace) -> None:
     """Run what is missing of a study, then report."""
-    if options.workers is not None and options.workers < 1:
-        raise ValueError(f"--workers is {options.workers}; it must be at least 1")
-    runs = planned(options)
-    if options.index is not None:
+    study = chosen_study(options)
+    if options.workers:
+        study = study.change({"how.workers": options.workers})
+    seeds = parse_seeds(options.seeds)
+    runs = study.plan(seeds, options.steps)
+    address = options.address or ("local" if options.backend == "ray" else None)
+    if options.write:
+        write_study(study, options.write)
+        print(f"written: {options.write}")
+    elif options.dry_run:
+        print_plan(runs, options.results)
+    elif options.index is not None:
         if not 0 <= options.index < len(runs):
-            raise ValueError(
-                f"--index is {options.index}; the plan's runs are 0 to {len(runs) - 1}"
-            )
-        run_study([runs[options.index]], options.results, 1, *backend(options))
-        return
+            last = len(runs) - 1
+            raise ValueError(f"--index is {options.index}; the plan's runs are 0 to {last}")
+        do_missing(study, [runs[options.index]], options.results, address)
+    else:
+        run_and_report(study, seeds, options, address)
+
+
+def run_and_report(
+    study: Study, seeds: Sequence[int], options: argparse.Namespace, address: str | None
+) -> None:
+    """Run what is missing, and report what is there even if some of it failed."""
     failures = None
     try:
-        if run_study(runs, options.results, options.workers, *backend(options)) == 0:
-            print(f"all {len(runs)} runs are already done")
+        if run_study(study, seeds, options.steps, options.results, address) == 0:
+            print("all runs are already done")
     except StudyError as error:  # the runs that were completed are reported all the same
         failures = error
     try:
-        if show_trajectory(options.results, options.profile, options.regime):
-            report_command(options)
+        if show_trajectory(study, options.results):
+            print_report(study, options.results)
     finally:
         if failures:
             raise failures
 
 
-def planned(options: argparse.Namespace) -> list[Run]:
-    """The runs that the options ask for."""
-    return plan(options.profile, options.regime, options.steps, parse_seeds(options.seeds))
+def print_plan(runs: Sequence[Run], results: Path) -> None:
+    """Print the runs, what is missing, and what that will cost."""
+    known = {result["hash"] for result in read_results(results)}
+    missing = list({run.hash: run for run in runs if run.hash not in known}.values())
+    for index, run in enumerate(runs):
+        print(f"{index:4} {run.name:40} {'done' if run.hash in known else 'missing'}")
+    print(f"{len(runs)} runs, a job array of 0-{len(runs) - 1}; {len(missing)} are missing")
+    if missing:
+        print(f"to do: {describe(forecast(missing, results))}")
+
+
+def describe(cost: Forecast) -> str:
+    """What runs cost, in one line."""
+    text = f"{cost.images:,} images seen, {3 * cost.macs:.1e} multiply-adds"
+    if cost.hours is None:
+        return text
+    hours = cost.hours / cores()
+    time = f"{60 * hours:.0f} minutes" if hours < 2 else f"{hours:,.0f} hours"
+    time = "less than a minute" if hours < 1 / 60 else f"about {time}"
+    return f"{text}, {time} on {cores()} cores (an estimate from stored runs)"
 
 
 def status_command(options: argparse.Namespace) -> None:
     """Print one line per run that is not done, and how many runs are in each state."""
     states = Counter[str]()
     known = {result["hash"]: result for result in read_results(options.results)}
-    for index, run in enumerate(planned(options)):
+    runs = chosen_study(options).plan(parse_seeds(options.seeds), options.steps)
+    for index, run in enumerate(runs):
         now = status(run, options.results, known)
         states[now.state] += 1
         if now.state != "done":
@@ -143,41 +169,13 @@ def status_command(options: argparse.Namespace) -> None:
 
 def report_command(options: argparse.Namespace) -> None:
     """Write and print the table, and say where the figure is."""
-    find_profile(options.profile)
-    roadmap(options.regime)
-    print(report(options.results, options.profile, options.regime))
-    folder = options.results / study_name(options.profile, options.regime)
-    print(f"figure: {folder / 'trajectory.png'}")
+    print_report(chosen_study(options), options.results)
 
 
-def pack_command(options: argparse.Namespace) -> None:
-    """Pack a study and say where it is."""
-    count = pack(options.results, options.study)
-    print(f"{count} results: {options.results / options.study / 'runs.jsonl'}")
-
-
-def import_command(options: argparse.Namespace) -> int:
-    """Import, and say what is new, what was already there, and what was refused and why."""
-    imported = import_results(options.folders, options.results)
-    for study, count in imported.new.items():
-        print(f"{study}: {count} new results")
-    if imported.known:
-        print(f"{imported.known} were already here")
-    for reason in imported.refused:
-        print(f"refused: {reason}")
-    return 1 if imported.refused else 0
-
-
-def notebook_command(options: argparse.Namespace) -> None:
-    """Execute one notebook with checked parameters."""
-    parameters = {}
-    for text in options.parameters:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise ValueError(f"-p {text}: a parameter is given as NAME=VALUE")
-        parameters[name] = value
-    execute_notebook(options.name, options.output, parameters)
-    print(f"executed: {options.output}")
+def print_report(study: Study, results: Path) -> None:
+    """Write and print a study's table, and say where the figure is."""
+    print(report(study, results))
+    print(f"figure: {results / study.name / 'trajectory.png'}")
 
 
 def parse_seeds(texts: Sequence[str]) -> list[int]:

@@ -13,6 +13,7 @@ from convnext_steps.cli.options import find_model
 from convnext_steps.files import check_writable
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import Step
+from convnext_steps.study.toml import load_study
 from convnext_steps.text import unknown
 from convnext_steps.training.config import RECIPES, TrainingConfig
 from convnext_steps.training.data import SOURCES, ImageData, load_data
@@ -32,7 +33,8 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 8 -m convnext_steps train convnext_tiny --data imagenet \\
       --recipe paper --precision bf16 --output out --resume
 """
-HOW = [option for option in fields(How) if option.name != "processes"]  # torchrun says how many
+STUDIES = ("processes", "workers", "notebooks")  # of How; torchrun says how many processes
+HOW = [option for option in fields(How) if option.name not in STUDIES]
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +43,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step such as gelu, or convnext_tiny, ...")
     parser.add_argument("--output", type=Path, required=True, help="folder for everything written")
-    parser.add_argument("--regime", default="tiny", help="of a step: tiny (default) or base")
+    parser.add_argument("--roadmap", default="tiny", help="of a step: tiny (default) or base")
     parser.add_argument("--data", default="fashion_mnist", help=", ".join(SOURCES))
     parser.add_argument("--data-root", type=Path, help="where the data set is, or is downloaded to")
     parser.add_argument("--train-images", type=int, help="train on only the first N", metavar="N")
@@ -131,7 +133,7 @@ def build(options: argparse.Namespace, data: ImageData, config: TrainingConfig) 
     Raises:
         ValueError: there is no such model, or the weights do not fit it.
     """
-    model = find_model(options.model, options.regime)
+    model = find_model(options.model, load_study("quick").change({"roadmap": options.roadmap}))
     shape = {"in_channels": data.channels, "num_classes": data.num_classes}
     if isinstance(model, Step):
         if options.pretrained:

@@ -18,10 +18,11 @@ from convnext_steps.measure.diff import step_diff
 from convnext_steps.models.design import Design
 from convnext_steps.models.paper import published_roadmap
 from convnext_steps.models.roadmap import Step, find_step, roadmap
+from convnext_steps.study.loading import stored_results, study_of
 from convnext_steps.study.plots import SECTION_COLORS, SECTION_TITLES
-from convnext_steps.study.profiles import find_profile
 from convnext_steps.study.statistics import compare, comparisons
-from convnext_steps.study.tables import stored_results
+from convnext_steps.study.study import Study
+from convnext_steps.study.toml import load_study
 from convnext_steps.text import unknown
 
 REGIME_TITLES = {"tiny": "ResNet-50 to ConvNeXt-T", "base": "ResNet-200 to ConvNeXt-B"}
@@ -32,31 +33,30 @@ BLOCKS = {  # where to look for a step's change, by stage and index
 TABLES = {"tiny": "Table 10", "base": "Table 11"}
 
 
-def explorer_page(results: str | Path, profile: str = "quick", regime: str = "tiny") -> str:
-    """The page as HTML.
+def explorer_page(results: str | Path, study: Study | str = "quick") -> str:
+    """The page as HTML: both of the paper's regimes, opened with the study's.
 
     Args:
-        results: the results folder.
-        profile: the study; where it has no results, the project's own are shown.
-        regime: the one that the page opens with.
+        results: the folder of your own results.
+        study: whose results; where it has none, the project's own are shown.
 
     Raises:
-        ValueError: the profile or the regime does not exist, or a run appears twice in the results.
+        ValueError: the study does not exist, or is of no regime of the paper.
     """
-    find_profile(profile)
-    if regime not in REGIME_TITLES:
-        raise ValueError(unknown("regime", regime, REGIME_TITLES))
+    study = load_study(study)
+    if study.roadmap not in REGIME_TITLES:
+        raise ValueError(unknown("roadmap", study.roadmap, REGIME_TITLES))
+    both = {name: study.change({"roadmap": name}, study.name) for name in REGIME_TITLES}
     sections = {step.section for name in REGIME_TITLES for step in roadmap(name).values()}
     data = {
-        "opens": regime,
+        "opens": study.roadmap,
         "sections": {
             section: {"title": title, "color": SECTION_COLORS[section]}
             for section, title in SECTION_TITLES.items()
             if section in sections
         },
         "regimes": {
-            name: explorer_data(stored_results(results, profile, name), name)
-            for name in REGIME_TITLES
+            name: explorer_data(stored_results(one, results)) for name, one in both.items()
         },
     }
     page = files(__package__).joinpath("templates", "explorer")
@@ -71,25 +71,22 @@ def embedded(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def explorer_data(ours: pd.DataFrame, regime: str) -> dict[str, Any]:
+def explorer_data(ours: pd.DataFrame) -> dict[str, Any]:
     """One regime: every step with the paper's numbers, and ours where there are results.
 
     Args:
-        ours: a table of `load_results`, of one profile; it may be empty.
-        regime: "tiny" or "base".
+        ours: a table of `load_results`; it may be empty.
     """
-    study = None
-    if not ours.empty:
-        profile = find_profile(ours["study"].iloc[0].removesuffix(f"_{regime}"))
-        study = {"profile": profile.name, "description": profile.description}
-    gains = compare(ours, regime).set_index("step")
-    against = comparisons(regime)
+    study = study_of(ours)
+    regime, shown = study.roadmap, {"name": study.name, "description": study.description}
+    gains = compare(ours).set_index("step")
+    against = comparisons(study.steps())
     swin = published_roadmap(regime)["swin"]
     return {
         "title": REGIME_TITLES[regime],
         "table": TABLES[regime],
         "swin": {"title": swin.title, "top1": swin.top1_mean},
-        "study": study,
+        "study": None if ours.empty else shown,
         "seeds": sorted(int(seed) for seed in set(ours["seed"])),
         "steps": [
             {
@@ -97,7 +94,7 @@ def explorer_data(ours: pd.DataFrame, regime: str) -> dict[str, Any]:
                 "ours": _ours(ours[ours["step"] == name]),
                 "gain": _gain(gains.loc[name]) if name in gains.index else None,
             }
-            for name, step in roadmap(regime).items()
+            for name, step in study.steps().items()
         ],
     }
 

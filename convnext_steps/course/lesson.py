@@ -10,28 +10,28 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.course.sections import find_section
 from convnext_steps.execution.runner import run_study
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.plan import plan
+from convnext_steps.study.loading import steps_of, stored_results
 from convnext_steps.study.plots import plot_trajectory
-from convnext_steps.study.results import summarize
 from convnext_steps.study.statistics import compare, describe
-from convnext_steps.study.tables import stored_results
+from convnext_steps.study.study import Study
+from convnext_steps.study.tables import summarize
 
 
 def section_results(
-    number: str, profile: str, results: str | Path, train: bool = False
+    number: str, study: Study | str, results: str | Path, train: bool = False
 ) -> pd.DataFrame:
     """The results that a section discusses.
 
     Args:
         number: the paper's section, such as "2.3".
-        profile: the study.
-        results: the results folder.
+        study: a study, or what `load_study` takes.
+        results: the folder of your own results; empty: `results/own`.
         train: whether to train the section's steps with one seed first, into this folder.
     """
     names = find_section(number).names()
     if train:
-        run_study(plan(profile, steps=names), results)
-    return stored_results(results, profile, steps=names)
+        run_study(study, steps=names, results=results)
+    return stored_results(study, results, steps=names)
 
 
 def origin(results: pd.DataFrame) -> str:
@@ -53,7 +53,7 @@ def trajectory(results: pd.DataFrame, until: str | None = None, ask: bool = Fals
     """
     means = summarize(results).set_index("step")["accuracy"]
     words = []
-    for step in roadmap().values():
+    for step in steps_of(results).values():
         if until is None or step.section < until or (step.section == until and not ask):
             mean = means[step.name]
             ours = "no result" if pd.isna(mean) else f"{mean:.1f} %"

@@ -16,12 +16,12 @@ STORED = PROJECT_RESULTS / "quick_learning_rate.csv"
 
 
 def rate_results(
-    profile: str, steps: Sequence[str], rates: Sequence[float], train: bool = False, seed: int = 0
+    study: str, steps: Sequence[str], rates: Sequence[float], train: bool = False, seed: int = 0
 ) -> pd.DataFrame:
     """One row per step and rate: `step`, `learning_rate`, `accuracy` in per cent.
 
     Args:
-        profile: the study whose recipe is varied.
+        study: whose recipe is varied.
         steps: names of steps.
         rates: peak learning rates.
         train: whether to train them; otherwise the project's stored results are read, which are
@@ -40,7 +40,7 @@ def rate_results(
     rows = []
     for name in steps:
         for rate in rates:
-            accuracy = train_design(find_step(name).design, profile, seed, {"learning_rate": rate})
+            accuracy = train_design(find_step(name).design, study, seed, {"learning_rate": rate})
             rows.append({"step": name, "learning_rate": rate, "accuracy": round(accuracy, 2)})
     return pd.DataFrame(rows)
 

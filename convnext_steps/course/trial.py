@@ -1,7 +1,7 @@
 """A reader's own design: counted, and trained if asked, next to the library's."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,21 +11,21 @@ from convnext_steps.execution.train_run import train_run
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
-from convnext_steps.study.plan import plan
-from convnext_steps.study.profiles import find_profile
+from convnext_steps.study.study import Study
+from convnext_steps.study.toml import load_study
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.trainer import seed_everything
 
 
 def compare_designs(
-    designs: Mapping[str, Design], train: bool = False, profile: str = "quick", seed: int = 0
+    designs: Mapping[str, Design], train: bool = False, study: Study | str = "quick", seed: int = 0
 ) -> pd.DataFrame:
     """One row per design: multiply-adds at 224x224 and parameters, and accuracy if it is trained.
 
     Args:
         designs: designs at the paper's size, by a name.
-        train: whether to train each, scaled as the profile scales the steps; nothing is stored.
-        profile: the study whose data and recipe are used.
+        train: whether to train each, scaled as the study scales its steps; nothing is stored.
+        study: whose data and recipe are used.
         seed: of the training.
     """
     rows = []
@@ -37,33 +37,34 @@ def compare_designs(
             "M parameters": round(count.params / 1e6, 2),
         }
         if train:
-            row["accuracy %"] = round(train_design(design, profile, seed), 2)
+            row["accuracy %"] = round(train_design(design, study, seed), 2)
         rows.append(row)
     return pd.DataFrame(rows).set_index("design")
 
 
 def train_design(
     design: Design,
-    profile: str = "quick",
+    study: Study | str = "quick",
     seed: int = 0,
     recipe: Mapping[str, Any] = MappingProxyType({}),
 ) -> float:
     """Train a design as a study trains its steps, and return its accuracy in per cent.
 
     Args:
-        design: at the paper's size; the profile scales it.
-        profile: the study.
+        design: at the paper's size; the study scales it.
+        study: whose data and recipe are used.
         seed: of everything random.
         recipe: fields of the recipe that differ from the study's.
     """
-    (step,) = plan(profile, steps=["separate_downsampling"], seeds=[seed])
-    small = scaled(design, **find_profile(profile).scale)
+    study = load_study(study)
+    (step,) = study.plan([seed], ["separate_downsampling"])
+    small = scaled(design, **asdict(study.scale))
     run = replace(step, design=small, config=replace(step.config, **recipe))
     seed_everything(seed)
     train, test = run.load_data()
     return train_run(run, run.build(train), train, test, output=None).evaluation.accuracy
 
 
-def recipe_of(profile: str, changes: Mapping[str, Any]) -> TrainingConfig:
+def recipe_of(study: Study | str, changes: Mapping[str, Any]) -> TrainingConfig:
     """A study's recipe with some fields changed."""
-    return replace(find_profile(profile).recipe, **changes)
+    return replace(load_study(study).recipe, **changes)

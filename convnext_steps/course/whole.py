@@ -12,25 +12,33 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.execution.runner import run_study
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.figures import BLUE, GREEN, ORANGE, finish, new_figure, own_style
-from convnext_steps.study.plan import plan
+from convnext_steps.study.loading import of_the_study, stored_results
 from convnext_steps.study.probes import gains, paper_gains
-from convnext_steps.study.results import PROJECT_RESULTS, load_results
-from convnext_steps.study.statistics import ALPHA, accuracies, compare, seeds_needed, smallest_p
-from convnext_steps.study.tables import of_the_plan, stored_results
+from convnext_steps.study.results import PROJECT_RESULTS, all_results
+from convnext_steps.study.statistics import (
+    ALPHA,
+    accuracies,
+    compare,
+    comparisons,
+    seeds_needed,
+    smallest_p,
+)
+from convnext_steps.study.study import Study
+from convnext_steps.study.toml import load_study
 
 
-def whole_results(profile: str, results: str | Path, train: bool = False) -> pd.DataFrame:
+def whole_results(study: Study | str, results: str | Path, train: bool = False) -> pd.DataFrame:
     """The results of all steps of a study.
 
     Args:
-        profile: the study.
-        results: the results folder.
+        study: a study, or what `load_study` takes.
+        results: the folder of your own results; empty: `results/own`.
         train: whether to train what is missing of one seed first, into this folder.
     """
-    runs = plan(profile)
+    study = load_study(study)
     if train:
-        run_study(runs, results)
-    return stored_results(results, profile, steps=[run.step for run in runs])
+        run_study(study, results=results)
+    return stored_results(study, results, steps=list(study.steps()))
 
 
 def agreement(results: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +48,7 @@ def agreement(results: pd.DataFrame) -> pd.DataFrame:
     uncertainty; `finding` compares the tested verdicts.
     """
     table = compare(results)
-    base = compare(results.iloc[:0], "base").set_index("step")["paper_difference"]
+    base = paper_gains(comparisons(roadmap("base")), "base")
     return pd.DataFrame(
         {
             "step": table["title"],
@@ -73,17 +81,17 @@ def _finding(row: Any) -> str:
     return "only here" if row.paper_verdict == "within noise" else "turns around"
 
 
-def elsewhere(profiles: Sequence[str], results: str | Path = PROJECT_RESULTS) -> pd.DataFrame:
+def elsewhere(studies: Sequence[str], results: str | Path = PROJECT_RESULTS) -> pd.DataFrame:
     """The mean gain of each step over its parent in several studies, and the paper's, in points.
 
     Args:
-        profiles: the studies; one without results is a column without numbers.
+        studies: names; one without results is a column without numbers.
         results: the results folder; by default the project's own.
     """
     found = {}
-    table = load_results(results)
-    for profile in profiles:
-        found[profile] = gains(of_the_plan(table, profile, "tiny")).mean()
+    table = all_results(results)
+    for name in studies:
+        found[name] = gains(of_the_study(table, load_study(name))).mean()
     columns = pd.DataFrame(found).assign(paper=paper_gains())
     return columns.rename(index={name: step.title for name, step in roadmap().items()})
 

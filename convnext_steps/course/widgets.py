@@ -40,7 +40,7 @@ def explore(step: str = "separate_downsampling", regime: str = "tiny") -> None:
 def step_page(name: str, regime: str = "tiny") -> str:
     """One step as HTML: the paper's claim, the drawing, the counts, the diff."""
     step = find_step(name, regime)
-    against = comparisons(regime).get(name)
+    against = comparisons(roadmap(regime)).get(name)
     drawing, caption = step_drawing(step, against)
     diff = str(step_diff(against, name, regime)) if against else str(step.design)
     count = count_flops(step.build())

@@ -1,25 +1,26 @@
-"""Runs as processes of this machine."""
+"""Runs as executed notebooks, in processes of this machine."""
 
+import os
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from convnext_steps.errors import ResultError
 from convnext_steps.execution.backends import Outcome
-from convnext_steps.execution.lock import LOCK, HeldError, hold
+from convnext_steps.execution.lock import HeldError
 from convnext_steps.execution.machine import cores
-from convnext_steps.execution.notebook import find_notebook, start_notebook
+from convnext_steps.execution.notebook import find_notebook, last_line, log_of, start_notebook
 from convnext_steps.execution.runfolder import (
+    FAILED_NOTEBOOK,
+    NOTEBOOK,
     PARTIAL_NOTEBOOK,
+    clear_leftovers,
     done,
-    finish,
-    prepare,
     record_failure,
 )
-from convnext_steps.execution.worker import HELD, PATIENCE
 from convnext_steps.study.plan import Run
+from convnext_steps.study.toml import study_file
 
 
 class LocalBackend:
@@ -37,53 +38,45 @@ class LocalBackend:
 
 
 class LocalAttempt:
-    """One attempt in a process, which holds the run's lock.
+    """One attempt in a process of its own, whose notebook takes the run's lock.
 
     The notebook has one thread, so that its result does not depend on how many run at once.
     """
 
     def __init__(self, run: Run, results: Path) -> None:
         self.run, self.folder = run, run.folder(results)
+        self.partial = self.folder / PARTIAL_NOTEBOOK.format(os.getpid())
         self.process: subprocess.Popen[bytes] | None = None
-        self.ended = self._begin(results)
-
-    def _begin(self, results: Path) -> Outcome | None:
+        self.ended: Outcome | None = None
         try:
-            with hold(self.folder):
-                if done(self.run, results):  # since the runner looked
-                    return Outcome("done")
-                prepare(self.run, self.folder)
-            self.process = start_notebook(
-                find_notebook("run_step"),
-                self.folder / PARTIAL_NOTEBOOK,
-                parameters(self.run, self.folder),
-                threads=1,
-                lock=(self.folder / LOCK).resolve(),
-            )
-        except HeldError:
-            return Outcome("held")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            values = parameters(run, results)
+            notebook = find_notebook("run_step")
+            self.process = start_notebook(notebook, self.partial, values, threads=1)
         except (OSError, ValueError) as error:
-            return self._failed(str(error))
-        return None
+            self.ended = self._failed(str(error))
 
     def outcome(self) -> Outcome | None:
-        """How it ended; puts in place what an ended process left."""
+        """How it ended; gives the executed notebook its name."""
         if self.ended is None and self.process is not None:
             exit_code = self.process.poll()
             self.ended = None if exit_code is None else self._finish(exit_code)
         return self.ended
 
     def _finish(self, exit_code: int) -> Outcome:
-        if exit_code == HELD:
+        last, held = last_line(self.partial), HeldError.__name__
+        log_of(self.partial).unlink(missing_ok=True)
+        if exit_code == 0 and done(self.run, self.folder):
+            with suppress(FileNotFoundError):  # another runner took it for a leftover
+                self.partial.replace(self.folder / NOTEBOOK)
+            clear_leftovers(self.folder)
+            return Outcome("done")
+        if held in last:
+            self.partial.unlink(missing_ok=True)
             return Outcome("held")
-        try:
-            with hold(self.folder, PATIENCE):
-                finish(self.run, self.folder, exit_code)
-        except HeldError:
-            return Outcome("held")
-        except (ResultError, OSError) as error:
-            return self._failed(str(error))
-        return Outcome("done")
+        with suppress(FileNotFoundError):
+            self.partial.replace(self.folder / FAILED_NOTEBOOK)
+        return self._failed(f"{last} (see {self.folder / FAILED_NOTEBOOK})")
 
     def _failed(self, error: str) -> Outcome:
         with suppress(OSError):  # the folder may be what is wrong
@@ -92,17 +85,19 @@ class LocalAttempt:
 
     def stop(self) -> None:
         """End the process, and with it its hold on the run."""
-        if self.process is not None:
+        if self.process is not None and self.ended is None:
             self.process.terminate()
             self.process.wait()
+            log_of(self.partial).unlink(missing_ok=True)
+            self.partial.unlink(missing_ok=True)
 
 
-def parameters(run: Run, folder: Path) -> dict[str, str | int]:
+def parameters(run: Run, results: Path) -> dict[str, str | int]:
     """What `run_step.ipynb` needs to know about a run."""
     return {
+        "STUDY": str(study_file(run.study, results).resolve()),
         "STEP": run.step,
-        "REGIME": run.regime,
-        "PROFILE": run.profile,
         "SEED": run.seed,
-        "OUTPUT": str(folder.resolve()),
+        "RESULTS": str(results.resolve()),
+        "USES": run.uses,
     }

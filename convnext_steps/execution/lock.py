@@ -1,24 +1,24 @@
-"""One lock per run's folder: its holder works there, and nobody else does.
+"""One lock per run's folder: the process that trains the run holds it, and nobody else works there.
 
 The system releases a lock when the process that holds it dies, in whatever way; a holder that is
-only suspended keeps its run. A runner holds the lock while it prepares the folder, and again while
-it puts a result in place. In between, the worker that executes the notebook holds it (`worker.py`),
-so that a run is free again only when its notebook has ended, whatever became of the runner; the
-kernel follows the worker within a tenth of a second.
+only suspended keeps its run.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from convnext_steps.errors import ConvNeXtStepsError
+from convnext_steps.files import write_json
 
 LOCK = "run.lock"  # stays, empty: removing it could give two processes a lock each
-HOLDER = "holder.partial.json"  # written by the worker: its process and host
+HOLDER = "holder.partial.json"  # the process that holds the lock, and its host
+PATIENCE = 2.0  # seconds: `status` takes a lock for a moment, to look
 
 
 class HeldError(ConvNeXtStepsError, RuntimeError):
@@ -33,28 +33,21 @@ class Holder:
     host: str
 
 
-@contextmanager
-def hold(folder: Path, patience: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a run's folder, which is created.
-
-    Args:
-        folder: the run's.
-        patience: seconds to wait for whoever holds it, who may only have a look.
+def take(folder: Path) -> FileLock:
+    """Hold the lock of a run's folder, which is created, until it is released or this process ends.
 
     Raises:
         HeldError: another process holds it.
-        OSError: the folder cannot be made or written to.
+        OSError: the folder cannot be created or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
+    lock = FileLock((folder / LOCK).resolve(), is_singleton=True)  # a cell may be run again
     try:
-        lock.acquire(timeout=patience)
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise HeldError(f"another process is working in {folder}") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    write_json(folder / HOLDER, {"pid": os.getpid(), "host": socket.gethostname()})
+    return lock
 
 
 def holder(folder: Path) -> Holder | None:
@@ -62,10 +55,9 @@ def holder(folder: Path) -> Holder | None:
     if not (folder / LOCK).exists():
         return None
     try:
-        with hold(folder):
+        with FileLock(folder / LOCK, timeout=0):
             return None
-    except HeldError:
-        try:
+    except Timeout:
+        with suppress(OSError, ValueError, TypeError):  # a moment before it is written
             return Holder(**json.loads((folder / HOLDER).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # a moment before it is written
-            return Holder(0, "unknown")
+        return Holder(0, "unknown")

@@ -14,6 +14,11 @@ import yaml
 from convnext_steps.errors import NotebookError
 from convnext_steps.text import unknown
 
+OLD = {
+    "PROFILE": "write STUDY=quick",
+    "REGIME": "write CHANGES=roadmap=base",
+}  # words of version 0.1
+
 
 def find_notebook(name: str) -> Path:
     """A notebook by path, or by name in the project's `notebooks/`.
@@ -39,6 +44,8 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
 
     known = tuple(inspect_notebook(str(notebook)))
     for name in parameters:
+        if name not in known and name in OLD:
+            raise ValueError(f"{notebook.name}: {name} is no longer a parameter; {OLD[name]}")
         if name not in known:
             raise ValueError(f"{notebook.name}: {unknown('parameter', name, known)}")
 
@@ -48,7 +55,6 @@ def start_notebook(
     output: Path,
     parameters: Mapping[str, Any],
     threads: int | None = None,
-    lock: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
     """Start papermill on a notebook in a process of its own; its messages go to `output`.log.
 
@@ -56,7 +62,7 @@ def start_notebook(
     notebook.
     """
     worker = Path(__file__).with_name("worker.py")
-    command = [sys.executable, "-P", str(worker), str(os.getpid()), str(lock or "-"), "papermill"]
+    command = [sys.executable, "-P", str(worker), "papermill"]
     command += [str(notebook), str(output.resolve())]
     command += ["--parameters_yaml", json.dumps(dict(parameters)), "--cwd", str(notebook.parent)]
     command += ["--no-progress-bar", "--log-level", "ERROR"]
@@ -66,7 +72,7 @@ def start_notebook(
     with log_of(output).open("wb") as log:
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # closed when this process ends: the worker follows
             stdout=log,
             stderr=log,
             env=environment,
@@ -105,6 +111,15 @@ def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> 
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {output.parent} for the executed notebook")
     values = {key: _value(key, text) for key, text in parameters.items()}
+    start_and_wait(notebook, output, values)
+
+
+def start_and_wait(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
+    """Execute one notebook with these values.
+
+    Raises:
+        NotebookError: a cell failed; the executed notebook shows it.
+    """
     process = start_notebook(notebook, output, values)
     try:
         failed = process.wait() != 0

@@ -4,10 +4,10 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 from convnext_steps.execution.train_run import train_in_process, write_trained
-from convnext_steps.execution.worker import follow
 from convnext_steps.study.plan import Run, read_run
 from convnext_steps.training.distributed import join
 from convnext_steps.training.trainer import seed_everything
@@ -22,6 +22,13 @@ def train_share(run: Run, output: Path) -> None:
     trained = train_in_process(run, run.build(train), train, test, output)
     if processes.main:
         write_trained(trained, output)
+
+
+def follow(parent: int) -> None:
+    """End this process when torchrun is gone."""
+    while os.getppid() == parent:
+        time.sleep(0.1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class RayAttempt:
             outcome: Outcome = self.future.result()
         except self.ray.exceptions.RayError as error:
             return Outcome("failed", first_line(getattr(error, "cause", None) or error))
-        if outcome.state == "done" and not done(self.run, self.results):
+        if outcome.state == "done" and not done(self.run, self.run.folder(self.results)):
             return Outcome("failed", f"no result in {self.results}; do all nodes share it?")
         return outcome
 

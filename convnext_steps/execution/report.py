@@ -5,20 +5,22 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from convnext_steps.execution.notebook import execute_notebook
+from convnext_steps.execution.notebook import find_notebook, start_and_wait
 from convnext_steps.files import write_bytes
 from convnext_steps.study import statistics
 from convnext_steps.study.figures import save_figure
-from convnext_steps.study.plan import study_name
+from convnext_steps.study.loading import of_the_study
 from convnext_steps.study.plots import plot_trajectory
-from convnext_steps.study.results import PACKED, RESULT, load_results, summarize
-from convnext_steps.study.tables import of_the_plan, to_markdown
+from convnext_steps.study.results import PACKED, RESULT, all_results
+from convnext_steps.study.study import Study
+from convnext_steps.study.tables import summarize, to_markdown
+from convnext_steps.study.toml import study_file, write_study
 from convnext_steps.training.checkpoint import clear_partial
 
 GUARD = ".report.lock"  # one report at a time
 
 
-def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
+def report(study: Study, results: str | Path) -> str:
     """Write a study's table, differences from the parents and figure next to its results.
 
     Returns the table as Markdown.
@@ -26,27 +28,26 @@ def report(results: str | Path, profile: str, regime: str = "tiny") -> str:
     Raises:
         ValueError: the study has no results.
     """
-    table = of_the_plan(load_results(results), profile, regime)
+    table = of_the_study(all_results(results), study)
     if table.empty:
         raise ValueError(
-            f"no results in {results}; make them with `convnext-steps study "
-            f"--profile {profile} --regime {regime} --results {results}`"
+            f"no results of {study.name} in {results}; make them with `convnext-steps study`"
         )
-    summary = summarize(table, regime)
+    summary = summarize(table)
     markdown = to_markdown(summary)
-    differences = statistics.to_markdown(statistics.compare(table, regime))
-    folder = Path(results, study_name(profile, regime))
+    differences = statistics.to_markdown(statistics.compare(table))
+    folder = Path(results, study.name)
     folder.mkdir(exist_ok=True)
     with FileLock(Path(results, GUARD)):
         clear_partial(folder)
         write_bytes(folder / "table.csv", summary.to_csv(index=False).encode())
         write_bytes(folder / "table.md", markdown.encode())
         write_bytes(folder / "differences.md", differences.encode())
-        save_figure(plot_trajectory(table, regime), folder / "trajectory")
+        save_figure(plot_trajectory(table), folder / "trajectory")
     return markdown
 
 
-def show_trajectory(results: Path, profile: str, regime: str) -> bool:
+def show_trajectory(study: Study, results: Path) -> bool:
     """Execute `trajectory.ipynb` next to a study's results, unless it is up to date.
 
     Returns whether there are any.
@@ -54,17 +55,19 @@ def show_trajectory(results: Path, profile: str, regime: str) -> bool:
     Raises:
         NotebookError: a cell failed.
     """
-    folder = results / study_name(profile, regime)
+    folder = results / study.name
     executed, partial = folder / "trajectory.ipynb", folder / "trajectory.partial.ipynb"
-    if of_the_plan(load_results(results), profile, regime).empty:
+    if of_the_study(all_results(results), study).empty:
         return False
     folder.mkdir(exist_ok=True)
-    parameters = {"PROFILE": profile, "REGIME": regime, "RESULTS": str(results.resolve())}
+    write_study(study, study_file(study.name, results))
+    file = study_file(study.name, results).resolve()
+    parameters = {"STUDY": str(file), "RESULTS": str(results.resolve()), "USES": study.uses}
     with FileLock(results / GUARD):
         files = (path for name in (RESULT, PACKED) for path in results.rglob(name))
         newest = max(path.stat().st_mtime_ns for path in files)
         if not executed.exists() or executed.stat().st_mtime_ns < newest:
-            execute_notebook("trajectory", partial, parameters)
+            start_and_wait(find_notebook("trajectory"), partial, parameters)
             os.utime(partial, ns=(newest, newest))  # of what it shows: more may have come since
             partial.replace(executed)
     return True

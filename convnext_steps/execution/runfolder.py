@@ -10,14 +10,14 @@ from typing import Any
 
 from convnext_steps.errors import ResultError
 from convnext_steps.execution.lock import HOLDER, holder
-from convnext_steps.execution.notebook import last_line, log_of
-from convnext_steps.execution.train_run import PARTIAL_RESULT, TRAINED
+from convnext_steps.execution.notebook import log_of
+from convnext_steps.execution.train_run import TRAINED
 from convnext_steps.files import write_json
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, read_result
 from convnext_steps.training.checkpoint import HISTORY, clear
 
-PARTIAL_NOTEBOOK = "run_step.partial.ipynb"
+PARTIAL_NOTEBOOK = "run_step.partial-{}.ipynb"  # of the process that executes it
 NOTEBOOK = "run_step.ipynb"
 FAILED_NOTEBOOK = "run_step.failed.ipynb"
 FAILURE = "failure.json"
@@ -37,10 +37,10 @@ def result_of(run: Run, folder: Path) -> dict[str, Any]:
     return result
 
 
-def done(run: Run, results: str | Path) -> bool:
-    """Whether a run's result is in its folder and is the plan's: same design, recipe and data."""
+def done(run: Run, folder: Path) -> bool:
+    """Whether the result in a run's folder is the plan's: same design, recipe, data and seed."""
     try:
-        result_of(run, run.folder(results))
+        result_of(run, folder)
     except ResultError:
         return False
     return True
@@ -54,7 +54,7 @@ def prepare(run: Run, folder: Path) -> None:
     if (folder / RESULT).exists():
         digest = hashlib.sha256((folder / RESULT).read_bytes()).hexdigest()
         (folder / RESULT).replace(folder / REJECTED.format(digest[:8]))
-    for name in (PARTIAL_RESULT, NOTEBOOK, PARTIAL_NOTEBOOK, TRAINED):
+    for name in (NOTEBOOK, TRAINED):
         (folder / name).unlink(missing_ok=True)
     plan = folder / PLAN
     if not plan.exists() or plan.read_text() != run.hash:
@@ -63,44 +63,20 @@ def prepare(run: Run, folder: Path) -> None:
         plan.write_text(run.hash)
 
 
-def finish(run: Run, folder: Path, exit_code: int) -> None:
-    """Check what a run left behind and put it in place, the result last; then tidy up.
-
-    Args:
-        run: the run.
-        folder: its folder.
-        exit_code: of papermill; a notebook is complete only if it is 0.
-
-    Raises:
-        ResultError: the run did not end with a result of this plan; its notebook is kept.
-    """
-    partial = folder / PARTIAL_NOTEBOOK
-    try:
-        if exit_code != 0 or not (folder / PARTIAL_RESULT).exists():
-            raise ResultError(last_line(partial))
-        if read_result(folder / PARTIAL_RESULT)["hash"] != run.hash:
-            raise ResultError(f"{folder} holds the result of another plan")
-    except ResultError as error:
-        if partial.exists():
-            partial.replace(folder / FAILED_NOTEBOOK)
-        raise ResultError(f"{error} (see {folder / FAILED_NOTEBOOK})") from None
-    partial.replace(folder / NOTEBOOK)
-    (folder / PARTIAL_RESULT).replace(folder / RESULT)
-    _tidy(folder)
+def tidy(folder: Path) -> None:
+    """Remove what only a run that is not done needs; the plan last, as a sign that more is left."""
+    clear(folder)
+    for name in (FAILURE, FAILED_NOTEBOOK, HOLDER, PLAN):
+        (folder / name).unlink(missing_ok=True)
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Finish the tidying up, if a kill right after the result was written interrupted it."""
+    """Finish the tidying up of a finished run, if a kill interrupted it."""
     if (folder / PLAN).exists():
-        _tidy(folder)
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what only a run that is not done needs; the plan last, as a sign that more is left."""
-    log_of(folder / PARTIAL_NOTEBOOK).unlink(missing_ok=True)
-    clear(folder)
-    for name in (PARTIAL_RESULT, FAILURE, FAILED_NOTEBOOK, HOLDER, PLAN):
-        (folder / name).unlink(missing_ok=True)
+        tidy(folder)
+    for partial in folder.glob(PARTIAL_NOTEBOOK.format("*")):
+        log_of(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def record_failure(folder: Path, error: str) -> None:

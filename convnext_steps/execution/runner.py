@@ -1,10 +1,10 @@
-"""Execute a plan: only what is missing, several runs at once, on this machine or a cluster."""
+"""Do the runs of a study: only what is missing, several at once, on this machine or a cluster."""
 
 import logging
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -12,14 +12,18 @@ from tqdm import tqdm
 
 from convnext_steps.errors import ResultError, StudyError
 from convnext_steps.execution.backends import Attempt, Backend, Outcome
-from convnext_steps.execution.local import LocalBackend, parameters
+from convnext_steps.execution.live import Live
+from convnext_steps.execution.local import LocalBackend
 from convnext_steps.execution.lock import holder
-from convnext_steps.execution.notebook import check_parameters, find_notebook
+from convnext_steps.execution.pool import PoolBackend
 from convnext_steps.execution.ray import RayBackend
 from convnext_steps.execution.runfolder import clear_leftovers, done, progress, result_of
 from convnext_steps.files import check_writable
+from convnext_steps.study.forecast import check_runs
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import RESULT, read_results
+from convnext_steps.study.results import RESULT, own_results, read_results
+from convnext_steps.study.study import Study
+from convnext_steps.study.toml import load_study, study_file, write_study
 from convnext_steps.text import few
 
 LOG = logging.getLogger("convnext_steps")
@@ -38,10 +42,18 @@ class Runner:
         results: the results folder; other runners may work on it at the same time.
         backend: where runs are executed.
         workers: runs at once.
+        ended: called with each run that is done.
     """
 
-    def __init__(self, runs: Sequence[Run], results: Path, backend: Backend, workers: int) -> None:
-        self.results, self.backend, self.workers = results, backend, workers
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        results: Path,
+        backend: Backend,
+        workers: int,
+        ended: Callable[[Run], None] = lambda run: None,
+    ) -> None:
+        self.results, self.backend, self.workers, self.ended = results, backend, workers, ended
         self.waiting = deque(runs)
         self.total = len(runs)
         self.later: list[Run] = []
@@ -80,7 +92,7 @@ class Runner:
     def _start_some(self) -> None:
         while self.waiting and len(self.active) < self.workers:
             run = self.waiting.popleft()
-            if done(run, self.results):  # by another runner
+            if done(run, run.folder(self.results)):  # by another runner
                 continue
             if holder(run.folder(self.results)) is not None:
                 self.later.append(run)
@@ -91,10 +103,12 @@ class Runner:
         for run, attempt in list(self.active.items()):
             if outcome := attempt.outcome():
                 del self.active[run]
-                self._ended(run, outcome)
+                self._after(run, outcome)
 
-    def _ended(self, run: Run, outcome: Outcome) -> None:
-        if outcome.state == "held":  # by a runner that was quicker
+    def _after(self, run: Run, outcome: Outcome) -> None:
+        if outcome.state == "done":
+            self.ended(run)
+        elif outcome.state == "held":  # by a runner that was quicker
             self.later.append(run)
         elif outcome.state == "failed":
             self.failures[run] += 1
@@ -118,29 +132,70 @@ class Runner:
 
 
 def run_study(
-    runs: Sequence[Run],
-    results: str | Path,
-    workers: int | None = None,
-    backend: str = "local",
+    study: Study | str,
+    seeds: Iterable[int] = (0,),
+    steps: Sequence[str] | None = None,
+    results: str | Path | None = None,
     address: str | None = None,
 ) -> int:
-    """Execute the runs without a result of this plan; return how many there were.
+    """Do the runs of a study that have no result yet; return how many there were.
+
+    Its table and its figure are drawn anew as results come in.
 
     Args:
-        runs: the plan.
-        results: the results folder; with Ray, one that all of its nodes share.
-        workers: runs at once; by default as many as the backend takes. Each has one thread, so
-            that results do not depend on their number.
-        backend: "local", in processes of this machine, or "ray".
-        address: of a Ray cluster; without one, Ray runs on this machine alone.
+        study: a study, or what `load_study` takes; its `how` says how many runs at once. Each has
+            one thread, so that results do not depend on their number.
+        seeds: whole numbers from 0 on.
+        steps: names; by default all of the study's.
+        results: the results folder, by default `results/own`; with Ray, one that all nodes share.
+        address: of a Ray cluster, or "local" for one of this machine alone; by default, runs are
+            processes of this machine.
 
     Raises:
         StudyError: runs failed; the others were completed.
         ValueError: the results folder cannot be written, there is no such notebook, or Ray is not
             there.
     """
-    results = Path(results)
+    study, folder = load_study(study), own_results(results)
+    live = Live(study, folder)
+    count = do_missing(study, study.plan(seeds, steps), folder, address, live.ended)
+    live.draw()
+    return count
+
+
+def do_missing(
+    study: Study,
+    runs: Sequence[Run],
+    results: Path,
+    address: str | None = None,
+    ended: Callable[[Run], None] = lambda run: None,
+) -> int:
+    """Do those of a study's runs that have no result yet; `run_study` says more.
+
+    Args:
+        study: the study.
+        runs: some of its runs.
+        results: the results folder.
+        address: of a Ray cluster, or "local", or None.
+        ended: called with each run that is done.
+    """
     check_writable(results)
+    missing = _missing(runs, results)
+    if not missing:
+        return 0
+    if address is None:  # a cluster's head may be without the data
+        check_runs(missing)
+    with closing(open_backend(study, address)) as backend:
+        write_study(study, study_file(study.name, results))
+        workers = backend.workers if study.how.workers == "auto" else study.how.workers
+        runner = Runner(missing, results, backend, workers, ended)
+        runner.execute()
+    runner.check()
+    return len(missing)
+
+
+def _missing(runs: Sequence[Run], results: Path) -> list[Run]:
+    """The runs without a result, each once; what kills left of the others is tidied up."""
     found = {result["hash"] for result in read_results(results)}
     missing = []
     for run in {run.hash: run for run in runs}.values():
@@ -154,27 +209,18 @@ def run_study(
         except ResultError as error:
             if (folder / RESULT).exists():
                 LOG.warning("%s is trained again: %s", run.name, error)
-    if not missing:
-        return 0
-    check_parameters(find_notebook("run_step"), parameters(missing[0], Path()))
-    if backend == "local":
-        for run in {(run.source, run.images): run for run in missing}.values():
-            run.load_data()  # damaged data stops the study before it begins
-    with closing(open_backend(backend, address)) as chosen:
-        results.mkdir(parents=True, exist_ok=True)
-        runner = Runner(missing, results, chosen, workers or chosen.workers)
-        runner.execute()
-    runner.check()
-    return len(missing)
+    return missing
 
 
-def open_backend(name: str, address: str | None) -> Backend:
-    """The backend of this name; `run_study` says more.
+def open_backend(study: Study, address: str | None) -> Backend:
+    """Where a study's runs are done; `run_study` says more.
 
     Raises:
         ValueError: Ray is not installed, or there is no cluster at the address.
     """
-    return LocalBackend() if name == "local" else RayBackend(address)
+    if address:
+        return RayBackend(None if address == "local" else address)
+    return LocalBackend() if study.how.notebooks else PoolBackend(study.uses)
 
 
 def _bar(total: int) -> "tqdm[None]":

@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,14 @@ from torch import nn
 
 from convnext_steps.errors import TrainingError
 from convnext_steps.execution.evidence import environment
-from convnext_steps.files import write_bytes, write_json
-from convnext_steps.measure.flops import FlopCount
-from convnext_steps.study.code import own_code
+from convnext_steps.files import write_bytes
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import SCHEMA, checksum
 from convnext_steps.training.data import ImageData
-from convnext_steps.training.evaluation import Evaluation
+from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.trainer import Trainer
 
 TRAINED = "training.partial.json"
-PARTIAL_RESULT = "result.partial.json"
+FIT_IMAGES = 2_000  # of the training images, on which each result says how well it fits them
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,7 @@ class Trained:
     """The outcome of a run's training."""
 
     evaluation: Evaluation
+    fit: Evaluation  # on the first training images, without augmentation
     history: Sequence[Mapping[str, float]]
     steps: int
     seconds: Mapping[str, float]
@@ -68,9 +65,13 @@ def train_in_process(
     run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
 ) -> Trained:
     """Train in this process, together with those that torchrun started with it, if any."""
-    trainer = Trainer(model, train, test, run.config, output_dir=output, how=run.how)
+    shown = run.how.notebooks
+    trainer = Trainer(model, train, test, run.config, output, progress=shown, how=run.how)
     evaluation = trainer.train(resume=True)
-    return Trained(evaluation, trainer.history, trainer.step, trainer.seconds)
+    known = train.first(min(FIT_IMAGES, len(train))).prepared(run.config, training=False)
+    how = trainer.preparation, trainer.processes, run.how.data_workers
+    fit = evaluate(trainer.compiled, known, *how)
+    return Trained(evaluation, fit, trainer.history, trainer.step, trainer.seconds)
 
 
 def _train_together(run: Run, processes: int, output: Path) -> Trained:
@@ -103,33 +104,5 @@ def read_trained(output: Path) -> Trained:
     """Read what `write_trained` left, and remove it."""
     content = json.loads((output / TRAINED).read_text(encoding="utf-8"))
     (output / TRAINED).unlink()
-    return Trained(**content | {"evaluation": Evaluation(**content["evaluation"])})
-
-
-def write_partial_result(run: Run, output: str | Path, count: FlopCount, trained: Trained) -> None:
-    """Write what a run found, for the runner to check and put in place."""
-    evaluation = trained.evaluation
-    result = {
-        "schema": SCHEMA,
-        "hash": run.hash,
-        **{name: getattr(run, name) for name in ("study", "step", "seed")},
-        "design": vars(run.design),
-        "recipe": {k: v for k, v in vars(run.config).items() if k != "seed"},
-        "how": vars(run.how),
-        "data": run.data,
-        "code": own_code(run.design),
-        "accuracy": evaluation.accuracy,
-        "loss": evaluation.loss,
-        "correct": evaluation.correct,
-        "test_images": evaluation.count,
-        "training_steps": trained.steps,
-        "macs": count.conv_linear,
-        "flops_fvcore": count.total,
-        "params": count.params,
-        "environment": trained.environment,
-        "seconds": trained.seconds,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "curve": list(trained.history),
-    }
-    result["checksum"] = checksum(result)
-    write_json(Path(output) / PARTIAL_RESULT, result)
+    found = {name: Evaluation(**content[name]) for name in ("evaluation", "fit")}
+    return Trained(**content | found)

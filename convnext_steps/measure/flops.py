@@ -1,12 +1,13 @@
 """Multiply-adds and parameters of a network, counted by fvcore."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from convnext_steps.models.layers import first_convolution
 
@@ -92,3 +93,23 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _sum(by_operator: dict[str, int], names: Iterable[str]) -> int:
     return sum(by_operator.get(name, 0) for name in names)
+
+
+def count_on_meta(build: Callable[[], nn.Module], in_channels: int, resolution: int) -> int:
+    """The multiply-adds of one image's forward pass, without memory or computation.
+
+    PyTorch's own counter, on the meta device: convolutions and matrix products only.
+
+    Args:
+        build: makes the network.
+        in_channels: channels of the image.
+        resolution: its side in pixels.
+
+    Raises:
+        ValueError: the image is too small for the network.
+    """
+    with torch.device("meta"), torch.no_grad():
+        model, image = build().eval(), torch.empty(1, in_channels, resolution, resolution)
+        with FlopCounterMode(display=False) as counter:
+            model(image)
+    return counter.get_total_flops() // 2

@@ -10,7 +10,7 @@ from typing import Any
 
 from convnext_steps.errors import ResultError
 from convnext_steps.files import write_bytes
-from convnext_steps.study.plan import HASH_DEFAULTS, run_hash, study_name
+from convnext_steps.study.plan import HASH_DEFAULTS, run_hash
 from convnext_steps.study.results import (
     PACKED,
     RESULT,
@@ -148,7 +148,7 @@ def from_schema_1(
     lines = curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []
     result = {key: value for key, value in old.items() if key not in MOVED_1} | {
         "schema": SCHEMA,
-        "study": study_name(old["profile"], old["regime"]),
+        "study": "_".join([old["profile"], *({old["regime"]} - {"tiny"})]),
         "recipe": {k: v for k, v in config.items() if k not in (*HOW_1, "seed")},
         "how": {k: config[k] for k in HOW_1} | {"processes": old.get("processes", 1)},
         "data": {

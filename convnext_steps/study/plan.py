@@ -1,19 +1,17 @@
-"""A named study as a list of runs, each with a hash of everything that decides its result."""
+"""One training as a value, with a hash of everything that decides its result."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from convnext_steps.models.design import Design, scaled
+from convnext_steps.models.design import Design
 from convnext_steps.models.network import Network
-from convnext_steps.models.roadmap import find_step, roadmap
 from convnext_steps.study.code import own_code
-from convnext_steps.study.profiles import find_profile
-from convnext_steps.training.config import TrainingConfig, original_recipe
+from convnext_steps.training.config import TrainingConfig, require
 from convnext_steps.training.data import SOURCES, ImageData, load_data
 from convnext_steps.training.how import How
 
@@ -104,9 +102,33 @@ def _as_json(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def study_name(profile: str, regime: str) -> str:
-    """The name of a study's folder, and of the study in tables."""
-    return profile if regime == "tiny" else f"{profile}_{regime}"
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which images: a named data set, or a folder of one's own.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    source: str = "fashion_mnist"
+    root: str = ""  # where a folder, or a downloaded data set, is; never in a hash or a name
+    images: int = 0  # to train on; 0: all
+    held_out: float = 0.0  # share of the training images, to choose between settings on
+    skip_broken: bool = False  # go on without images that cannot be read
+
+    def __post_init__(self) -> None:
+        require(self, "images", self.images >= 0, "must be 0 or more")
+        require(self, "held_out", 0 <= self.held_out < 1, "must be at least 0 and below 1")
+
+    def identity(self) -> dict[str, Any]:
+        """The data by name and by content, whatever folder they are in."""
+        content = SOURCES[self.source].fingerprint
+        known = {"source": self.source, "images": self.images or None, "content": content}
+        return known | ({"held_out": self.held_out} if self.held_out else {})
+
+    def load(self, config: TrainingConfig) -> tuple[ImageData, ImageData]:
+        """The training and the test images."""
+        return load_data(self.source, self.images or None, config=config, root=self.root or None)
 
 
 @dataclass(frozen=True)
@@ -116,36 +138,24 @@ class Run:
     The names by which it is planned do not decide its result, and so are not in its hash.
     """
 
-    profile: str
-    regime: str
+    study: str
     step: str
     design: Design
     config: TrainingConfig
-    source: str  # the name of the data set
-    images: int | None  # how many training images, from the first on; None for all
+    data: Data = Data()
     how: How = How()  # not in the hash
+    uses: str = ""  # the file that `own_code` is from; not in the hash, which has its content
 
     @cached_property
     def hash(self) -> str:
         """What distinguishes this run from others: see `run_hash`."""
         recipe, code = vars(self.config), own_code(self.design)
-        return run_hash(vars(self.design), recipe, self.data, self.seed, code)
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The data set, by name and by content."""
-        content = SOURCES[self.source].fingerprint
-        return {"source": self.source, "images": self.images, "content": content}
+        return run_hash(vars(self.design), recipe, self.data.identity(), self.seed, code)
 
     @property
     def seed(self) -> int:
         """The seed of everything random."""
         return self.config.seed
-
-    @property
-    def study(self) -> str:
-        """The name of the study that planned the run."""
-        return study_name(self.profile, self.regime)
 
     @property
     def name(self) -> str:
@@ -158,7 +168,7 @@ class Run:
 
     def load_data(self) -> tuple[ImageData, ImageData]:
         """The run's training and test images."""
-        return load_data(self.source, self.images, config=self.config)
+        return self.data.load(self.config)
 
     def build(self, data: ImageData) -> Network:
         """The run's network, for the channels and classes of its data."""
@@ -174,45 +184,5 @@ def read_run(values: Mapping[str, Any]) -> Run:
     """The run that `asdict` made these values from, even if they went through JSON."""
     design = Design(**values["design"] | {"depths": tuple(values["design"]["depths"])})
     config = TrainingConfig(**values["config"])
-    return Run(**{**values, "design": design, "config": config, "how": How(**values["how"])})
-
-
-def plan(
-    profile: str = "quick",
-    regime: str = "tiny",
-    steps: Iterable[str] | None = None,
-    seeds: Iterable[int] = (0,),
-) -> list[Run]:
-    """The runs of a study, seed by seed, in the order of the roadmap.
-
-    Args:
-        profile: a key of `PROFILES`.
-        regime: "tiny", "base" or "leave_one_out".
-        steps: names of steps; by default the profile's own, or all.
-        seeds: non-negative integers.
-
-    Raises:
-        ValueError: a name does not exist, or a seed is negative.
-    """
-    chosen = find_profile(profile)
-    names = list(steps or chosen.steps or roadmap(regime))
-    known = [find_step(name, regime) for name in names]
-    designs = [scaled(step.design, **chosen.scale) for step in known]
-    runs = []
-    for seed in seeds:
-        config = replace(chosen.recipe, seed=seed)
-        recipes = {"roadmap": config, "resnet_original": original_recipe(config)}
-        for step, design in zip(known, designs, strict=True):
-            runs.append(
-                Run(
-                    profile=profile,
-                    regime=regime,
-                    step=step.name,
-                    design=design,
-                    config=recipes[step.recipe],
-                    source=chosen.data,
-                    images=chosen.train_images,
-                    how=chosen.how,
-                )
-            )
-    return runs
+    data, how = Data(**values["data"]), How(**values["how"])
+    return Run(values["study"], values["step"], design, config, data, how, values["uses"])

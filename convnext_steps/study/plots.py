@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from convnext_steps.models.paper import published_roadmap
-from convnext_steps.models.roadmap import Step, roadmap
+from convnext_steps.models.roadmap import Step, published_steps
 from convnext_steps.study.figures import (
     BLUE,
     GREEN,
@@ -22,7 +22,8 @@ from convnext_steps.study.figures import (
     new_figure,
     own_style,
 )
-from convnext_steps.study.results import summarize
+from convnext_steps.study.loading import steps_of, study_of
+from convnext_steps.study.tables import summarize
 
 # One colour for each section of the paper, and one for the user's own steps.
 SECTION_COLORS = {
@@ -46,9 +47,7 @@ SECTION_TITLES = {
 
 
 @own_style
-def plot_trajectory(
-    results: pd.DataFrame, regime: str = "tiny", until: str | None = None, ask: bool = False
-) -> Figure:
+def plot_trajectory(results: pd.DataFrame, until: str | None = None, ask: bool = False) -> Figure:
     """The paper's Figure 2 for our results, next to the paper's own numbers.
 
     On the left, for each step: every seed's accuracy as a dot, their mean as a bar, the
@@ -57,20 +56,21 @@ def plot_trajectory(
 
     Args:
         results: a table of `load_results`, of one study.
-        regime: "tiny", "base", or "leave_one_out", which has nothing to quote.
         until: the section of the paper that the trajectory ends with; None: all of it.
         ask: leave the bars of this last section for the reader to predict.
     """
-    steps = [step for step in roadmap(regime).values() if until is None or step.section <= until]
+    all_steps = steps_of(results).values()
+    steps = [step for step in all_steps if until is None or step.section <= until]
     shown = [step for step in steps if not (ask and step.section == until)]
     figure = new_figure(13, max(0.42 * len(steps) + 1.6, 3))
-    widths = (3, 2) if published_roadmap(regime) else (1,)
+    quotes = any(step.paper.macs for step in steps[1:])
+    widths = (3, 2) if quotes else (1,)
     ours, *quoted = figure.subplots(
         1, len(widths), sharey=True, width_ratios=widths, squeeze=False
     ).flat
-    _draw_ours(ours, shown, results, regime)
+    _draw_ours(ours, shown, results)
     for axes in quoted:
-        _draw_paper(axes, shown, regime)
+        _draw_paper(axes, shown, study_of(results).roadmap)
     for axes in (ours, *quoted):
         for row, step in enumerate(steps[len(shown) :], start=len(shown)):
             _draw_open(axes, row, step)
@@ -101,8 +101,8 @@ def plot_history(history: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-def _draw_ours(axes: Axes, steps: list[Step], results: pd.DataFrame, regime: str) -> None:
-    summary = summarize(results, regime).set_index("step")
+def _draw_ours(axes: Axes, steps: list[Step], results: pd.DataFrame) -> None:
+    summary = summarize(results).set_index("step")
     left, right = _limits(results["accuracy"])
     for row, step in enumerate(steps):
         mean, macs = summary.loc[step.name, ["accuracy", "macs"]]
@@ -122,7 +122,7 @@ def _draw_ours(axes: Axes, steps: list[Step], results: pd.DataFrame, regime: str
 
 
 def _draw_paper(axes: Axes, steps: list[Step], regime: str) -> None:
-    known = [step.paper.top1_mean for step in roadmap(regime).values()]
+    known = [step.paper.top1_mean for step in published_steps(regime).values()]
     left, right = _limits(pd.Series([top for top in known if top is not None]))
     for row, step in enumerate(steps):
         top, deviation = step.paper.top1_mean, step.paper.top1_std

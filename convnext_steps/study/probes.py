@@ -5,7 +5,7 @@ Each function takes tables of `load_results`; gains are paired by seed, in point
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -14,67 +14,76 @@ import pandas as pd
 from scipy import stats
 
 from convnext_steps.models.roadmap import FINISHED, roadmap
-from convnext_steps.study.plan import plan
+from convnext_steps.study.loading import load_results, steps_of, study_of
+from convnext_steps.study.plan import Run
 from convnext_steps.study.statistics import ALPHA, accuracies, holm, paired_t_p, paper_gain, spread
-from convnext_steps.study.tables import study_results
+from convnext_steps.study.study import Study
+from convnext_steps.study.toml import load_study
 
 LOG = logging.getLogger("convnext_steps")
 
 
-def load_study(
-    results: str | Path, profile: str, regime: str = "tiny", seeds: Iterable[int] = (0,)
+def planned_results(
+    study: Study | str, results: str | Path | None = None, seeds: Iterable[int] = (0,)
 ) -> pd.DataFrame:
-    """The planned results of some seeds of one study; says what is missing, and how to make it."""
-    seeds = list(seeds)
-    table = study_results(results, profile, regime, seeds)
-    planned = len(plan(profile, regime, seeds=seeds))
+    """The planned results of some seeds of a study; says what is missing, and how to make it."""
+    study, seeds = load_study(study), list(seeds)
+    table = load_results(study, results, seeds)
+    planned = len(study.plan(seeds))
     if len(table) < planned:
         found = f"{len(table)} of {planned} results" if len(table) else "no results yet"
-        command = f"--profile {profile} --regime {regime} --seeds {' '.join(map(str, seeds))}"
-        LOG.warning(
-            f"{profile}, {regime}: {found}; make them with `convnext-steps study {command}`"
-        )
+        command = f"{study.name} --seeds {' '.join(map(str, seeds))}"
+        LOG.warning(f"{study.name}: {found}; make them with `convnext-steps study {command}`")
     return table
 
 
-def gains(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
+def gains(results: pd.DataFrame) -> pd.DataFrame:
     """The gain of each step over its parent, one row per seed; NaN where a run is missing."""
-    columns, steps = accuracies(results, regime), roadmap(regime)
+    columns, steps = accuracies(results), steps_of(results)
     return pd.DataFrame(
-        {name: columns[name] - columns[step.parent] for name, step in steps.items() if step.parent}
-    )
-
-
-def paper_gains(regime: str = "tiny") -> "pd.Series[float]":
-    """The paper's gain of each step over its parent; NaN where it has none."""
-    steps = roadmap(regime)
-    return pd.Series(
         {
-            name: paper_gain(steps[name], steps[step.parent])[0]
+            name: columns[name] - columns[step.parent]
             for name, step in steps.items()
-            if step.parent
+            if step.parent in steps
         }
     )
 
 
+def paper_gains(pairs: Mapping[str, str] | None = None, regime: str = "tiny") -> "pd.Series[float]":
+    """The paper's gain of each step; NaN where it has none.
+
+    Args:
+        pairs: what each step is compared with; by default its parent.
+        regime: "tiny" or "base".
+    """
+    steps = roadmap(regime)
+    if pairs is None:
+        pairs = {name: step.parent for name, step in steps.items() if step.parent}
+    return pd.Series(
+        {name: paper_gain(steps[name], steps[parent])[0] for name, parent in pairs.items()}
+    )
+
+
 @cache
-def images_seen(profile: str) -> int:
-    """How many images a training of this study sees, counting repetitions."""
-    (run,) = plan(profile, steps=["resnet"])
+def images_seen(run: Run) -> int:
+    """How many images a training sees, counting repetitions."""
     train, _ = run.load_data()
     return round(run.config.max_epochs * len(train))
 
 
-def budget_gains(results: pd.DataFrame) -> pd.DataFrame:
+def budget_gains(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """One row per gain, for studies that differ in depth and in how many images they see.
 
     Columns: depth (blocks of the finished network), images (seen), step, seed, gain.
+
+    Args:
+        tables: of `load_results`, one per study.
     """
     rows = []
-    for profile, study in results.groupby("study"):
-        (finished,) = plan(str(profile), steps=[FINISHED])
-        scale = {"depth": sum(finished.design.depths), "images": images_seen(str(profile))}
-        for step, column in gains(study).items():
+    for table in tables:
+        (finished,) = study_of(table).plan(steps=[FINISHED])
+        scale = {"depth": sum(finished.design.depths), "images": images_seen(finished)}
+        for step, column in gains(table).items():
             for seed, gain in column.dropna().items():
                 rows.append({**scale, "step": step, "seed": seed, "gain": gain})
     return pd.DataFrame(rows, columns=["depth", "images", "step", "seed", "gain"])
@@ -138,5 +147,5 @@ def likeness(budget: pd.DataFrame) -> pd.DataFrame:
 
 def removals(results: pd.DataFrame) -> pd.DataFrame:
     """What the finished network loses without each decision: rows are seeds, columns steps."""
-    lost = -gains(results, "leave_one_out")
+    lost = -gains(results)
     return lost.rename(columns=lambda name: name.removeprefix("without_"))

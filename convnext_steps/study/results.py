@@ -1,9 +1,8 @@
-"""Results as files, one per run or one per study, and the table that they make."""
+"""Results as files, one per run or one per study."""
 
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from typing import Any
 import pandas as pd
 
 from convnext_steps.errors import ResultError
-from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.statistics import accuracies, describe
 
 SCHEMA = 2
 RESULT = "result.json"  # in a run's folder
@@ -20,6 +17,18 @@ PACKED = "runs.jsonl"  # of a whole study, one line per run
 PROJECT_RESULTS = Path(__file__).parents[2] / "results"  # the published studies
 
 LOG = logging.getLogger("convnext_steps")
+
+
+def own_results(folder: str | Path | None = None) -> Path:
+    """The folder of one's own results: the one given, or `results/own`.
+
+    That is the project's from anywhere in its checkout, else one below the current folder.
+    """
+    if folder:
+        return Path(folder).expanduser()
+    project = PROJECT_RESULTS.parent
+    inside = (project / "pyproject.toml").is_file() and Path.cwd().is_relative_to(project)
+    return Path(project if inside else "", "results", "own")
 
 
 def checksum(result: Mapping[str, Any]) -> str:
@@ -87,7 +96,7 @@ def read_results(folder: str | Path) -> Iterator[dict[str, Any]]:
             yield result
 
 
-def load_results(folder: str | Path) -> pd.DataFrame:
+def all_results(folder: str | Path) -> pd.DataFrame:
     """All results below a folder as a table, one row per run.
 
     Columns: study, step, seed, accuracy (%), loss and correct (of test_images), macs and params (of
@@ -112,36 +121,3 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
     seconds = {f"{name}_seconds": value for name, value in result["seconds"].items()}
     known = {**result, **seconds, "commit": result["environment"]["commit"]}
     return {name: known[name] for name in COLUMNS}
-
-
-def summarize(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
-    """One row per step in the roadmap's order: ours and the paper's; gaps stay empty.
-
-    Accuracies are in per cent; `margin` is half of the mean's 95 % t-interval, `gain` the
-    difference from the parent, paired by seed. Where `paper_erratum`, the paper prints a different
-    number of multiply-adds from its network's count.
-
-    Raises:
-        ValueError: the results are of several studies, or have a run twice.
-    """
-    columns, ours = accuracies(results, regime), describe(results, regime).set_index("step")
-    macs = results.groupby("step")["macs"].first()
-    rows = []
-    for name, step in roadmap(regime).items():
-        gains = columns[name] - columns[step.parent] if step.parent else columns[name] * math.nan
-        rows.append(
-            {
-                "step": name,
-                "title": step.title,
-                "seeds": int(ours.loc[name, "n"]),
-                "accuracy": ours.loc[name, "mean"],
-                "std": ours.loc[name, "std"],
-                "margin": ours.loc[name, "margin"],
-                "gain": gains.mean(),
-                "macs": macs.get(name, float("nan")),
-                "paper_top1": step.paper.top1_mean,
-                "paper_macs": step.paper.macs,
-                "paper_erratum": step.paper.erratum is not None,
-            }
-        )
-    return pd.DataFrame(rows)

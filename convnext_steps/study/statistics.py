@@ -1,13 +1,14 @@
 """What is signal and what is noise: every step against its parent, paired by seed.
 
 The verdict comes from the exact two-sided sign-flip test, with Holm's correction over all
-comparisons of the regime: it assumes only that a step without effect gains any amount as often as
+comparisons of the study: it assumes only that a step without effect gains any amount as often as
 it loses it. The paired t-test is given next to it; the 95 % t-intervals are not corrected.
 """
 
 import itertools
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from convnext_steps.models.roadmap import Step, roadmap
+from convnext_steps.models.roadmap import Step
+from convnext_steps.study.loading import steps_of
 from convnext_steps.text import number
 
 ALPHA = 0.05
@@ -80,58 +82,55 @@ def paired_t_p(differences: npt.ArrayLike) -> float:
         return float(stats.ttest_1samp(given, 0).pvalue)
 
 
-def describe(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
+def describe(results: pd.DataFrame) -> pd.DataFrame:
     """One row per step: n, mean, std, and the margin of the mean's t-interval; gaps stay empty."""
-    columns = accuracies(results, regime)
+    columns = accuracies(results)
     rows = []
-    for name, step in roadmap(regime).items():
+    for name, step in steps_of(results).items():
         ours = columns[name].dropna().to_numpy()
         row = {"step": name, "title": step.title, "n": ours.size, **spread(ours, "mean")}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def compare(results: pd.DataFrame, regime: str = "tiny") -> pd.DataFrame:
+def compare(results: pd.DataFrame) -> pd.DataFrame:
     """One row per comparison: the gain over the parent, tested, next to the paper's.
 
     Args:
         results: a table of `load_results`, of one study.
-        regime: "tiny" or "base".
 
     Raises:
         ValueError: the table mixes studies, or has a run twice.
     """
-    columns, correct = accuracies(results, regime), accuracies(results, regime, "correct")
-    steps = roadmap(regime)
-    pairs = comparisons(regime)
+    columns, correct = accuracies(results), accuracies(results, "correct")
+    steps = steps_of(results)
+    pairs = comparisons(steps)
     rows = [
         _compare_pair(steps[step], steps[parent], columns, correct)
         for step, parent in pairs.items()
     ]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=COLUMNS)
     table["p_t_holm"] = holm(table["p_t"])
     table["p_sign_flip_holm"] = holm(table["p_sign_flip"])
-    needed = seeds_needed(len(pairs))
+    needed = seeds_needed(max(len(pairs), 1))
     table["verdict"] = [
         _verdict(row, columns[row.step].count(), needed) for row in table.itertuples()
     ]
     return table[COLUMNS]
 
 
-def comparisons(regime: str = "tiny") -> dict[str, str]:
+def comparisons(steps: Mapping[str, Step]) -> dict[str, str]:
     """What each step is compared with: its parent; for `resnet`, the older recipe's.
 
     Probes count: sixteen comparisons in all.
     """
-    parents = {name: step.parent for name, step in roadmap(regime).items()}
+    parents = {name: step.parent for name, step in steps.items()}
     if "resnet" in parents:
         parents["resnet"] = "resnet_original"  # the first gain of Figure 2: the recipe's
-    return {name: parent for name, parent in parents.items() if parent}
+    return {name: parent for name, parent in parents.items() if parent and parent in steps}
 
 
-def accuracies(
-    results: pd.DataFrame, regime: str = "tiny", column: str = "accuracy"
-) -> pd.DataFrame:
+def accuracies(results: pd.DataFrame, column: str = "accuracy") -> pd.DataFrame:
     """One column of a study's table, one row per seed and one column per step; NaN without a run.
 
     Raises:
@@ -145,7 +144,7 @@ def accuracies(
         first = twice.iloc[0]
         raise ValueError(f"{first['step']} seed {first['seed']} appears twice in the results")
     table = results.pivot(index="seed", columns="step", values=column)
-    return table.reindex(columns=list(roadmap(regime))).astype(float)
+    return table.reindex(columns=list(steps_of(results))).astype(float)
 
 
 def _compare_pair(

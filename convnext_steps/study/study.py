@@ -1,35 +1,24 @@
 """A question as one value: which data, at what scale, with what recipe, and which steps."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from convnext_steps.errors import InvalidStudyError
 from convnext_steps.fields import build, convert
 from convnext_steps.models.decisions import walk
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.roadmap import Step, beyond, find_step, roadmap
-from convnext_steps.study.plan import Run
+from convnext_steps.study.plan import Data, Run
 from convnext_steps.text import unknown
-from convnext_steps.training.config import TrainingConfig, original_recipe, require
+from convnext_steps.training.config import ORIGINAL, TrainingConfig, original_recipe, require
 from convnext_steps.training.data import SOURCES
 from convnext_steps.training.how import How
 
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """Which images: a named data set, or a folder of one's own."""
-
-    source: str = "fashion_mnist"
-    root: str = ""  # where a folder, or a downloaded data set, is; never in a hash or a name
-    images: int = 0  # to train on; 0: all
-    held_out: float = 0.0  # share of the training images, to choose between settings on
-    skip_broken: bool = False  # go on without images that cannot be read
-
-    def __post_init__(self) -> None:
-        require(self, "images", self.images >= 0, "must be 0 or more")
-        require(self, "held_out", 0 <= self.held_out < 1, "must be at least 0 and below 1")
+LOG = logging.getLogger("convnext_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,28 +66,34 @@ class Study:
     roadmap: Literal["tiny", "base", "leave_one_out"] = "tiny"
     order: tuple[str, ...] = ()  # decisions, taken one after the other from ResNet on
     only: tuple[str, ...] = ()  # steps to train; all by default
-    data: Data = Data()
+    data: Data = field(default_factory=Data)
     scale: Scale = Scale()
     recipe: TrainingConfig = field(default_factory=TrainingConfig)
     how: How = How()
     own_steps: tuple[OwnStep, ...] = ()
+    uses: str = ""  # a Python file whose `add_step` adds decisions; never named by a study file
 
     def steps(self) -> Mapping[str, Step]:
-        """The study's steps by name, in their order.
+        """The steps to train by name, in their order.
 
         Raises:
             ValueError: a step does not exist, or cannot be.
         """
+        steps = self._all_steps()
+        for name in self.only:
+            if name not in steps:
+                raise ValueError(f"only: {unknown('step', name, steps)}")
+        if not self.only:
+            return steps
+        own = [name for name, step in steps.items() if step.section == "own"]
+        return {name: steps[name] for name in dict.fromkeys([*self.only, *own])}
+
+    def _all_steps(self) -> dict[str, Step]:
         steps = dict(self._order() if self.order else roadmap(self.roadmap))
         for own in self.own_steps:
             if own.name in steps:
                 raise ValueError(f"step.name: there is a step {own.name!r} already")
             steps[own.name] = self._own_step(own, steps)
-        if self.only:
-            missing = [name for name in self.only if name not in steps]
-            if missing:
-                raise ValueError(f"only: {unknown('step', missing[0], steps)}")
-            return {name: steps[name] for name in self.only}
         return steps
 
     def _order(self) -> dict[str, Step]:
@@ -139,31 +134,22 @@ class Study:
         chosen = [self.find(name) for name in steps] if steps else list(known.values())
         runs = []
         for seed in seeds:
-            recipe = replace(self.recipe, seed=seed)
-            recipes = {"roadmap": recipe, "resnet_original": original_recipe(recipe)}
+            modern = replace(self.recipe, seed=seed)
+            recipes = {"roadmap": modern, "resnet_original": original_recipe(modern)}
             for step in chosen:
                 design = scaled(step.design, **asdict(self.scale))
-                runs.append(
-                    Run(
-                        self.name,
-                        "tiny",
-                        step.name,
-                        design,
-                        recipes[step.recipe],
-                        self.data.source,
-                        self.data.images or None,
-                        self.how,
-                    )
-                )
+                recipe = recipes[step.recipe]
+                parts = design, recipe, self.data, self.how, self.uses
+                runs.append(Run(self.name, step.name, *parts))
         return runs
 
     def find(self, name: str) -> Step:
-        """One of the study's steps, or any set of decisions.
+        """One of the roadmap's steps or of the study's own, or any set of decisions.
 
         Raises:
             ValueError: it does not exist; the message has the nearest name.
         """
-        steps = self.steps()
+        steps = self._all_steps()
         if name in steps:
             return steps[name]
         if "+" in name:
@@ -178,8 +164,15 @@ class Study:
             name: of the new study; by default this one's, and what differs.
 
         Raises:
-            ValueError: there is no such field, or a value is of another type or out of range.
+            InvalidStudyError: there is no such field, or a value is of the wrong type or out of
+                range.
         """
+        try:
+            return self._changed(changes, name)
+        except ValueError as error:
+            raise InvalidStudyError(str(error)) from None
+
+    def _changed(self, changes: Mapping[str, Any], name: str | None) -> "Study":
         words, tables, plain = [self.name], dict[str, dict[str, Any]](), dict[str, Any]()
         for key, value in changes.items():
             section, _, short = key.partition(".")
@@ -194,16 +187,17 @@ class Study:
             if value != before and not {key, section} & UNNAMED:
                 words.append(f"{short or key}_{_word(value)}")
         for section, values in tables.items():
-            plain[section] = build(
-                SECTIONS[section], vars(getattr(self, section)) | values, section
-            )
-        return checked(replace(self, name=name or "_".join(words), **plain))
+            before = vars(getattr(self, section))
+            plain[section] = build(SECTIONS[section], before | values, section)
+        study = checked(replace(self, name=name or "_".join(words), **plain))
+        say_what_stays(study, tables.get("recipe", ()))
+        return study
 
 
 PLAIN = {
     each.name: each.type
     for each in fields(Study)
-    if each.name not in (*SECTIONS, "name", "own_steps")
+    if each.name not in (*SECTIONS, "name", "own_steps", "uses")
 }
 
 
@@ -228,10 +222,20 @@ def checked(study: Study) -> Study:
     data = study.data
     if data.source not in SOURCES:
         raise ValueError(f"data.source: {unknown('data set', data.source, SOURCES)}")
-    if data.root and not Path(data.root).is_dir():
-        raise ValueError(f"data.root: there is no folder {data.root}")
+    if data.root:
+        root = Path(data.root).expanduser().resolve()
+        if not root.is_dir():
+            raise ValueError(f"data.root: there is no folder {root}")
+        study = replace(study, data=replace(data, root=str(root)))
     study.steps()
     return study
+
+
+def say_what_stays(study: Study, changed: Iterable[str]) -> None:
+    """Log which changes of the recipe do not reach `resnet_original`, whose recipe is derived."""
+    unreached = [name for name in changed if name in ORIGINAL or name == "learning_rate"]
+    if unreached and "resnet_original" in study.steps():
+        LOG.warning("resnet_original keeps its own %s", ", ".join(unreached))
 
 
 def _word(value: Any) -> str:

@@ -1,80 +1,46 @@
-"""A study's table, and which results belong in it."""
+"""A study's table: one row per step, ours and the paper's numbers."""
 
-import logging
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+import math
 
 import pandas as pd
 
-from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.plan import plan, study_name
-from convnext_steps.study.results import PROJECT_RESULTS, load_results
+from convnext_steps.study.loading import steps_of
+from convnext_steps.study.statistics import accuracies, describe
 from convnext_steps.text import number
 
-LOG = logging.getLogger("convnext_steps")
 
+def summarize(results: pd.DataFrame) -> pd.DataFrame:
+    """One row per step in the study's order: ours and the paper's; gaps stay empty.
 
-def of_the_plan(table: pd.DataFrame, profile: str, regime: str) -> pd.DataFrame:
-    """The results of this study as it is planned now, found by hash, under its own names.
+    Accuracies are in per cent; `margin` is half of the mean's 95 % t-interval, `gain` the
+    difference from the parent, paired by seed. Where `paper_erratum`, the paper prints a different
+    number of multiply-adds from its network's count.
 
-    Others with the study's name are logged and left out.
+    Raises:
+        ValueError: the results are of several studies, or have a run twice.
     """
-    seeds = sorted({int(seed) for seed in table["seed"]})
-    planned = {run.hash: run for run in plan(profile, regime, list(roadmap(regime)), seeds)}
-    belongs = table["hash"].isin(planned)
-    named = (table["study"] == study_name(profile, regime)) & table["step"].isin(roadmap(regime))
-    for row in table[named & ~belongs].itertuples():
-        reason = "belongs to another design, recipe or data"
-        LOG.warning("left out: %s seed %s %s", row.step, row.seed, reason)
-    runs = [planned[digest] for digest in table.loc[belongs, "hash"]]
-    return table[belongs].assign(
-        study=study_name(profile, regime),
-        step=[run.step for run in runs],
-        seed=[run.seed for run in runs],
-    )
-
-
-def stored_results(
-    results: str | Path, profile: str, regime: str = "tiny", steps: Sequence[str] = ()
-) -> pd.DataFrame:
-    """The reader's own results of a study; where there are none, those that the project publishes.
-
-    These are the standard study's, or else the quick one's; the column `study` says which. Without
-    any, the table is empty.
-
-    Args:
-        results: the results folder.
-        profile: the study.
-        regime: "tiny" or "base".
-        steps: results that lack one of these count as none.
-    """
-    own, published = load_results(results), load_results(PROJECT_RESULTS)
-    candidates = [(own, profile), (own, "standard"), (published, "standard"), (published, "quick")]
-    for table, name in candidates:
-        found = of_the_plan(table, name, regime)
-        if not found.empty and set(steps) <= set(found["step"]):
-            return found
-    return own.iloc[:0]
-
-
-def study_results(
-    results: str | Path, profile: str, regime: str = "tiny", seeds: Iterable[int] | None = None
-) -> pd.DataFrame:
-    """The reader's own results of a study; where there are none, the published ones.
-
-    Args:
-        results: the results folder.
-        profile: the study.
-        regime: "tiny", "base" or "leave_one_out".
-        seeds: which; all by default.
-    """
-    wanted = None if seeds is None else list(seeds)
-    for folder in (results, PROJECT_RESULTS):
-        found = of_the_plan(load_results(folder), profile, regime)
-        found = found if wanted is None else found[found["seed"].isin(wanted)]
-        if not found.empty:
-            break
-    return found
+    columns, ours = accuracies(results), describe(results).set_index("step")
+    macs = results.groupby("step")["macs"].first()
+    rows = []
+    for name, step in steps_of(results).items():
+        known = step.parent in columns
+        gains = columns[name] - columns[step.parent] if known else columns[name] * math.nan
+        rows.append(
+            {
+                "step": name,
+                "title": step.title,
+                "seeds": int(ours.loc[name, "n"]),
+                "accuracy": ours.loc[name, "mean"],
+                "std": ours.loc[name, "std"],
+                "margin": ours.loc[name, "margin"],
+                "gain": gains.mean(),
+                "macs": macs.get(name, float("nan")),
+                "paper_top1": step.paper.top1_mean,
+                "paper_macs": step.paper.macs,
+                "paper_erratum": step.paper.erratum is not None,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def to_markdown(summary: pd.DataFrame) -> str:

@@ -123,6 +123,23 @@ FINETUNE = replace(
 )
 
 
+# The fields of ResNet's first recipe that are the same whatever the modern one has.
+ORIGINAL: dict[str, Any] = {
+    "optimizer": "sgd",
+    "schedule": "thirds",
+    "warmup_fraction": 0.0,
+    "weight_decay": 1e-4,
+    "decay_norms_and_biases": True,
+    "label_smoothing": 0.0,
+    "drop_path_rate": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "ema_decay": 0.0,
+    "rand_augment": 0,
+    "random_erasing": 0.0,
+}
+
+
 def original_recipe(config: TrainingConfig) -> TrainingConfig:
     """ResNet's first recipe, scaled to the length and batch size of a modern one.
 
@@ -135,19 +152,8 @@ def original_recipe(config: TrainingConfig) -> TrainingConfig:
         config,
         max_epochs=config.max_epochs * 90 / 300,
         batch_size=batch_size,
-        optimizer="sgd",
         learning_rate=0.1 * batch_size / 256,
-        schedule="thirds",
-        warmup_fraction=0.0,
-        weight_decay=1e-4,
-        decay_norms_and_biases=True,
-        label_smoothing=0.0,
-        drop_path_rate=0.0,
-        mixup=0.0,
-        cutmix=0.0,
-        ema_decay=0.0,
-        rand_augment=0,
-        random_erasing=0.0,
+        **ORIGINAL,
     )
 
 

@@ -1,6 +1,7 @@
 """How the work is done: never what is computed."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from convnext_steps.training.config import option, require
 
@@ -17,6 +18,8 @@ class How:
     """
 
     processes: int = option(1, "that train one run of a study together; on GPUs, one per GPU")
+    workers: Literal["auto"] | int = option("auto", "runs at once; auto: one per core")
+    notebooks: bool = option(True, "each run in an executed notebook; else many in one process")
     checkpoint_every: int = option(1, "epochs; 0: never")
     keep_checkpoints: int = option(2, "how many of the newest checkpoints stay")
     data_workers: int = option(0, "processes that load images; 0: in the training process itself")
@@ -26,5 +29,6 @@ class How:
     def __post_init__(self) -> None:
         for name in ("processes", "keep_checkpoints"):
             require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        require(self, "workers", self.workers == "auto" or self.workers >= 1, "must be at least 1")
         for name in ("checkpoint_every", "data_workers"):
             require(self, name, getattr(self, name) >= 0, "must be 0 or more")

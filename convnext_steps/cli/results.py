@@ -1,0 +1,76 @@
+"""convnext-steps pack, import and notebook: results that move, and notebooks as programs."""
+
+import argparse
+from pathlib import Path
+
+from convnext_steps.cli.options import add_results_folder
+from convnext_steps.execution.notebook import execute_notebook
+from convnext_steps.study.pack import import_results, pack
+
+
+def add_pack(parser: argparse.ArgumentParser) -> None:
+    """The options of the command pack."""
+    parser.description = (
+        "Write all results of a study into one file, runs.jsonl, to pass on or publish; the "
+        "folders of its runs stay as they are."
+    )
+    parser.add_argument("study", metavar="STUDY", help="the name of its folder in the results")
+    add_results_folder(parser)
+    parser.set_defaults(command=pack_command)
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """The options of the command import."""
+    parser.description = (
+        "Import other people's results, or those of an earlier version: runs in folders, or "
+        "packed. Each is checked against its checksum and its hash, and only what is new is added."
+    )
+    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="where they are")
+    add_results_folder(parser)
+    parser.set_defaults(command=import_command)
+
+
+def add_notebook(parser: argparse.ArgumentParser) -> None:
+    """The options of the command notebook."""
+    parser.description = "Execute a notebook with papermill. Unknown parameters are refused."
+    parser.add_argument("name", metavar="NAME", help="a notebook of notebooks/, or a path")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the executed notebook")
+    parser.add_argument(
+        "-p",
+        dest="parameters",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a value for the parameters cell, paths are relative to notebooks/; may be repeated",
+    )
+    parser.set_defaults(command=notebook_command)
+
+
+def pack_command(options: argparse.Namespace) -> None:
+    """Pack a study and say where it is."""
+    count = pack(options.results, options.study)
+    print(f"{count} results: {options.results / options.study / 'runs.jsonl'}")
+
+
+def import_command(options: argparse.Namespace) -> int:
+    """Import, and say what is new, what was already there, and what was refused and why."""
+    imported = import_results(options.folders, options.results)
+    for study, count in imported.new.items():
+        print(f"{study}: {count} new results")
+    if imported.known:
+        print(f"{imported.known} were already here")
+    for reason in imported.refused:
+        print(f"refused: {reason}")
+    return 1 if imported.refused else 0
+
+
+def notebook_command(options: argparse.Namespace) -> None:
+    """Execute one notebook with checked parameters."""
+    parameters = {}
+    for text in options.parameters:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ValueError(f"-p {text}: a parameter is given as NAME=VALUE")
+        parameters[name] = value
+    execute_notebook(options.name, options.output, parameters)
+    print(f"executed: {options.output}")

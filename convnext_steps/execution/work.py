@@ -1,0 +1,123 @@
+"""One run from its beginning to its result: the same in a notebook and without one."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from convnext_steps.execution.lock import take
+from convnext_steps.execution.runfolder import done, prepare, record_failure, result_of, tidy
+from convnext_steps.execution.train_run import Trained, train_run
+from convnext_steps.files import write_json
+from convnext_steps.measure.flops import FlopCount, count_flops
+from convnext_steps.study.code import own_code
+from convnext_steps.study.plan import Run
+from convnext_steps.study.results import RESULT, SCHEMA, checksum, own_results
+from convnext_steps.text import first_line
+from convnext_steps.training.data import ImageData
+from convnext_steps.training.evaluation import Evaluation
+from convnext_steps.training.trainer import seed_everything
+
+
+class Work:
+    """A run in its folder: locked, resumed where it stopped, and in the end a result.
+
+    Args:
+        run: the run.
+        results: the results folder; by default `results/own`.
+        output: the run's folder, if it is to be another.
+
+    Raises:
+        HeldError: another process is working on the run.
+    """
+
+    def __init__(self, run: Run, results: str | Path = "", output: str | Path = "") -> None:
+        self.run = run
+        self.folder = Path(output).expanduser() if output else run.folder(own_results(results))
+        self.lock = take(self.folder)
+        self.result = result_of(run, self.folder) if done(run, self.folder) else None
+        if self.result is None:
+            prepare(run, self.folder)
+
+    def train(self, model: nn.Module, train: ImageData, test: ImageData) -> Trained:
+        """Train the run's model, or what is left of it; of a finished run, what it found.
+
+        Raises:
+            TrainingError: training cannot start or continue.
+        """
+        if self.result is not None:
+            return trained_before(self.result)
+        return train_run(self.run, model, train, test, self.folder)
+
+    def finish(self, count: FlopCount, trained: Trained) -> None:
+        """Write the result, last and atomically, tidy up, and release the lock."""
+        if self.result is None:
+            write_json(self.folder / RESULT, result_from(self.run, count, trained))
+        tidy(self.folder)
+        self.lock.release(force=True)
+
+
+def do_run(run: Run, results: str | Path) -> None:
+    """Train one run in this process and write its result, unless it exists.
+
+    Raises:
+        HeldError: another process is working on the run.
+        ConvNeXtStepsError: training failed; the run's folder says so too.
+    """
+    work = Work(run, results)
+    try:
+        if work.result is None:
+            seed_everything(run.seed)
+            train, test = run.load_data()
+            model = run.build(train)
+            count = count_flops(model, resolution=train[0][0].shape[-1])
+            work.finish(count, work.train(model, train, test))
+    except Exception as error:
+        record_failure(work.folder, first_line(error))
+        raise
+    finally:
+        work.lock.release(force=True)
+
+
+def result_from(run: Run, count: FlopCount, trained: Trained) -> dict[str, Any]:
+    """What a run found, with its evidence, as it is stored."""
+    evaluation, fit = trained.evaluation, trained.fit
+    result = {
+        "schema": SCHEMA,
+        "hash": run.hash,
+        **{name: getattr(run, name) for name in ("study", "step", "seed")},
+        "design": vars(run.design),
+        "recipe": {k: v for k, v in vars(run.config).items() if k != "seed"},
+        "how": vars(run.how),
+        "data": run.data.identity(),
+        "code": own_code(run.design),
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "correct": evaluation.correct,
+        "test_images": evaluation.count,
+        "fit": {"accuracy": fit.accuracy, "loss": fit.loss, "images": fit.count},
+        "training_steps": trained.steps,
+        "macs": count.conv_linear,
+        "flops_fvcore": count.total,
+        "params": count.params,
+        "environment": trained.environment,
+        "seconds": trained.seconds,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "curve": list(trained.history),
+    }
+    return result | {"checksum": checksum(result)}
+
+
+def trained_before(result: dict[str, Any]) -> Trained:
+    """What a stored result says of its training."""
+    names = ("accuracy", "loss", "correct", "test_images")
+    fit = result.get("fit", {"accuracy": 0.0, "loss": 0.0, "images": 0})
+    return Trained(
+        evaluation=Evaluation(*(result[name] for name in names)),
+        fit=Evaluation(fit["accuracy"], fit["loss"], 0, fit["images"]),
+        history=result["curve"],
+        steps=result["training_steps"],
+        seconds=result["seconds"],
+        environment=result["environment"],
+    )

@@ -1,0 +1,104 @@
+"""A study's results as a table that knows its study."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from convnext_steps.errors import InvalidStudyError
+from convnext_steps.models.roadmap import Step
+from convnext_steps.study.results import PROJECT_RESULTS, all_results, own_results
+from convnext_steps.study.study import Study
+from convnext_steps.study.toml import load_study
+
+LOG = logging.getLogger("convnext_steps")
+
+
+def load_results(
+    study: Study | str,
+    results: str | Path | None = None,
+    seeds: Iterable[int] | None = None,
+) -> pd.DataFrame:
+    """The reader's own results of a study; where there are none, those that the project publishes.
+
+    One row per run; columns: study, step, seed, accuracy (%), loss and correct (of test_images),
+    macs and params (of the network as trained), training_seconds, evaluation_seconds, hash, commit.
+
+    Args:
+        study: a study, or what `load_study` takes.
+        results: the folder of one's own results; by default `results/own`.
+        seeds: which; all by default.
+    """
+    study = load_study(study)
+    wanted = None if seeds is None else list(seeds)
+    for folder in (own_results(results), PROJECT_RESULTS):
+        found = of_the_study(all_results(folder), study)
+        found = found if wanted is None else found[found["seed"].isin(wanted)]
+        if not found.empty:
+            break
+    return found
+
+
+def of_the_study(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The results of this study as it is planned now, found by hash, under its own names.
+
+    Others with the study's name are logged and left out.
+    """
+    seeds = sorted({int(seed) for seed in table["seed"]})
+    planned = {run.hash: run for run in study.plan(seeds)}
+    belongs = table["hash"].isin(planned)
+    named = (table["study"] == study.name) & table["step"].isin(study.steps())
+    for row in table[named & ~belongs].itertuples():
+        reason = "belongs to another design, recipe or data"
+        LOG.warning("left out: %s seed %s %s", row.step, row.seed, reason)
+    runs = [planned[digest] for digest in table.loc[belongs, "hash"]]
+    found = table[belongs].assign(
+        study=study.name,
+        step=[run.step for run in runs],
+        seed=[run.seed for run in runs],
+    )
+    found.attrs["study"] = study
+    return found
+
+
+def study_of(results: pd.DataFrame) -> Study:
+    """The study that a table of results is of.
+
+    Raises:
+        InvalidStudyError: the table does not say.
+    """
+    study = results.attrs.get("study")
+    if not isinstance(study, Study):
+        raise InvalidStudyError("this table does not say of which study it is; see load_results")
+    return study
+
+
+def steps_of(results: pd.DataFrame) -> Mapping[str, Step]:
+    """The steps of the study that a table of results is of."""
+    return study_of(results).steps()
+
+
+def stored_results(
+    study: Study | str, results: str | Path | None = None, steps: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The reader's own results of a study; where there are none, others with the same steps.
+
+    These are those of the standard study, or else of the quick one; the column `study` says which.
+    Without any, the table is empty.
+
+    Args:
+        study: a study, or what `load_study` takes.
+        results: the folder of one's own results; by default `results/own`.
+        steps: results that lack one of these count as none.
+    """
+    study = load_study(study)
+    own, published = all_results(own_results(results)), all_results(PROJECT_RESULTS)
+    changes = {"roadmap": study.roadmap}
+    others = [load_study(name).change(changes, name) for name in ("standard", "quick")]
+    candidates = [(own, study), (own, others[0]), *((published, other) for other in others)]
+    for table, candidate in candidates:
+        found = of_the_study(table, candidate)
+        if not found.empty and set(steps) <= set(found["step"]):
+            return found
+    return of_the_study(own.iloc[:0], study)

@@ -1,0 +1,196 @@
+"""Studies as TOML files: read, with every mistake as one line, and written."""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from convnext_steps.errors import InvalidStudyError
+from convnext_steps.fields import build, convert
+from convnext_steps.files import write_bytes
+from convnext_steps.models.own import use
+from convnext_steps.study.study import PLAIN, SECTIONS, OwnStep, Study, checked, say_what_stays
+from convnext_steps.text import unknown
+
+STUDIES = files("convnext_steps.study").joinpath("studies")
+OWN_STEP = ("name", "parent", "change", "title")
+
+
+def study_names() -> tuple[str, ...]:
+    """The names of the studies in the package."""
+    return tuple(sorted(path.name.removesuffix(".toml") for path in STUDIES.iterdir()))
+
+
+def load_study(source: "str | Path | Study", uses: str | Path = "") -> Study:
+    """A study by name, or from a file.
+
+    Args:
+        source: the name of a study in the package, or the path of a TOML file; a study is itself.
+        uses: a Python file whose `add_step` adds decisions of your own; it is executed.
+
+    Raises:
+        InvalidStudyError: there is none, or something in it cannot be; one line that names the
+            file, the key and the nearest right word.
+    """
+    if isinstance(source, Study):
+        return source
+    text = str(source)
+    try:
+        if uses:
+            use(Path(uses))
+        path = _packaged(text) if "." not in text and os.sep not in text else Path(source)
+        tables = _merged(path.expanduser(), ())
+        study = _study(path.stem, tables)
+        if text not in study_names():
+            say_what_stays(study, tables.get("recipe", ()))
+        return replace(study, uses=str(Path(uses).resolve()) if uses else "")
+    except ValueError as error:
+        raise InvalidStudyError(f"{text}: {error}") from None
+
+
+def read_changes(changes: str | Sequence[str]) -> dict[str, Any]:
+    """The changes that texts such as `recipe.max_epochs=12` ask for.
+
+    Args:
+        changes: one, or several in one text, separated by spaces, or a list of them. Values are
+            written as in TOML; a fraction such as 1/4, and a word without quotes, are too.
+
+    Raises:
+        InvalidStudyError: a text is no change.
+    """
+    texts = [changes] if isinstance(changes, str) else changes
+    found: dict[str, Any] = {}
+    for text in texts:
+        for part in filter(None, re.split(r"[\s;]+(?=[a-z_.]+\s*=)", text.strip())):
+            key, sign, value = part.partition("=")
+            if not sign:
+                raise InvalidStudyError(f"{part!r} is no change; write recipe.max_epochs=12")
+            found[key.strip()] = _value(value.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    if fraction := re.fullmatch(r"(\d+)/([1-9]\d*)", text):
+        return int(fraction[1]) / int(fraction[2])
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def write_study(study: Study, path: Path) -> None:
+    """Write the whole study, without a base, as a file to go on from; atomically."""
+    tables = {"name": study.name} | {key: getattr(study, key) for key in PLAIN}
+    tables = {key: value for key, value in tables.items() if value}
+    for section, kind in SECTIONS.items():
+        values = asdict(getattr(study, section))
+        if section == "how":
+            values = {k: v for k, v in values.items() if v != getattr(kind(), k)}
+        if section == "data":
+            values = {k: v for k, v in values.items() if v}
+        tables[section] = {k: v for k, v in values.items() if k != "seed"}
+    tables["step"] = [
+        {key: value for key, value in asdict(own).items() if value} for own in study.own_steps
+    ]
+    tables = {key: value for key, value in tables.items() if value}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, tomli_w.dumps(tables).encode())
+
+
+def study_file(name: str, results: Path) -> Path:
+    """Where a study that runs is written, for the processes that do its runs."""
+    return results / name / "study.toml"
+
+
+def _packaged(name: str) -> Path:
+    if name not in study_names():
+        raise ValueError(unknown("study", name, study_names()))
+    return Path(str(STUDIES.joinpath(f"{name}.toml")))
+
+
+def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """A file's tables over those of the study that it is based on."""
+    if path.resolve() in chain:
+        names = " -> ".join(each.name for each in (*chain, path.resolve()))
+        raise ValueError(f"base: the studies {names} go round in a circle")
+    try:
+        own = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError("there is no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"not readable as TOML: {error}") from None
+    own = _with_paths(own, path.parent)
+    base = own.pop("base", None)
+    if base is None:
+        return own
+    if not isinstance(base, str):
+        raise ValueError(f"base is {base!r}; it must be the name or the file of a study")
+    if base.endswith(".toml"):
+        before = path.parent / Path(base).expanduser()
+    elif base in study_names():
+        before = _packaged(base)
+    else:
+        raise ValueError(f"base: {unknown('study', base, study_names())}")
+    merged = _merged(before, (*chain, path.resolve()))
+    merged.pop("name", None)
+    for key, value in own.items():
+        if key in SECTIONS and isinstance(value, Mapping):
+            merged[key] = {**merged.get(key, {}), **value}
+        elif key == "step" and isinstance(value, list):
+            merged[key] = [*merged.get(key, []), *value]
+        else:
+            merged[key] = value
+    return merged
+
+
+def _with_paths(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same, with the data's folder as it is seen from anywhere."""
+    data = tables.get("data")
+    if isinstance(data, dict) and isinstance(data.get("root"), str) and data["root"]:
+        data["root"] = str((folder / Path(data["root"]).expanduser()).resolve())
+    return tables
+
+
+def _study(name: str, tables: Mapping[str, Any]) -> Study:
+    known = ("name", *PLAIN, *SECTIONS, "step", "base")
+    parts: dict[str, Any] = {"name": name}
+    for key, value in tables.items():
+        if key in SECTIONS:
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{key} is {value!r}; it must be a table, [{key}]")
+            parts[key] = build(SECTIONS[key], value, key)
+        elif key == "step":
+            parts["own_steps"] = _own_steps(value)
+        elif key in PLAIN:
+            parts[key] = convert(value, PLAIN[key], key)
+        elif key == "name":
+            parts[key] = convert(value, str, key)
+        else:
+            raise ValueError(unknown("key", key, known))
+    return checked(Study(**parts))
+
+
+def _own_steps(tables: Any) -> tuple[OwnStep, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
+        raise ValueError("step must be one table for each step, [[step]]")
+    steps = []
+    for table in tables:
+        for key in table:
+            if key not in OWN_STEP:
+                raise ValueError(
+                    unknown("key", f"step.{key}", tuple(f"step.{k}" for k in OWN_STEP))
+                )
+        for key in ("name", "parent", "change"):
+            if key not in table:
+                raise ValueError(f"a [[step]] lacks {key}")
+        if not isinstance(table["change"], Mapping) or not table["change"]:
+            raise ValueError("step.change must be a table such as { kernel_size = 13 }")
+        texts = {k: convert(v, str, f"step.{k}") for k, v in table.items() if k != "change"}
+        steps.append(OwnStep(**texts, change=dict(table["change"])))
+    return tuple(steps)
