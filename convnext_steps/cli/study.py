@@ -20,11 +20,16 @@ from convnext_steps.execution.machine import cores
 from convnext_steps.execution.report import report, show_trajectory
 from convnext_steps.execution.runfolder import status
 from convnext_steps.execution.runner import do_missing, run_study
+from convnext_steps.files import write_bytes
+from convnext_steps.study import comparison
+from convnext_steps.study.figures import save_figure
 from convnext_steps.study.forecast import Forecast, forecast
+from convnext_steps.study.loading import load_results
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import read_results
 from convnext_steps.study.study import Study
-from convnext_steps.study.toml import load_study, study_names, write_study
+from convnext_steps.study.sweep import choose, sweep, sweep_table
+from convnext_steps.study.toml import load_study, read_changes, study_names, write_study
 
 
 def add_studies(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +51,11 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="K",
         help="only do the K-th run of the plan, counted from 0, without a report",
+    )
+    parser.add_argument(
+        "--sweep",
+        metavar="SECTION.FIELD=A,B,...",
+        help="train a study for each value, and choose on held-out training images",
     )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the study to a TOML file")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their cost only")
@@ -81,6 +91,18 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=report_command)
 
 
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    """The options of the command compare."""
+    parser.description = (
+        "Compare the gains of the same steps in several studies with those in the first: a table "
+        "of their differences, and a figure."
+    )
+    parser.add_argument("studies", metavar="STUDY", nargs="+", help="names, or TOML files")
+    parser.add_argument("--output", type=Path, help="a folder for the table and the figure")
+    add_results_folder(parser)
+    parser.set_defaults(command=compare_command)
+
+
 def studies_command(options: argparse.Namespace) -> None:
     """Print the studies of the package, and what one seed of each costs."""
     for name in study_names():
@@ -103,6 +125,8 @@ def study_command(options: argparse.Namespace) -> None:
     if options.write:
         write_study(study, options.write)
         print(f"written: {options.write}")
+    elif options.sweep:
+        run_sweep(study, seeds, options, address)
     elif options.dry_run:
         print_plan(runs, options.results)
     elif options.index is not None:
@@ -132,6 +156,28 @@ def run_and_report(
             raise failures
 
 
+def run_sweep(
+    study: Study, seeds: Sequence[int], options: argparse.Namespace, address: str | None
+) -> None:
+    """Run a study for each value, and print what the held-out images choose."""
+    key, _, texts = options.sweep.partition("=")
+    values = [read_changes(f"{key}={text}")[key] for text in texts.split(",")]
+    studies = sweep(study, key, values)
+    if options.dry_run:
+        runs = [run for one in studies for run in one.plan(seeds, options.steps)]
+        print_plan(runs, options.results)
+        return
+    for one in studies:
+        run_study(one, seeds, options.steps, options.results, address)
+    wide = sweep_table([load_results(one, options.results, seeds) for one in studies], key)
+    print(f"accuracy on held-out training images (%), by {key}:")
+    print(choose(wide).round({"accuracy there": 2, "accuracy at it": 2, "cost": 2}).to_string())
+    print(
+        f"report with held_out = 0 and other seeds: convnext-steps study {study.name} "
+        f"--set {key}={choose(wide)['common best'].iloc[0]:g} --seeds ..."
+    )
+
+
 def print_plan(runs: Sequence[Run], results: Path) -> None:
     """Print the runs, what is missing, and what that will cost."""
     known = {result["hash"] for result in read_results(results)}
@@ -152,6 +198,20 @@ def describe(cost: Forecast) -> str:
     time = f"{60 * hours:.0f} minutes" if hours < 2 else f"{hours:,.0f} hours"
     time = "less than a minute" if hours < 1 / 60 else f"about {time}"
     return f"{text}, {time} on {cores()} cores (an estimate from stored runs)"
+
+
+def compare_command(options: argparse.Namespace) -> None:
+    """Print the table, and write it and the figure if a folder is given."""
+    tables = [load_results(name, options.results) for name in options.studies]
+    markdown = comparison.to_markdown(
+        comparison.compare_studies(tables), load_study(options.studies[0]).name
+    )
+    print(markdown)
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+        write_bytes(options.output / "comparison.md", markdown.encode())
+        save_figure(comparison.plot_comparison(tables), options.output / "comparison")
+        print(f"figure: {options.output / 'comparison.png'}")
 
 
 def status_command(options: argparse.Namespace) -> None:

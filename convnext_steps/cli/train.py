@@ -18,7 +18,7 @@ from convnext_steps.text import unknown
 from convnext_steps.training.config import RECIPES, TrainingConfig
 from convnext_steps.training.data import SOURCES, ImageData, load_data
 from convnext_steps.training.distributed import join
-from convnext_steps.training.how import How
+from convnext_steps.training.how import OF_THE_STUDY, How
 from convnext_steps.training.trainer import Trainer, seed_everything
 
 DESCRIPTION = """Train one step of the roadmap, or one model of the published family.
@@ -33,8 +33,8 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 8 -m convnext_steps train convnext_tiny --data imagenet \\
       --recipe paper --precision bf16 --output out --resume
 """
-STUDIES = ("processes", "workers", "notebooks")  # of How; torchrun says how many processes
-HOW = [option for option in fields(How) if option.name not in STUDIES]
+UNASKED = ("processes", *OF_THE_STUDY)  # torchrun says how many processes
+HOW = [option for option in fields(How) if option.name not in UNASKED]
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:

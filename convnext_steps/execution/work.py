@@ -17,6 +17,7 @@ from convnext_steps.study.results import RESULT, SCHEMA, checksum, own_results
 from convnext_steps.text import first_line
 from convnext_steps.training.data import ImageData
 from convnext_steps.training.evaluation import Evaluation
+from convnext_steps.training.how import OF_THE_STUDY
 from convnext_steps.training.trainer import seed_everything
 
 
@@ -89,7 +90,7 @@ def result_from(run: Run, count: FlopCount, trained: Trained) -> dict[str, Any]:
         **{name: getattr(run, name) for name in ("study", "step", "seed")},
         "design": vars(run.design),
         "recipe": {k: v for k, v in vars(run.config).items() if k != "seed"},
-        "how": vars(run.how),
+        "how": {k: v for k, v in vars(run.how).items() if k not in OF_THE_STUDY},
         "data": run.data.identity(),
         "code": own_code(run.design),
         "accuracy": evaluation.accuracy,

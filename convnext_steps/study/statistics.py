@@ -200,18 +200,19 @@ def _verdict(row: Any, results: int, needed: int) -> str:
         return "no results"
     if row.n < needed:
         return f"too few seeds ({row.n} of {needed})"
-    return _word(row.difference, row.p_sign_flip_holm <= ALPHA)
+    return verdict_word(row.difference, row.p_sign_flip_holm <= ALPHA)
 
 
 def _paper_verdict(difference: float, margin: float) -> str:
     if math.isnan(difference):
         return "not in the paper"
     if math.isnan(margin):
-        return f"{_word(difference, True)} (no std printed)"
-    return _word(difference, abs(difference) > margin)
+        return f"{verdict_word(difference, True)} (no std printed)"
+    return verdict_word(difference, abs(difference) > margin)
 
 
-def _word(difference: float, significant: bool) -> str:
+def verdict_word(difference: float, significant: bool) -> str:
+    """Up, down, or within noise."""
     if not significant or difference == 0:
         return "within noise"
     return "up" if difference > 0 else "down"

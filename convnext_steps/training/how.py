@@ -5,6 +5,8 @@ from typing import Literal
 
 from convnext_steps.training.config import option, require
 
+OF_THE_STUDY = ("workers", "notebooks")  # not of one training
+
 
 @dataclass(frozen=True, kw_only=True)
 class How:
