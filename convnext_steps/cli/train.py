@@ -44,6 +44,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="fashion_mnist", help=", ".join(SOURCES))
     parser.add_argument("--data-root", type=Path, help="where the data set is, or is downloaded to")
     parser.add_argument("--train-images", type=int, help="train on the first so many only")
+    parser.add_argument("--held-out", type=float, default=0.0, help="share of them to test on")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out unreadable images")
     parser.add_argument("--recipe", help=f"{', '.join(RECIPES)}; default: the fields' defaults")
     parser.add_argument("--pretrained", help="a file, or a name of torchvision's weights")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
@@ -74,7 +76,12 @@ def train_command(options: argparse.Namespace) -> None:
     config = config_from(options)
     with join().main_first():  # it downloads, the others find what it has brought
         train, test = load_data(
-            options.data, options.train_images, config=config, root=options.data_root
+            options.data,
+            options.train_images,
+            config=config,
+            root=options.data_root,
+            held_out=options.held_out,
+            skip_broken=options.skip_broken,
         )
     check_writable(options.output)
     seed_everything(config.seed)

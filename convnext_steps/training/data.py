@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,8 @@ from convnext_steps.errors import DataError
 from convnext_steps.models.roadmap import unknown
 from convnext_steps.training import downloads
 from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.downloads import data_root
+from convnext_steps.training.folder import load_folder
 from convnext_steps.training.images import ImageData, ImageFiles, ImageTensors
 
 __all__ = [
@@ -110,15 +111,8 @@ SOURCES = {
     "imagenet": Source(
         downloads.imagenet, " ".join(["md5", *(md5 for _, md5 in ARCHIVE_META.values())])
     ),
-    "folder": Source(downloads.folder, "whatever the folder holds"),
+    "folder": Source(lambda train, root: load_folder(root)[not train], "whatever the folder holds"),
 }
-
-
-def data_root() -> Path:
-    """Where downloads go: $CONVNEXT_STEPS_DATA, or `convnext_steps` in the user's cache."""
-    if chosen := os.environ.get("CONVNEXT_STEPS_DATA"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "convnext_steps")
 
 
 def load_data(
@@ -127,26 +121,39 @@ def load_data(
     *,
     config: TrainingConfig | None = None,
     root: str | Path | None = None,
+    held_out: float = 0.0,
+    skip_broken: bool = False,
 ) -> tuple[ImageData, ImageData]:
     """The training and the test half of a named data set.
 
     Args:
         name: a key of `SOURCES`.
-        train_images: train on so many images only, always the same ones.
+        train_images: train on so many images only, always the same ones: the first of the data
+            set; of a folder, as many of each class.
         config: its `resolution`, `random_resized_crop` and `rand_augment` are applied; without it,
             images in memory stay as they are, and files are cropped to 224x224.
-        root: the data set's own folder; by default the one of its name in `data_root()`.
+        root: the data set's own folder; by default the one of its name in `data_root()`. For
+            'folder' see `load_folder`.
+        held_out: the share of the training images that is set aside and returned in place of the
+            test images, for choosing between settings: the same share of each class, always the
+            same images.
+        skip_broken: go on without the images of a folder that cannot be read.
 
     Raises:
         DataError: the name is unknown, or the data are missing, damaged or too few.
     """
     if name not in SOURCES:
         raise DataError(unknown("data set", name, SOURCES))
-    if name == "folder" and root is None:
-        raise DataError("the data set 'folder' needs a root: the folder that has train/ and val/")
-    own = Path(root).expanduser() if root is not None else data_root() / name
-    train, test = (SOURCES[name].read(training, own) for training in (True, False))
+    if not 0 <= held_out < 1:
+        raise DataError(f"held_out is {held_out}; it must be a share from 0 to below 1")
+    config = config or TrainingConfig()
+    if name == "folder":
+        train, test = load_folder(root, config, skip_broken)
+    else:
+        own = Path(root).expanduser() if root is not None else data_root() / name
+        train, test = (SOURCES[name].read(training, own) for training in (True, False))
     if train_images is not None:
         train = train.first(train_images)
-    config = config or TrainingConfig()
+    if held_out:
+        train, test = train.split(held_out)
     return train.prepared(config, training=True), test.prepared(config, training=False)

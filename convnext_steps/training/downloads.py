@@ -1,4 +1,4 @@
-"""The data sets that torchvision reads: CIFAR, Imagenette, ImageNet, any tree of image files.
+"""The data sets that torchvision reads: CIFAR, Imagenette, ImageNet.
 
 torchvision compares the MD5 sum of each archive before unpacking it, so a download that stopped
 half-way is repeated. What was unpacked half-way it takes as whole: here it is not.
@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torchvision.datasets import CIFAR10, ImageFolder, ImageNet, Imagenette
-from torchvision.datasets.folder import find_classes
+from torchvision.datasets import CIFAR10, ImageNet, Imagenette
 from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, load_meta_file
 from torchvision.datasets.utils import download_url, extract_archive
 
@@ -37,13 +36,25 @@ IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
 PATIENCE = 1.0  # seconds, until a process that waits for another says so
 
 
+def data_root() -> Path:
+    """Where downloads go: $CONVNEXT_STEPS_DATA, or `convnext_steps` in the user's cache."""
+    if chosen := os.environ.get("CONVNEXT_STEPS_DATA"):
+        return Path(chosen).expanduser()
+    return user_cache()
+
+
+def user_cache() -> Path:
+    """The folder `convnext_steps` in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "convnext_steps")
+
+
 def cifar(kind: type[CIFAR10], mean: Triple, std: Triple, train: bool, root: Path) -> ImageTensors:
     """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009), 32x32, downloaded to `root` if need be.
 
     Raises:
         DataError: the archive is missing or damaged and cannot be downloaded.
     """
-    with _alone(root, create=True):
+    with alone(root, create=True):
         try:
             files = kind(root, train)
         except RuntimeError:  # a file is missing, or its MD5 sum is another
@@ -67,7 +78,7 @@ def imagenette(train: bool, root: Path, size: str = "320px") -> ImageFiles:
     """
     name, md5 = IMAGENETTE[size]
     unpacked = root / Path(name).stem
-    with _alone(root, create=True):
+    with alone(root, create=True):
         if not unpacked.exists():
             _unpack_whole(_fetch(IMAGENETTE_URL + name, md5, root), unpacked)
     half = "train" if train else "val"
@@ -86,7 +97,7 @@ def imagenet(train: bool, root: Path) -> ImageFiles:
         DataError: an archive is missing or damaged, or was not unpacked whole.
     """
     half = "train" if train else "val"
-    with _alone(root):
+    with alone(root):
         _check_imagenet_archives(half, root)
         return _counted(
             lambda: ImageNet(root, half, loader=read_image),
@@ -97,33 +108,8 @@ def imagenet(train: bool, root: Path) -> ImageFiles:
         )
 
 
-def folder(train: bool, root: Path) -> ImageFiles:
-    """A tree of image files: `train/` and `val/` (or `test/`), in each one folder per class.
-
-    Raises:
-        DataError: a folder is missing, a class has no images, or the halves' classes differ.
-    """
-    training, test = root / "train", root / "val"
-    if not test.is_dir():
-        test = root / "test"
-    for half in (training, test):
-        if not half.is_dir():
-            layout = f"{root}/train/CLASS/IMAGE and {root}/val/CLASS/IMAGE (or test)"
-            raise DataError(f"there is no folder {half}; images are looked for in {layout}")
-    half = training if train else test
-    try:
-        difference = set(find_classes(training)[0]) ^ set(find_classes(test)[0])
-        files = ImageFolder(half, loader=read_image)
-    except OSError as error:  # no class at all, or one without images
-        raise DataError(f"cannot load {half}: {error}") from None
-    if difference:
-        names = ", ".join(sorted(difference)[:5])
-        raise DataError(f"the classes of {training} and {test} differ: only one has {names}")
-    return ImageFiles(files, num_classes=len(files.classes))
-
-
 @contextmanager
-def _alone(root: Path, create: bool = False) -> Iterator[None]:
+def alone(root: Path, create: bool = False) -> Iterator[None]:
     """Let one process at a time look whether data are whole, download and unpack them.
 
     A folder that cannot be written, such as one that a cluster shares, has no lock and needs none.

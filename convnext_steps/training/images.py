@@ -27,6 +27,7 @@ class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
     mean: tuple[float, ...]  # of each channel of the training images, in [0, 1]
     std: tuple[float, ...]
     num_classes: int
+    classes: tuple[str, ...] = ()  # their names, in the order of the labels, where they are known
     transform: Callable[[Any], Any] | None = None  # of one image at a time
 
     @property
@@ -49,6 +50,33 @@ class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
     @abstractmethod
     def prepared(self, config: TrainingConfig, training: bool) -> Self:
         """The same images, cropped, resized and augmented as a recipe says."""
+
+    def split(self, share: float) -> tuple[Self, Self]:
+        """All images but a share of each class, and that share: a fixed random choice.
+
+        Each class of at least two images has one or more in both parts.
+
+        Raises:
+            DataError: every class has one image only.
+        """
+        labels = self._labels()
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        aside = torch.zeros(len(self), dtype=torch.bool)
+        for label in labels.unique():
+            own = order[labels[order] == label]
+            count = min(max(1, round(share * len(own))), len(own) - 1)
+            aside[own[:count]] = True
+        if not aside.any():
+            raise DataError(f"cannot hold out any of {len(self)} images, one of each class")
+        return self._take((~aside).nonzero()[:, 0]), self._take(aside.nonzero()[:, 0])
+
+    @abstractmethod
+    def _labels(self) -> Tensor:
+        """The labels of all images, (N,)."""
+
+    @abstractmethod
+    def _take(self, indices: Tensor) -> Self:
+        """Some of the images."""
 
     def _check_count(self, count: int) -> None:
         if not 1 <= count <= len(self):
@@ -81,6 +109,12 @@ class ImageTensors(ImageData):
         self._check_count(count)
         return replace(self, images=self.images[:count], labels=self.labels[:count])
 
+    def _labels(self) -> Tensor:
+        return self.labels
+
+    def _take(self, indices: Tensor) -> Self:
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
     def prepared(self, config: TrainingConfig, training: bool) -> Self:
         """The same images, as they are unless the recipe crops, resizes or augments them."""
         height, width = self.images.shape[2:]
@@ -89,7 +123,10 @@ class ImageTensors(ImageData):
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles(ImageData):
-    """Any torchvision data set whose items are a PIL image and a label; images become RGB."""
+    """Any torchvision data set whose items are a PIL image and a label.
+
+    Images become RGB, or grey where mean and std are of one channel.
+    """
 
     files: Dataset[tuple[Image.Image, int]]
     mean: tuple[float, ...] = field(default=IMAGENET_MEAN, kw_only=True)
@@ -100,8 +137,9 @@ class ImageFiles(ImageData):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = self.files[index]
-        if image.mode != "RGB":
-            image = image.convert("RGB")
+        mode = "L" if self.channels == 1 else "RGB"
+        if image.mode != mode:
+            image = image.convert(mode)
         if self.transform is not None:
             image = self.transform(image)
         return pil_to_tensor(image), label
@@ -110,11 +148,26 @@ class ImageFiles(ImageData):
         """So many images in a fixed random order, since files are sorted by class."""
         self._check_count(count)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
-        return replace(self, files=Subset(self.files, order[:count].tolist()))
+        return self._take(order[:count])
+
+    def _labels(self) -> Tensor:
+        return torch.tensor(_labels_of(self.files))
+
+    def _take(self, indices: Tensor) -> Self:
+        return replace(self, files=Subset(self.files, indices.tolist()))
 
     def prepared(self, config: TrainingConfig, training: bool) -> Self:
         """The same images, all of one size: the recipe's resolution, or 224."""
         return replace(self, transform=image_transform(config, training))
+
+
+def _labels_of(files: Any) -> list[int]:
+    """Without reading an image where the data set lists its files."""
+    if isinstance(files, Subset):
+        known = _labels_of(files.dataset)
+        return [known[index] for index in files.indices]
+    samples = getattr(files, "samples", None) or getattr(files, "_samples", None)  # Imagenette's
+    return [label for _, label in samples or files]
 
 
 def read_image(path: str | Path) -> Image.Image:
