@@ -17,7 +17,6 @@ from convnext_steps.errors import DataError
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF files
 WHITE_IS_ZERO = 0
-TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 @cache
@@ -57,8 +56,10 @@ def decode(content: bytes) -> Image.Image:
             "the range of its values is unknown; save it with 8 or 16 bits per channel"
         )
     grey, palette = image.mode in ("1", "L", "LA", "La"), image.mode in ("P", "PA")
-    if image.mode in TRANSPARENT or "transparency" in image.info:
-        image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if palette:
         image = image.convert("RGB")

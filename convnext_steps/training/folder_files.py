@@ -15,6 +15,7 @@ from convnext_steps.text import few
 from convnext_steps.training.decoding import FORMATS, suffixes
 from convnext_steps.training.folder_index import VERSION, Entry, Stamp, read_entries, stamp
 
+NAMED = 50  # broken images in a message
 HALVES = ("train", "test")
 JUNK = {  # what systems leave in folders, beside names that begin with a dot
     *("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"),
@@ -75,13 +76,14 @@ def read_folder(root: str | Path | None = None, skip_broken: bool = False) -> Fo
         notes = [f"passed over {kinds}: only {', '.join(FORMATS)} in class folders are read"]
     _check(halves, listed, notes)
     entries, broken = read_entries(root, stamps)
-    if broken and not skip_broken:
-        raise DataError(
-            f"{root}: {broken}; repair or remove them, or go on without them by "
-            "--set data.skip_broken=true"
-        )
     if broken:
-        notes.append(f"{broken}; going on without them")
+        line = f"{len(broken):,} of {len(stamps):,} images cannot be read"
+        if not skip_broken:
+            raise DataError(
+                f"{root}: {line}: {few(broken, NAMED)}; repair or remove them, or go on without "
+                "them by --set data.skip_broken=true"
+            )
+        notes.append(f"{line} and are left out: {few(broken)}")
         listed = [{c: [n for n in half[c] if n in entries] for c in half} for half in listed]
         _check(halves, listed, notes)
     train, test = (_in_order(half, entries) for half in listed)

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from convnext_steps.errors import DataError
 from convnext_steps.files import write_bytes
-from convnext_steps.text import few
 from convnext_steps.training.decoding import decode, reason
 from convnext_steps.training.downloads import alone, user_cache
 
@@ -25,7 +24,6 @@ R = TypeVar("R")
 
 VERSION = 1  # of the identity, of the index and of what is kept decoded
 CHUNK = 256  # images held in memory at once
-FEW = 3  # names in a message
 
 Stamp = tuple[int, int]  # a file's size in bytes and its modification time in nanoseconds
 
@@ -63,8 +61,8 @@ def writing(cache: Path) -> Iterator[None]:
         ) from None
 
 
-def read_entries(root: Path, stamps: Mapping[str, Stamp]) -> tuple[dict[str, Entry], str]:
-    """What is known of the images that can be read, and a line about the others, "" for none.
+def read_entries(root: Path, stamps: Mapping[str, Stamp]) -> tuple[dict[str, Entry], list[str]]:
+    """What is known of the images that can be read, and the others' names, each with the reason.
 
     A file is known by its name, size and modification time. Interrupted, it keeps what was read.
 
@@ -72,11 +70,11 @@ def read_entries(root: Path, stamps: Mapping[str, Stamp]) -> tuple[dict[str, Ent
         DataError: the cache cannot be written to.
     """
     cache = cache_folder(str(root.resolve()))
-    index, list_of_broken = cache / "index.json", cache / "broken.txt"
+    index = cache / "index.json"
     known = _read_index(index, stamps)
     if len(known) == len(stamps):
-        return known, ""
-    broken: list[str] = []
+        return known, []
+    broken = []
     with writing(cache):
         known = _read_index(index, stamps)  # another process may have read the images meanwhile
         new = [name for name in stamps if name not in known]
@@ -90,10 +88,7 @@ def read_entries(root: Path, stamps: Mapping[str, Stamp]) -> tuple[dict[str, Ent
         finally:
             files = {name: (stamps[name], entry[1:5]) for name, entry in known.items()}
             write_bytes(index, json.dumps({"version": VERSION, "files": files}).encode())
-        write_bytes(list_of_broken, os.fsencode("\n".join(broken)))
-    more = f", listed in {list_of_broken}" if len(broken) > FEW else ""
-    line = f"{len(broken):,} of {len(stamps):,} images cannot be read: {few(broken, FEW)}{more}"
-    return known, line if broken else ""
+    return known, broken
 
 
 def stamp(file: "os.DirEntry[str]") -> Stamp:
