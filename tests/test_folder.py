@@ -260,21 +260,18 @@ def rename(*names: str):
     return change
 
 
-def heic(root: Path) -> None:
-    rename(*(n for i in range(3) for n in (f"val/dog/{i}.png", f"val/dog/{i}.heic")))(root)
+def move(files: str, target: str):
+    """A change of a folder: the files go elsewhere, {} is their number."""
+
+    def change(root: Path) -> None:
+        for number, path in enumerate(sorted(root.glob(files))):
+            path.rename(root / target.format(number))
+
+    return change
 
 
-def empty(root: Path) -> None:
-    for path in root.glob("val/dog/*"):
-        path.unlink()
-
-
-def twins(root: Path) -> None:
-    for half in ("train", "val"):
-        rename(f"{half}/cat", f"{half}/caf\u00e9", f"{half}/dog", f"{half}/cafe\u0301")(root)
-
-
-CAFES = rename("train/cat", "train/caf\u00e9", "val/cat", "val/cafe\u0301")
+E, E_AND_ACUTE = "caf\u00e9", "cafe\u0301"
+TWINS = [f"{half}/{name}" for half in ("train", "val") for name in ("cat", E, "dog", E_AND_ACUTE)]
 WRONG = {
     "there is no folder {0}/train": rename("train", "training"),
     "must be in {0}/train/CLASS/IMAGE and {0}/val/CLASS/IMAGE (or test)": rename("val", "valid"),
@@ -282,11 +279,13 @@ WRONG = {
     "{0}/train has only one class folder, dog": rename("train/cat", "cat"),
     "{0}/train lacks cow; both": rename("val/dog", "val/cow"),
     "{0}/val lacks mouse; both": lambda root: save(root / "train/mouse/0.png", RGB),
-    "{0}/val/dog has no images; add": empty,
-    "{0}/val/dog has no images (passed over 3 .heic: only": heic,
-    "in Unicode form NFC in {0}/train, in NFD in {0}/val; rename": CAFES,
-    "form NFD in {0}/train, in NFC in {0}/train; rename": twins,
-    "many sizes (": lambda root: save(root / "train/cat/2.png", pixels(0, 30, 20)),
+    "{0}/val/dog has no images; add": move("val/dog/*", "{}.png"),
+    "{0}/val/dog has no images (passed over 3 .heic: only": move("val/dog/*", "val/dog/{}.heic"),
+    "in Unicode form NFC in {0}/train, in NFD in {0}/val; rename": rename(
+        "train/cat", f"train/{E}", "val/cat", f"val/{E_AND_ACUTE}"
+    ),
+    "in {0}/train; rename one": rename(*TWINS),
+    "{0} has images of 2 sizes: ": lambda root: save(root / "train/cat/2.png", pixels(0, 30, 20)),
 }
 
 
@@ -388,11 +387,12 @@ def test_images_are_decoded_once_also_by_several_processes(tmp_path, monkeypatch
 
 
 def test_interrupted_decoding_leaves_nothing_that_looks_done(tmp_path, monkeypatch, cache) -> None:
-    interrupted = Mock(wraps=folder._pixels, side_effect=[*[DEFAULT] * 8, KeyboardInterrupt] * 9)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(folder, "_pixels", interrupted)
+    stopped = Mock(wraps=folder._pixels, side_effect=[*[DEFAULT] * 8, KeyboardInterrupt] * 3)
+    monkeypatch.setattr(folder, "_pixels", stopped)
+    with pytest.raises(KeyboardInterrupt):
         load(root=tree(tmp_path))
     assert not [*cache.rglob("*.partial"), *cache.rglob("facts.json")]
+    stopped.side_effect = None
     assert len(load(root=tmp_path)[1]) == 6
 
 

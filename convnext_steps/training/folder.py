@@ -10,23 +10,21 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import PIL
 import torch
-from PIL import Image
-from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from convnext_steps.errors import DataError
 from convnext_steps.files import atomic_file, fault, write_json
+from convnext_steps.text import few
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.decoding import decode, read_upright
+from convnext_steps.training.decoding import decode
 from convnext_steps.training.folder_files import Folder, read_folder
 from convnext_steps.training.folder_index import VERSION, Entry, cache_folder, in_parallel, writing
 from convnext_steps.training.image_transforms import WHOLE_FROM, short_side
@@ -65,49 +63,39 @@ def load_folder(
     for note in folder.notes:
         LOG.warning("%s: %s", folder.root, note)
     images = folder.train + folder.test
-    shared = _shared_size(folder, side)
+    sizes = {(image.height, image.width): image for image in images}
+    if len(sizes) > 1 and not side:
+        some = few([f"{image.name} is {image.width}x{image.height}" for image in sizes.values()])
+        raise DataError(
+            f"{folder.root} has images of {len(sizes)} sizes: {some}; choose one for all, "
+            "such as recipe.resolution=64"
+        )
+    shared = min(sizes) if len(sizes) == 1 else None
     if shared and (side == 0 or shared == (side, side)):
         size, small = shared, True
     else:
         size, small = (short_side(side), short_side(side)), side < WHOLE_FROM
-    shape = (1 if all(entry.grey for entry in images) else 3, *size)
+    shape = (1 if all(image.grey for image in images) else 3, *size)
     small = small and len(images) * math.prod(shape) <= DECODED_LIMIT
     cache, facts = _kept(folder, shape, small)
-    values: dict[str, Any] = {
-        "mean": tuple(facts["mean"]),
-        "std": tuple(facts["std"]),
-        "num_classes": len(folder.classes),
-        "classes": folder.classes,
-        "notes": folder.notes,
-    }
 
     def half(name: str, entries: Sequence[Entry]) -> ImageData:
+        values: dict[str, Any] = {
+            "mean": tuple(facts["mean"]),
+            "std": tuple(facts["std"]),
+            "num_classes": len(folder.classes),
+            "classes": folder.classes,
+            "notes": folder.notes,
+        }
         if not small:
-            return FolderFiles(Upright(folder.root, entries), size=shared, **values)
+            files = [(folder.root.absolute() / entry.name, entry.label) for entry in entries]
+            return ImageFiles(files, size=shared, in_turn=True, **values)
         count = len(entries) * math.prod(shape)
         pixels = torch.from_file(str(cache / name), size=count, dtype=torch.uint8)
         labels = torch.tensor([entry.label for entry in entries])
         return ImageTensors(pixels.view(-1, *shape), labels, **values)
 
     return half("train", folder.train), half("test", folder.test)
-
-
-def _shared_size(folder: Folder, side: int) -> tuple[int, int] | None:
-    """(H, W) of all images, if they share it; else the recipe has to name a resolution."""
-    first, *others = folder.train + folder.test
-    other = next((e for e in others if (e.height, e.width) != (first.height, first.width)), None)
-    if other is None:
-        return first.height, first.width
-    if not side:
-        sizes = " and ".join(f"{e.name} is {e.width}x{e.height}" for e in (first, other))
-        raise DataError(
-            f"{folder.root}: the images come in many sizes ({sizes}); choose one for all, "
-            "such as recipe.resolution=64"
-        )
-    return None
-
-
-# ---- kept decoded
 
 
 def _kept(folder: Folder, shape: tuple[int, ...], small: bool) -> tuple[Path, dict[str, Any]]:
@@ -179,30 +167,3 @@ def _pixels(root: Path, shape: tuple[int, ...], entry: Entry) -> npt.NDArray[np.
         image = v2.CenterCrop(size)(image)
     pixels = np.asarray(image)
     return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
-
-
-# ---- too many to keep decoded
-
-
-class Upright(Dataset[tuple[Image.Image, int]]):
-    """Image files that are read when they are asked for."""
-
-    def __init__(self, root: Path, entries: Sequence[Entry]) -> None:
-        self.samples = [(root.absolute() / entry.name, entry.label) for entry in entries]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        path, label = self.samples[index]
-        return read_upright(path), label
-
-
-@dataclass(frozen=True, eq=False)
-class FolderFiles(ImageFiles):
-    """The images of a folder, read one by one in a loader's processes."""
-
-    def first(self, count: int) -> Self:
-        """The first `count` images: as many of each class."""
-        self._check_count(count)
-        return self._take(torch.arange(count))

@@ -1,7 +1,7 @@
 """Labelled images in memory or in files, as uint8: training normalises them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +14,7 @@ from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
 from convnext_steps.errors import DataError
 from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.decoding import read_upright, reason
 from convnext_steps.training.image_transforms import WHOLE_FROM, image_transform, short_side
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -128,21 +129,24 @@ class ImageTensors(ImageData):
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles(ImageData):
-    """Any torchvision data set of PIL images and labels.
+    """Any torchvision data set of PIL images and labels, or a list of paths and labels.
 
     The images become RGB, or grey where mean and std are of one channel.
     """
 
-    files: Dataset[tuple[Image.Image, int]]
+    files: Dataset[tuple[Image.Image, int]] | Sequence[tuple[Path, int]]
     mean: tuple[float, ...] = field(default=IMAGENET_MEAN, kw_only=True)
     std: tuple[float, ...] = field(default=IMAGENET_STD, kw_only=True)
     size: tuple[int, int] | None = field(default=None, kw_only=True)  # (H, W), if all share it
+    in_turn: bool = field(default=False, kw_only=True)  # one image of each class after another
 
     def __len__(self) -> int:
         return len(self.files)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = self.files[index]
+        if isinstance(image, Path):
+            image = read_upright(image)
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
@@ -151,16 +155,16 @@ class ImageFiles(ImageData):
         return pil_to_tensor(image), label
 
     def first(self, count: int) -> Self:
-        """The given number of images in a fixed random order: files are sorted by class."""
+        """The first images; in a fixed random order where files are sorted by class."""
         self._check_count(count)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
-        return self._take(order[:count])
+        return self._take(torch.arange(count) if self.in_turn else order[:count])
 
     def _labels(self) -> Tensor:
         return torch.tensor(_labels_of(self.files))
 
     def _take(self, indices: Tensor) -> Self:
-        return replace(self, files=Subset(self.files, indices.tolist()))
+        return replace(self, files=Subset(self.files, indices.tolist()))  # type: ignore[arg-type]
 
     def prepared(self, config: TrainingConfig, training: bool) -> Self:
         """The same images, all of one size: the recipe's resolution, their own, or 224."""
@@ -177,7 +181,7 @@ def _labels_of(files: Any) -> list[int]:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The image in a file, decoded at once.
+    """The image in a file of a published data set, as it is stored, decoded at once.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -187,5 +191,4 @@ def read_image(path: str | Path) -> Image.Image:
             image.load()
             return image
     except Exception as error:  # Pillow has a dozen kinds of error for damaged files
-        reason = " ".join(str(error).split())
-        raise DataError(f"cannot read the image {path} ({reason})") from None
+        raise DataError(f"cannot read the image {path} ({reason(error)})") from None
