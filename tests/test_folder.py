@@ -20,7 +20,7 @@ from convnext_steps.errors import DataError, TrainingError
 from convnext_steps.training import downloads, folder, folder_index
 from convnext_steps.training.batches import TrainingBatches
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.data import SOURCES, ImageFiles, content_of, load_data
+from convnext_steps.training.data import ImageFiles, content_of, load_data
 from convnext_steps.training.decoding import decode
 from convnext_steps.training.distributed import Processes
 from convnext_steps.training.image_transforms import evaluation_crop
@@ -348,9 +348,10 @@ def test_a_folder_is_known_by_its_content(tmp_path, what) -> None:
     assert torch.equal(load(root=root)[0].images, train.images) or not same
 
 
-def test_other_data_sets_are_known_as_before() -> None:
-    for name in {*SOURCES} - {"folder"}:
-        assert content_of(name) == SOURCES[name].fingerprint
+def test_published_data_sets_are_known_by_their_archives() -> None:
+    assert content_of("synthetic") == "version 1"
+    assert content_of("fashion_mnist").startswith("sha256 b0564c3eedabfbf835052cff8503ea42")
+    assert content_of("cifar10") == "md5 c58f30108f718f92721af3b95e74349a"
     with pytest.raises(DataError, match="did you mean 'synthetic'"):
         content_of("synthetics")
 

@@ -158,7 +158,7 @@ def load_data(
         train_images: how many training images to take, always the same ones (of a folder, as many
             of each class); None for all.
         config: its `resolution`, `random_resized_crop` and `rand_augment` are applied. By default,
-            images in memory stay as they are, and files are cropped to 224x224.
+            images that share a size keep it, and published files are cropped to 224x224.
         root: the data set's folder; by default the one with its name in `data_root()`, and for
             "folder" $CONVNEXT_STEPS_DATA itself.
         held_out: the share of each class of the training images that is set aside, always the same

@@ -55,7 +55,7 @@ def read_folder(root: str | Path | None = None, skip_broken: bool = False) -> Fo
     """List a folder of images, and read those that are new or have changed since the last time.
 
     Args:
-        root: the folder with train/ and val/ (or test/), one subfolder per class; by default
+        root: the folder with train/ and val/ (or else test/), one subfolder per class; by default
             $CONVNEXT_STEPS_DATA.
         skip_broken: go on without images that cannot be read.
 
@@ -134,9 +134,10 @@ def _files(folder: str) -> "Iterator[os.DirEntry[str]]":
 
 
 def _tidy(folder: str | Path) -> "list[os.DirEntry[str]]":
-    """What a person put into a folder."""
+    """What a person put into a folder, in order."""
     with os.scandir(folder) as entries:
-        return [e for e in entries if e.name[0] != "." and e.name.lower() not in JUNK]
+        kept = [e for e in entries if e.name[0] != "." and e.name.lower() not in JUNK]
+    return sorted(kept, key=attrgetter("name"))
 
 
 def _check(halves: Sequence[Path], listed: Sequence[Listing], notes: Sequence[str]) -> None:
