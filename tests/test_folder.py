@@ -21,7 +21,7 @@ from convnext_steps.training import downloads, folder, folder_index
 from convnext_steps.training.batches import TrainingBatches
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.data import ImageFiles, content_of, load_data
-from convnext_steps.training.decoding import decode
+from convnext_steps.training.decoding import decode, suffixes
 from convnext_steps.training.distributed import Processes
 from convnext_steps.training.image_transforms import evaluation_crop
 
@@ -91,7 +91,10 @@ def exif(orientation: int) -> dict[str, bytes]:
     return {"exif": tags.tobytes()}
 
 
-TURNED, ODD = exif(6)["exif"], b"Exif\0\0garbage and garbage"
+DAMAGED = b"Exif\0\0garbage and garbage"
+ODD = (  # orientation 6, and a resolution that is not a number
+    b"Exif\0\0MM\0*\0\0\0\x08\0\2\x01\x12\0\3\0\0\0\1\0\6\0\0\x01\x1a\0\2\0\0\0\4abc\0\0\0\0\0"
+)
 AGAIN = {"save_all": True, "append_images": [Image.fromarray(255 - RGB)]}
 HOLE = np.where(INDICES[..., None] == 2, 255, PALETTE[INDICES])
 HALF_GREY = Image.fromarray(np.dstack([GREY, RGB[..., 0]]))
@@ -133,7 +136,8 @@ MADE = {  # the suffix, what is saved, how, and what is to be seen: (H, W) or (H
     "16-bit PGM": ("pgm", SIXTEEN, {}, HIGH),
     "16-bit JPEG 2000": ("jp2", SIXTEEN, {}, HIGH),
     "16 bits on its side": ("png", SIXTEEN, exif(6), np.rot90(HIGH, -1)),
-    "damaged EXIF": ("png", RGB, {"exif": ODD}, RGB),
+    "damaged EXIF": ("png", RGB, {"exif": DAMAGED}, RGB),
+    "odd EXIF": ("png", RGB, {"exif": ODD}, SIDES),
     "WebP on its side": ("webp", RGB, {"lossless": True, **exif(6)}, SIDES),
     "TIFF on its side": ("tiff", RGB, exif(6), SIDES),
     "JPEG on its side": ("jfif", SMOOTH, {"quality": 100, **exif(6)}, np.rot90(SMOOTH, -1)),
@@ -209,6 +213,7 @@ BROKEN = {  # what the line says -> how the file is made
     "empty": lambda path: path.write_bytes(b""),
     "image file is truncated": lambda path: os.truncate(path, 1000),
     "damaged, or not an image": lambda path: path.write_text("<html>404"),
+    "damaged, or not an image of a kind": lambda path: save(path, RGB, format="ICO"),
     "No such file or directory": lambda path: (path.unlink(), path.symlink_to("gone")),
     "more than 20,000 pixels": lambda path: save(path, np.zeros((200, 200), bool)),
     "the range of its values is unknown; save it": lambda path: save(path, GREY / np.float32(9)),
@@ -236,12 +241,13 @@ def test_a_broken_image_is_named_before_training_or_skipped(
     assert content_of("folder", tmp_path) == skipping
 
 
-@pytest.mark.parametrize(
-    "suffix", ["avif", "bmp", "gif", "jpg", "jp2", "png", "ppm", "tiff", "webp"]
-)
+CUT = {".avif", ".bmp", ".gif", ".jpg", ".jp2", ".png", ".ppm", ".tiff", ".webp"} & suffixes()
+
+
+@pytest.mark.parametrize("suffix", sorted(CUT))
 def test_a_file_that_is_cut_off_anywhere_is_broken(tmp_path, suffix) -> None:
     for tenths in range(1, 10):
-        path = tmp_path / "train" / "cat" / f"cut {tenths}.{suffix}"
+        path = tmp_path / "train" / "cat" / f"cut {tenths}{suffix}"
         save(path, pixels(tenths, 40, 40, 3))
         os.truncate(path, path.stat().st_size * tenths // 10)
     assert "9 of 21 images cannot be read" in refused(tree(tmp_path))
@@ -339,13 +345,15 @@ CHANGES = {  # whether the content is still the same, and what is done to the fo
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_folder_is_known_by_its_content(tmp_path, what) -> None:
+def test_a_folder_is_known_by_its_content(tmp_path, what, cache) -> None:
     root, (same, change) = tree(tmp_path / "photos"), CHANGES[what]
     before, (train, _) = content_of("folder", root), load(root=root)
+    saved = train.images.clone()
+    shutil.rmtree(cache)
     change(root)
     root = root if root.exists() else tmp_path / "elsewhere"
     assert (content_of("folder", root) == before) == same
-    assert torch.equal(load(root=root)[0].images, train.images) or not same
+    assert torch.equal(load(root=root)[0].images, saved) or not same
 
 
 def test_published_data_sets_are_known_by_their_archives() -> None:
@@ -377,14 +385,25 @@ def test_a_file_is_read_again_only_if_it_changed(tmp_path, monkeypatch, cache) -
 
 def test_images_are_decoded_once_also_by_several_processes(tmp_path, monkeypatch) -> None:
     make = Mock(wraps=folder._pixels, side_effect=lambda *_: time.sleep(0.02) or DEFAULT)
+    read = Mock(wraps=decode)
     monkeypatch.setattr(folder, "_pixels", make)
+    monkeypatch.setattr(folder_index, "decode", read)
     monkeypatch.setattr(downloads, "PATIENCE", 0.1)
     root = tree(tmp_path)
     with ThreadPoolExecutor(3) as pool:  # of one process; a lock is of whoever opened its file
         loads = [pool.submit(load, root=root) for _ in range(3)]
         assert [len(each.result()[0]) for each in loads] == [6] * 3
     load(root=shutil.copytree(root, tmp_path / "copy"))
-    assert make.call_count == 12
+    assert (read.call_count, make.call_count) == (24, 12)
+
+
+def test_an_image_that_changes_while_it_is_read_is_refused(tmp_path) -> None:
+    content_of("folder", tree(tmp_path))
+    path = tmp_path / "train" / "cat" / "0.png"
+    before = path.stat()
+    path.write_bytes(b"\0" * before.st_size)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert f"the image {path} changed while it was read; start again" in refused(tmp_path)
 
 
 def test_interrupted_decoding_leaves_nothing_that_looks_done(tmp_path, monkeypatch, cache) -> None:
@@ -481,3 +500,5 @@ def test_a_share_of_each_class_is_held_out(tmp_path, name) -> None:
     assert multiset([*train.images, *held.images]) == multiset(whole.images)
     assert torch.equal(train.images, again.images)
     assert not {*multiset(held.images)} & {*multiset(test.images)}
+    parts = load_data(name, root=tmp_path, held_out=0.999)  # each class stays in both
+    assert all(len(part.labels.unique()) == len(counts) for part in parts)
