@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10, CIFAR100, Imagenette
 from torchvision.datasets.imagenet import ARCHIVE_META
 from torchvision.datasets.utils import calculate_md5
@@ -47,6 +46,7 @@ def network(monkeypatch, tmp_path):
 
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
     monkeypatch.setenv("CONVNEXT_STEPS_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return served
 
 
@@ -381,118 +381,11 @@ def test_imagenet_unpacked_half_way_is_not_taken_as_whole(imagenet, left) -> Non
     assert len(load_data("imagenet", root=imagenet)[0]) == 4
 
 
-# ---- a folder of one's own
-
-
-@pytest.mark.parametrize("test_half", ["val", "test"])
-def test_a_folder_is_read(tmp_path, test_half) -> None:
-    save_tree(tmp_path, ("train", test_half))
-    config = TrainingConfig(resolution=16)
-    train, test = load_data("folder", root=str(tmp_path), config=config)
-    assert (len(train), len(test), train.num_classes) == (4, 4, 2)
-    assert [label for _, label in test] == [0, 0, 1, 1]
-    assert [image[:, 5, 5].tolist() for image, _ in test] == [
-        [0, 0, 0],
-        [0, 10, 0],
-        [100, 0, 0],
-        [100, 10, 0],
-    ]
-
-
-def test_a_folder_that_is_not_one_is_refused(tmp_path) -> None:
-    assert "needs a root" in refused("folder")
-    assert f"there is no folder {tmp_path}/none/train" in refused("folder", root=tmp_path / "none")
-    save_tree(tmp_path / "half", ("train",))
-    message = refused("folder", root=tmp_path / "half")
-    assert f"{tmp_path}/half/val/CLASS/IMAGE (or test)" in message
-
-
-def test_a_folder_with_an_empty_class_or_none_is_refused(tmp_path) -> None:
-    save_tree(tmp_path)
-    for half in ("train", "val"):
-        (tmp_path / half / "mouse").mkdir()
-    save_image(tmp_path / "train" / "mouse" / "0.png")
-    message = refused("folder", root=tmp_path)
-    assert f"cannot load {tmp_path}/val" in message
-    assert "mouse" in message
-    for half in ("train", "val"):
-        shutil.rmtree(tmp_path / half)
-        (tmp_path / half).mkdir()
-    assert "any class folder" in refused("folder", root=tmp_path)
-
-
-def test_a_folder_whose_halves_differ_in_classes_is_refused(tmp_path) -> None:
-    save_tree(tmp_path)
-    (tmp_path / "val" / "dog").rename(tmp_path / "val" / "cow")
-    message = refused("folder", root=tmp_path)
-    assert message.endswith("differ; only one has cow, dog")
-
-
-@pytest.mark.parametrize(
-    ("mode", "suffix"),
-    [("L", "png"), ("RGBA", "png"), ("P", "png"), ("1", "png"), ("CMYK", "jpg"), ("LA", "png")],
-)
-def test_every_image_has_three_channels(tmp_path, mode, suffix) -> None:
-    save_tree(tmp_path)
-    save_image(tmp_path / "train" / "cat" / f"a.{suffix}", color=(255, 255, 255), mode=mode)
-    train, _ = load_data("folder", root=tmp_path)
-    image, _ = train[2]
-    assert image.shape == (3, 224, 224)
-    assert image.min() == 255
-
-
 def test_grey_images_of_any_torchvision_data_set_get_three_channels() -> None:
     grey = Image.new("L", (20, 20), 7)
     image, label = ImageFiles([(grey, 1)], num_classes=2)[0]
     assert torch.equal(image, torch.full((3, 20, 20), 7, dtype=torch.uint8))
     assert label == 1
-
-
-@pytest.fixture
-def victim(tmp_path) -> Path:
-    """The third image of a folder, of 50x50 random pixels."""
-    path = save_tree(tmp_path) / "train" / "dog" / "0.png"
-    noise = np.random.default_rng(0).integers(0, 255, (50, 50, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
-    return path
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "gone"])
-def test_an_unreadable_image_is_named_in_one_line(tmp_path, victim, damage) -> None:
-    train, _ = load_data("folder", root=tmp_path)
-    assert train[2][0].shape == (3, 224, 224)
-    if damage == "gone":
-        victim.unlink()
-    elif damage == "text":
-        victim.write_text("<html>404</html>")
-    else:
-        os.truncate(victim, 0 if damage == "empty" else 3000)
-    with pytest.raises(DataError) as error:
-        train[2]
-    assert str(error.value).startswith(f"cannot read the image {victim} (")
-    assert "\n" not in str(error.value)
-
-
-def test_a_worker_that_cannot_read_an_image_says_so_in_one_line(tmp_path, victim) -> None:
-    train, _ = load_data("folder", root=tmp_path)
-    victim.write_bytes(b"")
-    batches = iter(DataLoader(train, batch_size=4, num_workers=1))
-    with pytest.raises(DataError) as error:
-        next(batches)
-    batches._shutdown_workers()  # else the error keeps them alive
-    assert str(error.value).startswith(f"cannot read the image {victim} (")
-    assert "\n" not in str(error.value)
-
-
-def test_a_part_of_a_folder_has_all_classes_and_is_always_the_same(tmp_path) -> None:
-    save_tree(tmp_path, count=20)
-    parts = [load_data("folder", 20, root=tmp_path)[0] for _ in range(2)]
-    labels = [[label for _, label in part] for part in parts]
-    assert labels[0] == labels[1]
-    assert 5 < sum(labels[0]) < 15
-    assert "cannot take 41 images from a data set of 40" in refused(
-        "folder", train_images=41, root=tmp_path
-    )
 
 
 def test_where_data_sets_are_kept(monkeypatch, tmp_path) -> None:

@@ -40,6 +40,7 @@ def result_of(run: Run, accuracy: float = 80.0, **changes) -> dict:
         "macs": 2_500_000,
         "params": 500_000,
         "environment": {"commit": "abc"},
+        "data": {"content": "some"},
         "seconds": {"training": 30.0, "evaluation": 2.0},
     } | changes
     return result | {"checksum": checksum(result)}

@@ -47,6 +47,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="fashion_mnist", help=", ".join(SOURCES))
     parser.add_argument("--data-root", type=Path, help="where the data set is, or is downloaded to")
     parser.add_argument("--train-images", type=int, help="train on only the first N", metavar="N")
+    parser.add_argument("--held-out", type=float, default=0.0, help="test on this share of them")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out unreadable images")
     parser.add_argument("--recipe", help=f"{', '.join(RECIPES)}; default: the fields' defaults")
     parser.add_argument("--pretrained", help="a file, or a name of torchvision's weights")
     parser.add_argument("--resume", action="store_true", help="resume from the newest checkpoint")
@@ -77,7 +79,12 @@ def train_command(options: argparse.Namespace) -> None:
     config = config_from(options)
     with join().main_first():  # it downloads; the others find what it downloaded
         train, test = load_data(
-            options.data, options.train_images, config=config, root=options.data_root
+            options.data,
+            options.train_images,
+            config=config,
+            root=options.data_root,
+            held_out=options.held_out,
+            skip_broken=options.skip_broken,
         )
     check_writable(options.output)
     seed_everything(config.seed)

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from convnext_steps.errors import InvalidStudyError
+from convnext_steps.errors import DataError, InvalidStudyError
 from convnext_steps.models.roadmap import Step
+from convnext_steps.study.plan import Run
 from convnext_steps.study.results import PROJECT_RESULTS, all_results, own_results
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
@@ -23,7 +25,8 @@ def load_results(
     """The reader's own results of a study; where there are none, those that the project publishes.
 
     One row per run; columns: study, step, seed, accuracy (%), loss and correct (of test_images),
-    macs and params (of the network as trained), training_seconds, evaluation_seconds, hash, commit.
+    macs and params (of the network as trained), training_seconds, evaluation_seconds, hash, commit,
+    content (of the data).
 
     Args:
         study: a study, or what `load_study` takes.
@@ -45,8 +48,7 @@ def of_the_study(table: pd.DataFrame, study: Study) -> pd.DataFrame:
 
     Others with the study's name are logged and left out.
     """
-    seeds = sorted({int(seed) for seed in table["seed"]})
-    planned = {run.hash: run for run in study.plan(seeds)}
+    planned = {run.hash: run for run in _planned(table, study)}
     belongs = table["hash"].isin(planned)
     named = (table["study"] == study.name) & table["step"].isin(study.steps())
     for row in table[named & ~belongs].itertuples():
@@ -60,6 +62,22 @@ def of_the_study(table: pd.DataFrame, study: Study) -> pd.DataFrame:
     )
     found.attrs["study"] = study
     return found
+
+
+def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
+    """The runs of a study with the seeds of a table.
+
+    Where the study's own images are not here, those are taken for it that its results name.
+    """
+    runs = study.plan(sorted({int(seed) for seed in table["seed"]}))
+    try:
+        for run in runs[:1]:
+            run.data.identity()
+    except DataError:
+        contents = table.loc[table["study"] == study.name, "content"].unique()
+        named = [replace(study.data, content=str(content)) for content in contents]
+        return [replace(run, data=data) for data in named for run in runs]
+    return runs
 
 
 def study_of(results: pd.DataFrame) -> Study:

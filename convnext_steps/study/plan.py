@@ -4,15 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from convnext_steps.errors import DataError
 from convnext_steps.models.design import Design
 from convnext_steps.models.network import Network
 from convnext_steps.study.code import own_code
 from convnext_steps.training.config import TrainingConfig, require
-from convnext_steps.training.data import SOURCES, ImageData, load_data
+from convnext_steps.training.data import ImageData, content_of, load_data
 from convnext_steps.training.how import How
 
 # The values that a run's hash leaves out. Never change one, or results of different recipes would
@@ -115,6 +116,7 @@ class Data:
     images: int = 0  # to train on; 0: all
     held_out: float = 0.0  # share of the training images, to choose between settings on
     skip_broken: bool = False  # go on without images that cannot be read
+    content: str = ""  # what a folder must hold; to read results, the images need not be there
 
     def __post_init__(self) -> None:
         require(self, "images", self.images >= 0, "must be 0 or more")
@@ -122,13 +124,33 @@ class Data:
 
     def identity(self) -> dict[str, Any]:
         """The data by name and by content, whatever folder they are in."""
-        content = SOURCES[self.source].fingerprint
+        content = self.content or _content(self.source, self.root, self.skip_broken)
         known = {"source": self.source, "images": self.images or None, "content": content}
         return known | ({"held_out": self.held_out} if self.held_out else {})
 
     def load(self, config: TrainingConfig) -> tuple[ImageData, ImageData]:
-        """The training and the test images."""
-        return load_data(self.source, self.images or None, config=config, root=self.root or None)
+        """The training and the test images.
+
+        Raises:
+            DataError: they are missing or damaged, or are not those that the study names.
+        """
+        here = _content(self.source, self.root, self.skip_broken)
+        if self.content not in ("", here):
+            raise DataError(f"data.content: {self.root or self.source} holds other images")
+        return load_data(
+            self.source,
+            self.images or None,
+            config=config,
+            root=self.root or None,
+            held_out=self.held_out,
+            skip_broken=self.skip_broken,
+        )
+
+
+@cache
+def _content(source: str, root: str, skip_broken: bool) -> str:
+    """The identity of a data set, looked for once in a process: a folder may hold many files."""
+    return content_of(source, root or None, skip_broken)
 
 
 @dataclass(frozen=True)

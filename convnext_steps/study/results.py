@@ -113,11 +113,12 @@ def all_results(folder: str | Path) -> pd.DataFrame:
 
 COLUMNS = [
     *("study", "step", "seed", "accuracy", "loss", "correct", "test_images", "macs", "params"),
-    *("training_seconds", "evaluation_seconds", "hash", "commit"),
+    *("training_seconds", "evaluation_seconds", "hash", "commit", "content"),
 ]
 
 
 def _row(result: Mapping[str, Any]) -> dict[str, Any]:
     seconds = {f"{name}_seconds": value for name, value in result["seconds"].items()}
     known = {**result, **seconds, "commit": result["environment"]["commit"]}
+    known["content"] = result["data"]["content"]
     return {name: known[name] for name in COLUMNS}

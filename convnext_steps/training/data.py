@@ -18,6 +18,9 @@ from convnext_steps.files import fault
 from convnext_steps.text import unknown
 from convnext_steps.training import downloads
 from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.downloads import user_cache
+from convnext_steps.training.folder import load_folder
+from convnext_steps.training.folder_files import read_folder
 from convnext_steps.training.images import ImageData, ImageFiles, ImageTensors
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "ImageFiles",
     "ImageTensors",
     "Source",
+    "content_of",
     "data_root",
     "fashion_mnist",
     "load_data",
@@ -108,7 +112,7 @@ SOURCES = {
     "imagenet": Source(
         downloads.imagenet, " ".join(["md5", *(md5 for _, md5 in ARCHIVE_META.values())])
     ),
-    "folder": Source(downloads.folder, "whatever the folder holds"),
+    "folder": Source(lambda train, root: load_folder(root)[not train], "whatever the folder holds"),
 }
 
 
@@ -116,7 +120,26 @@ def data_root() -> Path:
     """The folder for downloads: $CONVNEXT_STEPS_DATA, or `convnext_steps` in the user's cache."""
     if chosen := os.environ.get("CONVNEXT_STEPS_DATA"):
         return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "convnext_steps")
+    return user_cache()
+
+
+def content_of(name: str, root: str | Path | None = None, skip_broken: bool = False) -> str:
+    """What tells the content of a data set from any other, wherever it is.
+
+    Of a folder the classes and the content of the image files count, not the files' names or dates.
+    The first time every file is read, later only those that are new or have changed.
+
+    Args:
+        name: a key of `SOURCES`.
+        root: the folder, if the name is "folder"; see `load_data`.
+        skip_broken: go on without the images of a folder that cannot be read; they do not count.
+
+    Raises:
+        DataError: the name is unknown, or something is wrong with the folder.
+    """
+    if name == "folder":
+        return read_folder(root, skip_broken).content
+    return _source(name).fingerprint
 
 
 def load_data(
@@ -125,26 +148,44 @@ def load_data(
     *,
     config: TrainingConfig | None = None,
     root: str | Path | None = None,
+    held_out: float = 0.0,
+    skip_broken: bool = False,
 ) -> tuple[ImageData, ImageData]:
     """The training and the test half of a named data set.
 
     Args:
         name: a key of `SOURCES`.
-        train_images: how many training images to take, always the same ones; None for all.
+        train_images: how many training images to take, always the same ones (of a folder, as many
+            of each class); None for all.
         config: its `resolution`, `random_resized_crop` and `rand_augment` are applied. By default,
-            images in memory stay as they are, and files are cropped to 224x224.
-        root: the data set's folder; by default the one with its name in `data_root()`.
+            images that share a size keep it, and published files are cropped to 224x224.
+        root: the data set's folder; by default the one with its name in `data_root()`, and for
+            "folder" $CONVNEXT_STEPS_DATA itself.
+        held_out: the share of each class of the training images that is set aside, always the same
+            images, and returned in place of the test images; for choosing between settings.
+        skip_broken: go on without the images of a folder that cannot be read.
 
     Raises:
-        DataError: the name is unknown, or the data are missing, damaged or too few.
+        DataError: the name is unknown, the data are missing, damaged or too few, or `held_out` is
+            out of range.
     """
-    if name not in SOURCES:
-        raise DataError(unknown("data set", name, SOURCES))
-    if name == "folder" and root is None:
-        raise DataError("the data set 'folder' needs a root: the folder with train/ and val/")
-    own = Path(root).expanduser() if root is not None else data_root() / name
-    train, test = (SOURCES[name].read(training, own) for training in (True, False))
+    source = _source(name)
+    if not 0 <= held_out < 1:
+        raise DataError(f"held_out is {held_out}; it must be at least 0 and below 1")
+    config = config or TrainingConfig()
+    if name == "folder":
+        train, test = load_folder(root, config, skip_broken)
+    else:
+        own = Path(root).expanduser() if root is not None else data_root() / name
+        train, test = (source.read(training, own) for training in (True, False))
     if train_images is not None:
         train = train.first(train_images)
-    config = config or TrainingConfig()
+    if held_out:
+        train, test = train.split(held_out)
     return train.prepared(config, training=True), test.prepared(config, training=False)
+
+
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise DataError(unknown("data set", name, SOURCES))
+    return SOURCES[name]

@@ -1,4 +1,4 @@
-"""The data sets that torchvision reads: CIFAR, Imagenette, ImageNet and trees of image files.
+"""The data sets that torchvision downloads or unpacks: CIFAR, Imagenette and ImageNet.
 
 torchvision checks the MD5 sum of an archive before it unpacks it, so an interrupted download is
 repeated. It takes a half-unpacked archive for a whole one; this module does not.
@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torchvision.datasets import CIFAR10, ImageFolder, ImageNet, Imagenette
-from torchvision.datasets.folder import find_classes
+from torchvision.datasets import CIFAR10, ImageNet, Imagenette
 from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, load_meta_file
 from torchvision.datasets.utils import download_url, extract_archive
 
@@ -37,13 +36,18 @@ IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
 PATIENCE = 1.0  # seconds before a process that waits for another says so
 
 
+def user_cache() -> Path:
+    """The folder `convnext_steps` in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "convnext_steps")
+
+
 def cifar(kind: type[CIFAR10], mean: Triple, std: Triple, train: bool, root: Path) -> ImageTensors:
     """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009), 32x32, downloaded to `root` if needed.
 
     Raises:
         DataError: the archive is missing or damaged and cannot be downloaded.
     """
-    with _alone(root, create=True):
+    with alone(root, create=True):
         try:
             files = kind(root, train)
         except RuntimeError:  # a file is missing, or its MD5 sum is another
@@ -67,7 +71,7 @@ def imagenette(train: bool, root: Path, size: str = "320px") -> ImageFiles:
     """
     name, md5 = IMAGENETTE[size]
     unpacked = root / Path(name).stem
-    with _alone(root, create=True):
+    with alone(root, create=True):
         if not unpacked.exists():
             _unpack_whole(_fetch(IMAGENETTE_URL + name, md5, root), unpacked)
     half = "train" if train else "val"
@@ -86,7 +90,7 @@ def imagenet(train: bool, root: Path) -> ImageFiles:
         DataError: an archive is missing or damaged, or was not unpacked whole.
     """
     half = "train" if train else "val"
-    with _alone(root):
+    with alone(root):
         _check_imagenet_archives(half, root)
         return _counted(
             lambda: ImageNet(root, half, loader=read_image),
@@ -97,40 +101,14 @@ def imagenet(train: bool, root: Path) -> ImageFiles:
         )
 
 
-def folder(train: bool, root: Path) -> ImageFiles:
-    """A tree of image files: `train/` and `val/` (or `test/`), each with one subfolder per class.
-
-    Raises:
-        DataError: a folder is missing, a class has no images, or the two halves have different
-            classes.
-    """
-    training, test = root / "train", root / "val"
-    if not test.is_dir():
-        test = root / "test"
-    for half in (training, test):
-        if not half.is_dir():
-            layout = f"{root}/train/CLASS/IMAGE and {root}/val/CLASS/IMAGE (or test)"
-            raise DataError(f"there is no folder {half}; the images must be in {layout}")
-    half = training if train else test
-    try:
-        difference = set(find_classes(training)[0]) ^ set(find_classes(test)[0])
-        files = ImageFolder(half, loader=read_image)
-    except OSError as error:  # there are no classes, or one has no images
-        raise DataError(f"cannot load {half}: {error}") from None
-    if difference:
-        names = ", ".join(sorted(difference)[:5])
-        raise DataError(f"the classes of {training} and {test} differ; only one has {names}")
-    return ImageFiles(files, num_classes=len(files.classes))
-
-
 @contextmanager
-def _alone(root: Path, create: bool = False) -> Iterator[None]:
+def alone(root: Path, create: bool = False) -> Iterator[None]:
     """Let one process at a time check, download and unpack the data in a folder.
 
     A folder that cannot be written to, such as one that a cluster shares, needs no lock.
     """
     if create:
-        with suppress(OSError):  # `_fetch` says what is wrong
+        with suppress(OSError):  # whoever writes to it says what is wrong
             root.mkdir(parents=True, exist_ok=True)
     if not os.access(root, os.W_OK):
         yield

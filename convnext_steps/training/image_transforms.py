@@ -58,6 +58,10 @@ def evaluation_crop(resolution: int) -> list[Any]:
     """
     if resolution >= WHOLE_FROM:
         return [v2.Resize((resolution, resolution), interpolation=InterpolationMode.BICUBIC)]
-    short_side = resolution * 256 // 224
-    resize = v2.Resize(short_side, interpolation=InterpolationMode.BICUBIC)
+    resize = v2.Resize(short_side(resolution), interpolation=InterpolationMode.BICUBIC)
     return [resize, v2.CenterCrop(resolution)]
+
+
+def short_side(resolution: int) -> int:
+    """The short side that leaves room for crops of a resolution: 256 for 224."""
+    return resolution * 256 // 224
