@@ -26,10 +26,10 @@ def check_options(in_channels: int, num_classes: int, drop_path_rate: float) -> 
     Raises:
         ValueError: one is out of range.
     """
-    if in_channels < 1 or num_classes < 1:
-        raise ValueError(
-            f"in_channels and num_classes must be at least 1, not {in_channels} and {num_classes}"
-        )
+    if in_channels < 1:
+        raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+    if num_classes < 0:
+        raise ValueError(f"num_classes must be 0 (no classifier) or more, not {num_classes}")
     if not 0 <= drop_path_rate < 1:
         raise ValueError(f"drop_path_rate must be at least 0 and below 1, not {drop_path_rate}")
 

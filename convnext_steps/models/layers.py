@@ -41,6 +41,11 @@ def padded_convolution(
     )
 
 
+def classifier(channels: int, num_classes: int) -> nn.Linear | nn.Identity:
+    """The last layer, (N, channels) -> (N, num_classes); with 0 classes, none, as in timm."""
+    return nn.Linear(channels, num_classes) if num_classes else nn.Identity()
+
+
 def first_convolution(model: nn.Module) -> nn.Conv2d | None:
     """The first `nn.Conv2d` of any network; None if it has none."""
     return next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
