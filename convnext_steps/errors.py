@@ -4,6 +4,10 @@
 class ConvNeXtStepsError(Exception):
     """The base of every error class of this library."""
 
+    def __str__(self) -> str:
+        """One line: a data loader's worker puts its whole traceback before the message."""
+        return super().__str__().rpartition(f"{type(self).__name__}: ")[2].strip()
+
 
 class TrainingError(ConvNeXtStepsError, RuntimeError):
     """Training cannot start or continue."""
@@ -19,10 +23,6 @@ class StudyError(ConvNeXtStepsError, RuntimeError):
 
 class DataError(ConvNeXtStepsError, ValueError):
     """A data set is missing, damaged or unknown."""
-
-    def __str__(self) -> str:
-        """One line: a data loader's worker puts its whole traceback before the message."""
-        return super().__str__().rpartition("DataError: ")[2].strip()
 
 
 class WeightsError(ConvNeXtStepsError, ValueError):

@@ -10,10 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 from torch import nn
 
 from convnext_steps.cli.options import find_model
-from convnext_steps.files import check_writable
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import Step
-from convnext_steps.text import unknown
+from convnext_steps.text import few, unknown
 from convnext_steps.training.config import RECIPES, TrainingConfig
 from convnext_steps.training.data import SOURCES, ImageData, load_data
 from convnext_steps.training.distributed import join
@@ -32,6 +31,13 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 8 -m convnext_steps train convnext_tiny --data imagenet \\
       --recipe paper --precision bf16 --output out --resume
 """
+
+
+def expanded(path: str) -> Path:
+    """A path with its `~` as the home, which the shell leaves in `--output=~/out`."""
+    return Path(path).expanduser()
+
+
 HOW = [option for option in fields(How) if option.name != "processes"]  # torchrun says how many
 
 
@@ -40,10 +46,14 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step such as gelu, or convnext_tiny, ...")
-    parser.add_argument("--output", type=Path, required=True, help="folder for everything written")
+    parser.add_argument(
+        "--output", type=expanded, required=True, help="folder for everything written"
+    )
     parser.add_argument("--regime", default="tiny", help="of a step: tiny (default) or base")
     parser.add_argument("--data", default="fashion_mnist", help=", ".join(SOURCES))
-    parser.add_argument("--data-root", type=Path, help="where the data set is, or is downloaded to")
+    parser.add_argument(
+        "--data-root", type=expanded, help="where the data set is, or is downloaded to"
+    )
     parser.add_argument("--train-images", type=int, help="train on only the first N", metavar="N")
     parser.add_argument("--recipe", help=f"{', '.join(RECIPES)}; default: the fields' defaults")
     parser.add_argument("--pretrained", help="a file, or a name of torchvision's weights")
@@ -77,7 +87,6 @@ def train_command(options: argparse.Namespace) -> None:
         train, test = load_data(
             options.data, options.train_images, config=config, root=options.data_root
         )
-    check_writable(options.output)
     seed_everything(config.seed)
     model = build(options, train, config)
     trainer = Trainer(model, train, test, config, options.output, how=how_from(options))
@@ -85,6 +94,8 @@ def train_command(options: argparse.Namespace) -> None:
         evaluation = trainer.train(resume=options.resume)
     if trainer.processes.main:
         print(f"{evaluation.accuracy:.2f} % of {evaluation.count:,} test images")
+        if evaluation.classes:
+            print(f"classes, in this order: {few(evaluation.classes, most=12)}")
         last = trainer.history[-1]
         if "ema_accuracy" in last:
             print(f"{last['ema_accuracy']:.2f} % with the moving average of the weights")

@@ -1,14 +1,13 @@
 """Multiply-adds and parameters of a network, counted by fvcore."""
 
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from convnext_steps.models.layers import first_convolution
+from convnext_steps.models.layers import evaluating, first_convolution
 
 CONV_LINEAR = ("conv", "linear", "addmm", "matmul")
 NORM = ("layer_norm", "batch_norm")
@@ -59,7 +58,7 @@ def count_flops(
             raise ValueError("the model has no convolution; give in_channels")
         in_channels = first.in_channels
     image = next(model.parameters()).new_zeros(1, in_channels, resolution, resolution)
-    with _evaluating(model), torch.no_grad(), warnings.catch_warnings():
+    with evaluating(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # fvcore uses torch.jit, even on import
         from fvcore.nn import FlopCountAnalysis
 
@@ -76,18 +75,6 @@ def count_flops(
         by_operator=by_operator,
         uncounted=uncounted,
     )
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; afterwards every module has its own mode again."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _sum(by_operator: dict[str, int], names: Iterable[str]) -> int:

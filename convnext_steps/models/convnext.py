@@ -21,7 +21,7 @@ from torchvision.models import (
 )
 from torchvision.ops import StochasticDepth
 
-from convnext_steps.models.checks import check_options, check_size
+from convnext_steps.models.checks import check_images, check_options
 from convnext_steps.models.layers import LayerNorm2d, classifier, padded_convolution
 from convnext_steps.models.weights import load_pretrained
 
@@ -114,13 +114,6 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(self.forward_features(x))
         return logits
 
-    def _check_images(self, x: Tensor) -> None:
-        """Refuse images that a convolution would refuse less clearly, or not at all."""
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            wanted = f"(N, {self.in_channels}, H, W)"
-            raise ValueError(f"this model takes images {wanted}, not {tuple(x.shape)}")
-        check_size(x.shape[-2], x.shape[-1], self.smallest_side)
-
 
 class ConvNeXt(Classifier):
     """A patch stem, then stages of blocks with LayerNorm and a 2x2 convolution between them.
@@ -171,7 +164,7 @@ class ConvNeXt(Classifier):
 
     def forward_pyramid(self, x: Tensor) -> list[Tensor]:
         """All stages' feature maps, (N, dims[i], H / stride, W / stride), strides 4, 8, 16, 32."""
-        self._check_images(x)
+        check_images(x, self.smallest_side, self.in_channels)
         maps = []
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(downsample(x))
@@ -208,7 +201,7 @@ class ConvNeXtIsotropic(Classifier):
         self._add_head(dim)
 
     def _last_map(self, x: Tensor) -> Tensor:
-        self._check_images(x)
+        check_images(x, self.smallest_side, self.in_channels)
         maps: Tensor = self.blocks(self.stem(x))
         return maps
 

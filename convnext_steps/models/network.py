@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext_steps.models.blocks import ResidualBlock, activation, norm
-from convnext_steps.models.checks import check_options, check_size
+from convnext_steps.models.checks import check_images, check_options
 from convnext_steps.models.design import Design
 from convnext_steps.models.layers import classifier, padded_convolution
 
@@ -103,7 +103,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""
-        check_size(x.shape[-2], x.shape[-1], self.smallest_side)
+        check_images(x, self.smallest_side)
         x = self.stem(x)
         x = self.stages(x)
         return self.head(x)

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from convnext_steps.training.config import option, require
+from convnext_steps.training.config import check_types, option, require
 
 
 @dataclass(frozen=True, kw_only=True)
 class How:
     """How a training is done; what is computed is the recipe's, `TrainingConfig`.
 
-    `fast_cpu`, `compile` and `processes` change rounding; `data_workers` and `processes` change
-    which random numbers an augmentation draws.
+    `fast_cpu`, `compile` and `processes` change rounding; `processes` also changes which random
+    numbers a batch's augmentations draw.
 
     Raises:
         ValueError: a field is out of range.
@@ -24,6 +24,7 @@ class How:
     compile: bool = option(False, "use torch.compile")
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("processes", "keep_checkpoints"):
             require(self, name, getattr(self, name) >= 1, "must be at least 1")
         for name in ("checkpoint_every", "data_workers"):
