@@ -34,7 +34,7 @@ def remedies() -> Iterator[None]:
         raise
     except Exception as error:
         for words, remedy in REMEDIES.items():
-            if re.search(words, f"{type(error).__name__}: {error}"):
+            if re.search(words, f"{error!r} {error.__cause__}"):
                 raise TrainingError(remedy) from error
         raise
 

@@ -85,8 +85,9 @@ class Trainer:
         self.processes = join()
         self.device = self.processes.device
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # inside a compiled one
-        self.model.to(self.device).to(memory_format=torch.channels_last)
+        self.model.to(self.device)
         self.preparation = Preparation(self.model, train_dataset, self.config, self.device)
+        self.model.to(memory_format=torch.channels_last)
         check_items(test_dataset, "test")
         compiled: Any = torch.compile(self.model) if how.compile else model
         self.compiled: nn.Module = compiled
