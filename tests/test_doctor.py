@@ -123,10 +123,7 @@ def test_a_driver_without_a_gpu_that_pytorch_sees(monkeypatch) -> None:
     ("program", "reason"),
     [
         ("raise SystemExit(1)", "Kernel died"),
-        (
-            "import sys; sys.prefix = '/other'; exec({launch!r})",
-            "belongs to another Python, /other",
-        ),
+        ("import sys; sys.prefix = '/other'; exec({launch!r})", "belongs to another Python, /other"),
     ],
 )
 def test_a_kernel_that_dies_or_is_anothers(monkeypatch, tmp_path, program, reason) -> None:

@@ -141,6 +141,10 @@ BAD_DATA: dict[str, tuple[Any, str]] = {
         TensorDataset(IMAGES, LABELS.index_fill(0, torch.tensor(7), 4)),
         "a label is 4, but the network has 4 classes, 0 to 3",
     ),
+    "names as labels": (
+        Items(*[(image, "cat") for image, _ in PAIRS]),
+        "item 0 of the training set has a label 'cat'; it must be one whole number",
+    ),
     "labels from -1": (Items(*PAIRS[:15], (IMAGES[0], -1)), "a label is -1, but the network"),
     "a stream": (Stream(), "the training set is a Stream, which has no item by index"),
     "a loader": (DataLoader(DATA), "is a DataLoader, which has no item by index; give a data set"),
@@ -165,6 +169,8 @@ def test_data_that_cannot_be_trained_on_are_one_line_before_training(kind: str) 
 def test_the_test_set_is_checked_before_training_too() -> None:
     with pytest.raises(TrainingError, match="item 0 of the test set has 3 parts"):
         Trainer(Plain(), DATA, BAD_DATA["triples"][0], CONFIG)
+    with pytest.raises(TrainingError, match="the images have 1 channels, but the network takes 3"):
+        Trainer(Plain(), DATA, GREY, CONFIG)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -277,6 +283,23 @@ class Shared(nn.Module):
         return self.body(self.other(self.one(x)))
 
 
+class Halved(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
+class Masked(nn.Module):
+    """A buffer that is meant to be infinite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Plain()
+        self.register_buffer("mask", torch.full((4,), -math.inf))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
 class Tuple(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -298,6 +321,7 @@ def squeezenet() -> nn.Module:
     return torchvision.models.squeezenet1_1(num_classes=4)
 
 
+HALF = TensorDataset(IMAGES.to(torch.bfloat16), LABELS)
 GREY = TensorDataset(IMAGES[:, :1], LABELS)
 LARGE = TensorDataset(torch.randn(8, 3, 64, 64), torch.arange(8) % 4)
 GOOD_NETWORKS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
@@ -306,6 +330,8 @@ GOOD_NETWORKS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "shared tensors": (Shared, DATA),
     "GoogLeNet": (googlenet, LARGE),
     "SqueezeNet": (squeezenet, LARGE),
+    "half precision": (lambda: nn.Sequential(Halved(), Plain()), HALF),
+    "a mask of infinities": (Masked, DATA),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), DATA),
 }
 

@@ -81,6 +81,12 @@ def test_images_too_small_are_still_refused() -> None:
             NETWORKS[name](torch.randn(1, 3, 8, 8))
 
 
+@pytest.mark.parametrize("name", ["separate_downsampling", "ConvNeXt"])
+def test_a_network_is_compiled_as_one_graph(name: str) -> None:
+    compiled = torch.compile(NETWORKS[name], backend="eager", fullgraph=True)
+    assert torch.equal(compiled(TWO), NETWORKS[name](TWO))
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_model_trains(tmp_path) -> None:
     model = torch.compile(

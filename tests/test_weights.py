@@ -325,6 +325,30 @@ def test_mmpretrains_files_load_and_a_backbone_alone_starts_norm_and_head_afresh
     assert not torch.equal(model.head.weight, state["head.weight"])
 
 
+def test_transformers_files_load(caplog: pytest.LogCaptureFixture) -> None:
+    """Names after transformers/models/convnext/modeling_convnext.py."""
+    renamings = [
+        (r"^downsample_layers\.0\.0\.", "embeddings.patch_embeddings."),
+        (r"^downsample_layers\.0\.1\.", "embeddings.layernorm."),
+        (r"^downsample_layers\.(\d)\.", r"encoder.stages.\1.downsampling_layer."),
+        (r"^stages\.(\d)\.(\d)\.", r"encoder.stages.\1.layers.\2."),
+        (r"\.gamma$", ".layer_scale_parameter"),
+        (r"\.norm\.|^norm\.", lambda found: found[0].replace("norm", "layernorm")),
+        (r"^head\.", "classifier."),
+    ]
+    state = snapshot(randomised(small()))
+    theirs = {}
+    for key, value in state.items():
+        for ours, name in renamings:
+            key = re.sub(ours, name, key)
+        theirs[key if key.startswith("classifier") else f"convnext.{key}"] = value
+    assert "convnext.encoder.stages.2.layers.1.layernorm.weight" in theirs
+    model = small()
+    load_weights(model, theirs)
+    assert same(model.state_dict(), state)
+    assert not caplog.messages
+
+
 def test_without_classes_a_network_gives_timms_features() -> None:
     timm = pytest.importorskip("timm")
     theirs = randomised(timm.create_model("convnext_tiny", num_classes=5))
@@ -433,6 +457,11 @@ def save(path: Path, content: object) -> Path:
     return path
 
 
+def scripted(path: Path) -> Path:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
+    return path
+
+
 BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda p: p, "no such file"),
     "directory": (lambda p: p.parent, "no such file"),
@@ -449,6 +478,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an optimiser": (lambda p: save(p, {"state": {}, "param_groups": []}), "holds no weights"),
     "a numbered state": (lambda p: save(p, {0: torch.ones(2)}), "holds no weights"),
     "a whole model": (lambda p: save(p, small()), "possibly code, which was not run"),
+    "TorchScript": (scripted, "is a TorchScript archive, which is code"),
     "another network": (
         lambda p: save(p, torchvision.models.resnet18().state_dict()),
         "does not fit the model; missing: .* more; unexpected: conv1.weight, .* more$",
@@ -456,6 +486,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*(torch.jit|TorchScript)")
 @pytest.mark.parametrize("kind", BAD_FILES)
 def test_a_bad_file_is_one_line_and_the_model_stays(tmp_path: Path, kind: str) -> None:
     make, message = BAD_FILES[kind]

@@ -42,10 +42,21 @@ MMPRETRAIN = {
     "norm3.": "norm.",
     "head.fc.": "head.",
 }
+TRANSFORMERS = {  # Hugging Face's
+    "embeddings.patch_embeddings.": "downsample_layers.0.0.",
+    "embeddings.layernorm.": "downsample_layers.0.1.",
+    **{f"encoder.stages.{i}.downsampling_layer.": f"downsample_layers.{i}." for i in (1, 2, 3)},
+    "encoder.stages.": "stages.",
+    ".layers.": ".",
+    ".layer_scale_parameter": ".gamma",
+    "layernorm.": "norm.",
+    "classifier.": "head.",
+}
 FOREIGN = {  # recognised by the end of one key
     "features.0.0.weight": TORCHVISION,
     "stem.0.weight": TIMM,
     "stages.0.0.depthwise_conv.weight": MMPRETRAIN,
+    "embeddings.patch_embeddings.weight": TRANSFORMERS,
 }
 # Wrappers that may stand before any part of a name, and are never a layer's own.
 WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")

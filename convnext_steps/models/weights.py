@@ -172,7 +172,12 @@ def _read(source: str | Path) -> Mapping[str, Any]:
         raise _unreadable(path) from None
     except PermissionError:
         raise WeightsError(f"{path} cannot be read: permission denied") from None
-    except Exception:  # foreign bytes can fail in many ways, KeyError among them
+    except Exception as error:  # foreign bytes can fail in many ways, KeyError among them
+        if "TorchScript" in str(error):
+            raise WeightsError(
+                f"{path} is a TorchScript archive, which is code; save the state_dict of the model "
+                "that it was made from, and load that"
+            ) from None
         raise _unreadable(path) from None
     return checkpoint if isinstance(checkpoint, Mapping) else {}
 

@@ -99,15 +99,30 @@ class Preparation:
         self, model: nn.Module, dataset: Dataset[Any], config: TrainingConfig, device: torch.device
     ) -> None:
         self.config, self.device = config, device
-        image, labels = check_items(dataset, "training")
         known = image_data(dataset)
         mean, std = (known.mean, known.std) if known else ((0.0,), (1.0,))
         self.mean = torch.tensor(mean, device=device).view(-1, 1, 1)
         self.std = torch.tensor(std, device=device).view(-1, 1, 1)
-        prepared = self._normalized(image[None].to(device))
-        self.classes = output_classes(model, prepared, tuple(image.shape), self.autocast())
-        check_classes(self.classes, labels, known.num_classes if known else 0)
+        self.classes = self.try_images(model, dataset, "training")
         self.mixing = label_mixing(config, self.classes)
+
+    def try_images(self, model: nn.Module, dataset: Dataset[Any], role: str) -> int:
+        """Check a few images and labels, and try the first image; return the network's classes.
+
+        Args:
+            model: the network.
+            dataset: any.
+            role: "training" or "test", for messages.
+
+        Raises:
+            TrainingError: the data do not fit the network.
+        """
+        image, labels = check_items(dataset, role)
+        prepared = self._normalized(image[None].to(self.device))
+        classes = output_classes(model, prepared, tuple(image.shape), self.autocast())
+        known = image_data(dataset)
+        check_classes(classes, labels, known.num_classes if known else 0)
+        return classes
 
     def for_training(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch with every augmentation of the recipe; mixed labels are (N, classes)."""

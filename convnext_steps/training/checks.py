@@ -122,12 +122,12 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 
 def check_weights(model: nn.Module, step: int) -> None:
-    """Check that all weights and running statistics are finite.
+    """Check that all weights are finite.
 
     Raises:
         TrainingError: one is not.
     """
-    for name, value in model.state_dict().items():
+    for name, value in model.named_parameters():
         if not torch.isfinite(value).all():
             raise TrainingError(
                 f"{name} is no longer finite after step {step}; lower learning_rate or raise "

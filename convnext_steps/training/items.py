@@ -120,7 +120,7 @@ def _problem(item: Any) -> str:
         return f"has a {type(image).__name__} as its image; it must be a tensor ({hint})"
     if image.ndim != 3:
         return f"has an image of shape {tuple(image.shape)}; it must be (C, H, W)"
-    value = np.asarray(label)
+    value = np.asarray(label.tolist() if isinstance(label, Tensor) else label)
     if value.ndim or value.dtype.kind not in "iub":
         kind = f"of shape {value.shape}" if value.ndim else f"{value.item()!r}"
         return f"has a label {kind}; it must be one whole number, from 0 on"
@@ -173,9 +173,9 @@ def fingerprint(dataset: Any) -> list[Any]:
 
 def _digest(item: Any) -> str:
     image, label = item
-    content = np.ascontiguousarray(image)
-    head = f"{content.shape} {content.dtype} {int(label)} "
-    return hashlib.sha256(head.encode() + content.tobytes()).hexdigest()
+    content = torch.as_tensor(image).detach().cpu().contiguous()
+    head = f"{tuple(content.shape)} {content.dtype} {int(label)} "
+    return hashlib.sha256(head.encode() + bytes(content.view(torch.uint8).numpy())).hexdigest()
 
 
 def identity(

@@ -32,7 +32,7 @@ from convnext_steps.training.config import TrainingConfig, one_recipe
 from convnext_steps.training.distributed import join
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.how import How
-from convnext_steps.training.items import check_items, class_names, identity
+from convnext_steps.training.items import class_names, identity
 from convnext_steps.training.optimization import build_optimizer, build_schedule, moving_average
 from convnext_steps.training.seeds import mixed_seed
 from convnext_steps.training.seeds import seed_everything as seed_everything
@@ -88,7 +88,7 @@ class Trainer:
         self.model.to(self.device)
         self.preparation = Preparation(self.model, train_dataset, self.config, self.device)
         self.model.to(memory_format=torch.channels_last)
-        check_items(test_dataset, "test")
+        self.preparation.try_images(self.model, test_dataset, "test")
         compiled: Any = torch.compile(self.model) if how.compile else model
         self.compiled: nn.Module = compiled
         self.network = self.processes.wrap(self.compiled)
@@ -207,7 +207,7 @@ class Trainer:
         for part, (images, labels) in enumerate(micro_batches, start=1):
             with self.processes.accumulating(self.network, last=part == parts):
                 loss = self._loss(images, labels)
-                total += self._finite(loss.item())
+                total += self._finite(loss.item(), self.step + 1)
                 self.scaler.scale(loss / parts).backward()
         if self.step == 0 and self.processes.count > 1:
             check_used(self.model)
@@ -226,10 +226,10 @@ class Trainer:
             logits = logits_of(self.network(images))
             return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
 
-    def _finite(self, loss: float) -> float:
+    def _finite(self, loss: float, step: int) -> float:
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss is {loss} at step {self.step + 1} of {self.total_steps}; "
+                f"the loss is {loss} at step {step} of {self.total_steps}; "
                 f"lower learning_rate ({self.config.learning_rate}) or raise warmup_fraction"
             )
         return loss
@@ -254,7 +254,7 @@ class Trainer:
     def _evaluate_and_log(self) -> Evaluation:
         """Evaluate the model and its moving average; save the weights of the best so far."""
         evaluation = self.evaluate()
-        self._finite(evaluation.loss)
+        self._finite(evaluation.loss, self.step)
         values = {name: value for name, value in asdict(evaluation).items() if name != "classes"}
         entry: dict[str, float] = {"epoch": self.epoch, **values}
         accuracy, model = evaluation.accuracy, self.model
