@@ -358,8 +358,15 @@ def test_without_classes_a_network_gives_timms_features() -> None:
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval()(images), theirs(images), atol=1e-5, rtol=1e-5)
-    step = roadmap()["resnet"].build(num_classes=0).eval()
-    assert step(images).shape == (2, 2048)
+
+
+@pytest.mark.parametrize("step", ["resnet", "separate_downsampling"])
+def test_without_classes_a_step_gives_what_its_classifier_takes(step: str) -> None:
+    design = scaled(roadmap()[step].design, width=1 / 8, depth=1 / 3)
+    whole, bare = Network(design, num_classes=5).eval(), Network(design, num_classes=0).eval()
+    load_weights(bare, whole.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(whole.head[-1](bare(images)), whole(images))
 
 
 def test_a_compiled_models_weights_are_its_models() -> None:

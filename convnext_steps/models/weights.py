@@ -98,15 +98,10 @@ def _load(
     own = model.state_dict()
     found = _choose(find_weights(checkpoint, own), name, entry)
     state = found.state
-    afresh: list[str] = []
-    if hasattr(model, "reset_head"):
-        if "head.weight" not in own:
-            state = {key: value for key, value in state.items() if key not in HEAD}
-        elif _has_other_head(state, own):
-            afresh += HEAD
-        if not any(key in state for key in NORM) and (afresh or "head.weight" not in own):
-            afresh += NORM
-        state = {key: value for key, value in state.items() if key not in afresh}
+    if isinstance(list(model.modules())[-1], nn.Identity):  # num_classes=0
+        state = {k: v for k, v in state.items() if k in own or not k.startswith("head.")}
+    afresh = _missing_end(state, own) if hasattr(model, "reset_head") else []
+    state = {key: value for key, value in state.items() if key not in afresh}
     _check_match(state, {key: own[key] for key in own if key not in afresh}, name)
     if found.left_out:
         LOG.warning("%s: the model has no place for %s", name, few(found.left_out))
@@ -204,6 +199,15 @@ def _download(weights: WeightsEnum) -> Mapping[str, Any]:
             f"{weights}: {reason}; download {weights.url} by hand and give its path"
         ) from None
     return state
+
+
+def _missing_end(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """What must start afresh: the head, or the last norm and any head, of a backbone's weights."""
+    has_head = HEAD[0] in own
+    afresh = [*HEAD] if has_head and _has_other_head(state, own) else []
+    if (afresh or not has_head) and not any(key in state for key in NORM):
+        afresh += NORM
+    return afresh
 
 
 def _has_other_head(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:

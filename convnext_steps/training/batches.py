@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
-from convnext_steps.training.items import SeededItems, collate, drawn_alone
+from convnext_steps.training.items import SeededItems, collate, takes_batches
 from convnext_steps.training.seeds import mixed_seed
 
 EVALUATION_BATCH_SIZE = 500
@@ -82,7 +82,7 @@ def loader(
     Whatever else an item draws at random, it draws by the seed and its index.
     """
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
-    if drawn_alone(dataset):
+    if takes_batches(dataset):
         return DataLoader(dataset, sampler=batches, batch_size=None, **options)
     items = SeededItems(dataset, seed)
     return DataLoader(items, batch_sampler=batches, collate_fn=collate, **options)

@@ -40,8 +40,8 @@ class SeededItems(Dataset[Any]):
         return items
 
 
-def drawn_alone(dataset: Dataset[Any]) -> bool:
-    """Whether a data set is in memory as it is, so that whole batches can be taken at once."""
+def takes_batches(dataset: Dataset[Any]) -> bool:
+    """Whether an index may be a whole batch: the data are in memory and drawn from as they are."""
     if isinstance(dataset, ImageTensors):
         return dataset.transform is None
     return type(dataset) is TensorDataset
@@ -86,7 +86,7 @@ def check_items(dataset: Dataset[Any], role: str) -> tuple[Tensor, Tensor]:
         raise TrainingError(f"the {role} set has no images")
     places = np.linspace(0, size - 1, SAMPLES).astype(int).tolist()
     images, labels = [], []
-    for place in sorted(set(places if not drawn_alone(dataset) else places[:1])):
+    for place in sorted(set(places if not takes_batches(dataset) else places[:1])):
         item = SeededItems(dataset, 0)[place]
         if problem := _problem(item):
             raise TrainingError(f"item {place} of the {role} set {problem}")
@@ -97,7 +97,7 @@ def check_items(dataset: Dataset[Any], role: str) -> tuple[Tensor, Tensor]:
                 f"item {place} of the {role} set is an image of {tuple(images[-1].shape)}, "
                 f"item 0 of {tuple(images[0].shape)}; resize them all alike"
             )
-    return images[0], _labels(dataset) if drawn_alone(dataset) else torch.tensor(labels)
+    return images[0], _labels(dataset) if takes_batches(dataset) else torch.tensor(labels)
 
 
 def _labels(dataset: Any) -> Tensor:
