@@ -14,8 +14,8 @@ from convnext_steps.text import few, first_line
 
 # What a message of PyTorch's says, and what to do about it.
 REMEDIES = {
-    r"shared memory|Bus error|/dev/shm|</torch_": "the data workers ran out of shared memory; use fewer "
-    "data_workers (--data-workers 0), or give the container more (docker run --shm-size=8g)",
+    r"shared memory|Bus error|/dev/shm|</torch_": "the data workers ran out of shared memory; use "
+    "fewer data_workers (--data-workers 0), or give the container more (docker run --shm-size=8g)",
     r"(?i)(C|C\+\+|Cxx) ?compiler": "compile=True (--compile) needs a C++ compiler, and none works "
     "here; install one, such as g++, or train without compile",
 }
