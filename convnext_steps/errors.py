@@ -7,6 +7,10 @@ class ConvNeXtStepsError(Exception):
     def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {self}"]
 
+    def __str__(self) -> str:
+        """One line: a data loader's worker puts its whole traceback before the message."""
+        return super().__str__().rpartition(f"{type(self).__name__}: ")[2].strip()
+
 
 class TrainingError(ConvNeXtStepsError, RuntimeError):
     """Training cannot start or continue."""
@@ -26,10 +30,6 @@ class StudyError(ConvNeXtStepsError, RuntimeError):
 
 class DataError(ConvNeXtStepsError, ValueError):
     """A data set is missing, damaged or unknown."""
-
-    def __str__(self) -> str:
-        """One line: a data loader's worker puts its whole traceback before the message."""
-        return super().__str__().rpartition("DataError: ")[2].strip()
 
 
 class WeightsError(ConvNeXtStepsError, ValueError):

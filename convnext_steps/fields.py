@@ -60,7 +60,8 @@ def convert(value: Any, kind: Any, name: str) -> Any:
         return _one_of(value, get_args(kind), name)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+    other = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+    if other or (kind is float and not math.isfinite(value)):
         raise ValueError(f"{name} is {value!r}; it must be {WORDS[kind]}")
     return value
 

@@ -170,7 +170,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_kept(tmp_path) -> None:
     stopped(tmp_path, 9)
     content = {path: path.read_bytes() for path in checkpoints(tmp_path)}
     other = trainer(tmp_path, replace(CONFIG, learning_rate=1e-3))
-    with pytest.raises(TrainingError, match=r"another recipe \(learning_rate differ\)") as e:
+    with pytest.raises(TrainingError, match=r"\(learning_rate: 0\.004, now 0\.001\); choose") as e:
         other.train(resume=True)
     assert "\n" not in str(e.value)
     assert {path: path.read_bytes() for path in checkpoints(tmp_path)} == content

@@ -185,7 +185,6 @@ def test_images_of_another_layout_are_refused(shape: tuple[int, ...]) -> None:
     ("option", "value"),
     [
         ("num_classes", -1),
-        ("num_classes", 0),
         ("in_channels", 0),
         ("drop_path_rate", 1.0),
         ("drop_path_rate", -0.1),

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from convnext_steps.measure.compare import compare_counts, errata
 from convnext_steps.measure.diff import step_diff
@@ -88,6 +91,62 @@ def test_linear_layers_on_any_rank_and_matrix_products_are_counted() -> None:
 
     count = count_flops(Attention(), 4, in_channels=6)
     assert count.conv_linear == count.total == 16 * 6 * 5 + 16 * 5 * 16
+
+
+class Products(nn.Module):
+    """Products of matrices by every name that PyTorch has for them."""
+
+    def __init__(self, product) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.product = product
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.product(self.scale * x.flatten(2))  # (1, 3, 16)
+
+
+PRODUCTS = {
+    "mm": lambda x: torch.mm(x[0], x[0].T),
+    "bmm": lambda x: torch.bmm(x, x.transpose(1, 2)),
+    "baddbmm": lambda x: torch.baddbmm(torch.zeros(1, 3, 3), x, x.transpose(1, 2)),
+    "einsum": lambda x: torch.einsum("bij,bkj->bik", x, x),
+    "matmul": lambda x: x @ x.transpose(1, 2),
+    "attention": lambda x: nn.functional.scaled_dot_product_attention(x, x, x[..., :5]),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_every_product_of_matrices_is_counted(name: str) -> None:
+    expected = 3 * 3 * 16 + (3 * 3 * 5 if name == "attention" else 0)
+    assert count_flops(Products(PRODUCTS[name]), 4, in_channels=3).conv_linear == expected
+
+
+@pytest.mark.parametrize(("name", "paper"), [("vit_b_16", 17.56), ("swin_t", 4.49)])
+def test_attention_is_counted_as_torchs_own_counter_and_torchvision_do(name, paper) -> None:
+    model = getattr(torchvision.models, name)().eval()
+    count = count_flops(model, 224)
+    assert torch.backends.mha.get_fastpath_enabled()  # as before
+    torch.backends.mha.set_fastpath_enabled(False)  # its counter does not see through it either
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            model(torch.zeros(1, 3, 224, 224))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    assert count.conv_linear == counter.get_total_flops() / 2
+    assert count.conv_linear / 1e9 == pytest.approx(paper, abs=0.01)
+    assert "not counted" not in str(count)
+
+
+def test_what_is_not_counted_is_named_where_the_count_is_printed() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(16, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.lstm(x[0])[0]
+
+    assert str(count_flops(Recurrent(), 16, in_channels=3)).endswith("not counted: aten::lstm")
 
 
 def test_the_count_grows_with_the_resolution() -> None:

@@ -1,6 +1,7 @@
 """Every part of the paper's recipe is wired: each test fails if its part is not."""
 
 import copy
+import itertools
 import math
 from dataclasses import replace
 
@@ -156,14 +157,19 @@ def test_gradients_accumulate_to_those_of_the_whole_batch() -> None:
 def test_the_moving_average_is_the_hand_computed_one() -> None:
     trainer = Trainer(small("gelu"), *DATA, replace(CONFIG, ema_decay=0.9), progress=False)
     average: dict[str, torch.Tensor] = {}
+    updates = itertools.count()
     update = trainer.ema.update_parameters
 
     def update_both(model: nn.Module) -> None:
         update(model)
+        done = next(updates)
+        decay = min(0.9, (1 + done) / (10 + done))
         for name, value in model.state_dict().items():
             value = value.double()
             before = average.get(name)
-            average[name] = value.clone() if before is None else 0.9 * before + 0.1 * value
+            average[name] = (
+                value.clone() if before is None else decay * before + (1 - decay) * value
+            )
 
     trainer.ema.update_parameters = update_both
     trainer.train()
@@ -174,6 +180,15 @@ def test_the_moving_average_is_the_hand_computed_one() -> None:
     assert last["ema_accuracy"] == trainer.evaluate(trainer.ema.module).accuracy
     assert last["accuracy"] == trainer.evaluate().accuracy
     assert last["loss"] != last["ema_loss"]
+
+
+def test_in_a_short_training_the_average_forgets_the_initial_weights() -> None:
+    """48 updates, and a decay that averages over 10,000."""
+    config = replace(CONFIG, max_epochs=12, ema_decay=0.9999)
+    trainer = trained(config)
+    last = trainer.history[-1]
+    assert (trainer.step, last["accuracy"] > 60) == (48, True)
+    assert last["ema_accuracy"] > last["accuracy"] - 10
 
 
 def test_mixup_and_cutmix_make_soft_labels() -> None:
@@ -277,7 +292,7 @@ def test_fast_layers_are_an_option(fast) -> None:
 def test_workers_prepare_the_batches_of_training_and_evaluation(monkeypatch) -> None:
     seen = []
 
-    def watched(data, batches, workers):
+    def watched(data, batches, workers, seed=0):
         seen.append(workers)
         return loader(data, batches)
 

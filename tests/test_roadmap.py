@@ -731,7 +731,7 @@ def test_scaled_refuses_what_is_no_factor(options: dict[str, float]) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"num_classes": 0}, {"in_channels": 0}, {"drop_path_rate": -0.1}, {"drop_path_rate": 1.0}],
+    [{"num_classes": -1}, {"in_channels": 0}, {"drop_path_rate": -0.1}, {"drop_path_rate": 1.0}],
 )
 def test_networks_refuse_bad_options(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))) as error:

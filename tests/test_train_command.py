@@ -63,6 +63,12 @@ def test_a_step_trains_and_resumes(tmp_path, capsys) -> None:
     assert "(--resume)" in capsys.readouterr().err
     assert cli.main([*arguments, "--resume"]) == 0
     assert (tmp_path / "final.safetensors").read_bytes() == weights
+    capsys.readouterr()
+    assert cli.main([*arguments, "--resume", "--batch-size", "16"]) == 2
+    error = capsys.readouterr().err
+    assert "of another recipe (batch_size: 32, now 16); choose another output folder, or" in error
+    assert error.count("\n") == 1
+    assert (tmp_path / "final.safetensors").read_bytes() == weights
 
 
 @pytest.mark.parametrize("model", ["convnext_tiny", "convnext_isotropic_small"])

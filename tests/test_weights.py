@@ -6,10 +6,12 @@ import pickle
 import re
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -161,24 +163,82 @@ def save_safetensors(state: dict[str, Tensor], path: Path) -> None:
     save_file(state, path, metadata={"recipe": "roadmap"})
 
 
-def prefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"module._orig_mod.{key}": value for key, value in state.items()}
+def prefixed(state: dict[str, Tensor], prefix: str = "module._orig_mod.") -> dict[str, Tensor]:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def saved(**entries: Any) -> Callable[[dict[str, Tensor], Path], None]:
+    """A file with these entries; "state" stands for the weights."""
+
+    def save_all(state: dict[str, Tensor], path: Path) -> None:
+        torch.save({k: state if isinstance(v, str) else v for k, v in entries.items()}, path)
+
+    return save_all
+
+
+def with_prefix(prefix: str, **beside: Tensor) -> Callable[[dict[str, Tensor], Path], None]:
+    return lambda state, path: torch.save(prefixed(state, prefix) | beside, path)
+
+
+def averaged(state: dict[str, Tensor], path: Path) -> None:
+    """As torchvision's references/classification/train.py writes it."""
+    model = small()
+    model.load_state_dict(state)
+    average = torch.optim.swa_utils.AveragedModel(nn.DataParallel(model))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.randn(2, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimizer),
+            torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 4]),
+        ],
+        milestones=[2],
+    )
+    arguments = argparse.Namespace(lr=0.1, device=torch.device("cpu"), output=Path("out"))
+    checkpoint = {"model": model.state_dict(), "model_ema": average.state_dict()}
+    checkpoint |= {"optimizer": optimizer.state_dict(), "lr_scheduler": schedule.state_dict()}
+    torch.save(checkpoint | {"epoch": 3, "args": arguments}, path)
+
+
+def inner_wrapped(state: dict[str, Tensor], path: Path) -> None:
+    """A model of which a part was compiled."""
+    torch.save({key.replace("stages.2.", "stages._orig_mod.2."): state[key] for key in state}, path)
 
 
 SAVED: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
     "plain": torch.save,
-    "model": lambda state, path: torch.save({"model": state, "epoch": 3}, path),
-    "model_ema": lambda state, path: torch.save({"model_ema": state}, path),
-    "average first": lambda state, path: torch.save({"model": {}, "model_ema": state}, path),
-    "no average": lambda state, path: torch.save({"model": state, "model_ema": None}, path),
-    "state_dict": lambda state, path: torch.save({"state_dict": state}, path),
-    "arguments": lambda state, path: torch.save(
-        {"model": state, "args": argparse.Namespace(lr=4e-3)}, path
+    "model": saved(model="state", epoch=3),
+    "model_ema": saved(model_ema="state"),
+    "average first": saved(model={}, model_ema="state"),
+    "no average": saved(model="state", model_ema=None),
+    "state_dict": saved(state_dict="state"),
+    "net": saved(net="state", acc=71.2),
+    "an unknown entry": saved(weights="state"),
+    "two levels": lambda state, path: torch.save({"checkpoint": {"teacher": state}}, path),
+    "official": saved(model="state", args=argparse.Namespace(lr=4e-3), scaler={"scale": 1.0}),
+    "timm": saved(
+        epoch=3,
+        state_dict="state",
+        metric=np.float64(71.2),
+        args=argparse.Namespace(mean=(0.5,), workers=np.int64(4)),
+        version=2,
     ),
+    "torchvision": averaged,
+    "arrays": saved(model="state", curve=np.arange(3.0), best=np.float32(2), ok=np.bool_(True)),
     "legacy": lambda state, path: torch.save(
-        {"model": state}, path, _use_new_zipfile_serialization=False
+        {"model": state, "metric": np.float64(3)}, path, _use_new_zipfile_serialization=False
     ),
     "wrapped": lambda state, path: torch.save({"model": prefixed(state)}, path),
+    "a compiled part": inner_wrapped,
+    "Lightning": lambda state, path: torch.save(
+        {"state_dict": prefixed(state, "model.") | {"loss.weight": torch.ones(5)}}, path
+    ),
+    "a student and its head": with_prefix(
+        "student.backbone.", **{"head.mlp.0.bias": torch.ones(3)}
+    ),
+    "four prefixes": with_prefix("module._orig_mod.model.backbone."),
     "safetensors": save_safetensors,
 }
 
@@ -190,6 +250,153 @@ def test_every_kind_of_file_loads(tmp_path: Path, kind: str) -> None:
     SAVED[kind](state, path)
     model = small()
     load_weights(model, str(path))
+    assert same(model.state_dict(), state)
+
+
+def test_numpys_numbers_load_under_the_names_of_numpy_1_too(tmp_path: Path) -> None:
+    state = {"head.bias": torch.ones(1)}
+    names = {b"numpy._core.multiarray": b"numpy.core.multiarray"}
+    names |= {value: key for key, value in names.items()}
+    torch.save({"model": state, "metric": np.float64(3)}, tmp_path / "new.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "new.pth") as new,
+        zipfile.ZipFile(tmp_path / "old.pth", "w") as old,
+    ):
+        for name in new.namelist():
+            content = new.read(name)
+            if name.endswith("data.pkl"):
+                (found,) = [one for one in names if one in content]
+                content = content.replace(found, names[found])
+            old.writestr(name, content)
+    model = nn.ModuleDict({"head": nn.Linear(1, 1)})
+    with pytest.raises(WeightsError, match=r"missing: head\.weight"):  # it was read
+        load_weights(model, tmp_path / "old.pth")
+
+
+def test_of_several_weights_a_line_says_which_was_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, average = (snapshot(randomised(small())) for _ in range(2))
+    path, model = tmp_path / "checkpoint.pth", small()
+    torch.save({"model": plain, "model_ema": prefixed(average, "module.")}, path)
+    load_weights(model, path)
+    assert same(model.state_dict(), average)
+    (message,) = caplog.messages
+    assert message.startswith(f"{path} has several weights: model_ema.module is taken; ")
+    assert "entry='model'" in message
+    load_weights(model, path, entry="model")
+    assert same(model.state_dict(), plain)
+    with pytest.raises(WeightsError, match="holds no 'net' with weights"):
+        load_weights(model, path, entry="net")
+
+    torch.save(prefixed(plain, "encoder_q.") | prefixed(average, "encoder_k."), path)
+    load_weights(model, path, entry="encoder_k")
+    assert same(model.state_dict(), average)
+
+
+def mmpretrain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names after mmpretrain/models/backbones/convnext.py and its LinearClsHead."""
+    theirs = {}
+    for key, value in state.items():
+        key = key.replace(".dwconv.", ".depthwise_conv.").replace(".pwconv", ".pointwise_conv")
+        key = re.sub("^norm", "norm3", key)
+        theirs[f"head.fc.{key[5:]}" if key.startswith("head.") else f"backbone.{key}"] = value
+    return theirs
+
+
+def test_mmpretrains_files_load_and_a_backbone_alone_starts_norm_and_head_afresh(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    state = snapshot(randomised(small()))
+    model = small()
+    load_weights(model, {"state_dict": mmpretrain(state), "meta": {"epoch": 3}})
+    assert same(model.state_dict(), state)
+    assert not caplog.messages
+
+    backbone = {key: value for key, value in mmpretrain(state).items() if "norm3" not in key}
+    backbone = {key: value for key, value in backbone.items() if key.startswith("backbone")}
+    load_weights(model, backbone)
+    assert caplog.messages == [
+        "the state dict has no last norm and no head for 5 classes: they start afresh"
+    ]
+    fresh = {"norm.weight": torch.ones(20), "norm.bias": torch.zeros(20)}
+    loaded = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
+    assert same(loaded, {k: (state | fresh)[k] for k in loaded})
+    assert not torch.equal(model.head.weight, state["head.weight"])
+
+
+def test_transformers_files_load(caplog: pytest.LogCaptureFixture) -> None:
+    """Names after transformers/models/convnext/modeling_convnext.py."""
+    renamings = [
+        (r"^downsample_layers\.0\.0\.", "embeddings.patch_embeddings."),
+        (r"^downsample_layers\.0\.1\.", "embeddings.layernorm."),
+        (r"^downsample_layers\.(\d)\.", r"encoder.stages.\1.downsampling_layer."),
+        (r"^stages\.(\d)\.(\d)\.", r"encoder.stages.\1.layers.\2."),
+        (r"\.gamma$", ".layer_scale_parameter"),
+        (r"\.norm\.|^norm\.", lambda found: found[0].replace("norm", "layernorm")),
+        (r"^head\.", "classifier."),
+    ]
+    state = snapshot(randomised(small()))
+    theirs = {}
+    for key, value in state.items():
+        for ours, name in renamings:
+            key = re.sub(ours, name, key)
+        theirs[key if key.startswith("classifier") else f"convnext.{key}"] = value
+    assert "convnext.encoder.stages.2.layers.1.layernorm.weight" in theirs
+    model = small()
+    load_weights(model, theirs)
+    assert same(model.state_dict(), state)
+    assert not caplog.messages
+
+
+def test_without_classes_a_network_gives_timms_features() -> None:
+    timm = pytest.importorskip("timm")
+    theirs = randomised(timm.create_model("convnext_tiny", num_classes=5))
+    ours = convnext.convnext_tiny(num_classes=0)
+    load_weights(ours, theirs.state_dict())
+    theirs.reset_classifier(0)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.eval()(images), theirs(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("step", ["resnet", "separate_downsampling"])
+def test_without_classes_a_step_gives_what_its_classifier_takes(step: str) -> None:
+    design = scaled(roadmap()[step].design, width=1 / 8, depth=1 / 3)
+    whole, bare = Network(design, num_classes=5).eval(), Network(design, num_classes=0).eval()
+    load_weights(bare, whole.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(whole.head[-1](bare(images)), whole(images))
+
+
+def test_a_compiled_models_weights_are_its_models() -> None:
+    saved, model = randomised(small()), small()
+    load_weights(torch.compile(model), saved.state_dict())
+    assert same(model.state_dict(), saved.state_dict())
+    load_weights(model, torch.compile(saved).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "message"),
+    [
+        (True, r"^pretrained=True; give the path .* IMAGENET1K_V1 \(None: no weights\)$"),
+        (False, "^pretrained=False; give the path"),
+        ("https://x.org/tiny.pth", r"^https://x\.org/tiny\.pth is an address: download it, and"),
+        ("~/no such file.pth", "^~/no such file.pth: no such file; give the path"),
+    ],
+)
+def test_what_is_no_path_is_one_line(pretrained: Any, message: str) -> None:
+    with torch.device("meta"), pytest.raises(WeightsError, match=message) as caught:
+        convnext.convnext_tiny(pretrained=pretrained)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    state = snapshot(randomised(small()))
+    torch.save(state, tmp_path / "weights.pth")
+    model = small()
+    load_weights(model, "~/weights.pth")
     assert same(model.state_dict(), state)
 
 
@@ -257,6 +464,11 @@ def save(path: Path, content: object) -> Path:
     return path
 
 
+def scripted(path: Path) -> Path:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
+    return path
+
+
 BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda p: p, "no such file"),
     "directory": (lambda p: p.parent, "no such file"),
@@ -273,6 +485,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an optimiser": (lambda p: save(p, {"state": {}, "param_groups": []}), "holds no weights"),
     "a numbered state": (lambda p: save(p, {0: torch.ones(2)}), "holds no weights"),
     "a whole model": (lambda p: save(p, small()), "possibly code, which was not run"),
+    "TorchScript": (scripted, "is a TorchScript archive, which is code"),
     "another network": (
         lambda p: save(p, torchvision.models.resnet18().state_dict()),
         "does not fit the model; missing: .* more; unexpected: conv1.weight, .* more$",
@@ -280,6 +493,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*(torch.jit|TorchScript)")
 @pytest.mark.parametrize("kind", BAD_FILES)
 def test_a_bad_file_is_one_line_and_the_model_stays(tmp_path: Path, kind: str) -> None:
     make, message = BAD_FILES[kind]

@@ -10,11 +10,10 @@ from typing import Any, Literal, get_args, get_origin
 from torch import nn
 
 from convnext_steps.cli.options import find_model
-from convnext_steps.files import check_writable
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import Step
 from convnext_steps.study.toml import load_study
-from convnext_steps.text import unknown
+from convnext_steps.text import few, unknown
 from convnext_steps.training.config import RECIPES, TrainingConfig
 from convnext_steps.training.data import SOURCES, ImageData, load_data
 from convnext_steps.training.distributed import join
@@ -37,15 +36,24 @@ UNASKED = ("processes", *OF_THE_STUDY)  # torchrun says how many processes
 HOW = [option for option in fields(How) if option.name not in UNASKED]
 
 
+def expanded(path: str) -> Path:
+    """A path with its `~` as the home, which the shell leaves in `--output=~/out`."""
+    return Path(path).expanduser()
+
+
 def add_train(parser: argparse.ArgumentParser) -> None:
     """The options of the command train, one for each field of `TrainingConfig` and of `How`."""
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step such as gelu, or convnext_tiny, ...")
-    parser.add_argument("--output", type=Path, required=True, help="folder for everything written")
+    parser.add_argument(
+        "--output", type=expanded, required=True, help="folder for everything written"
+    )
     parser.add_argument("--roadmap", default="tiny", help="of a step: tiny (default) or base")
     parser.add_argument("--data", default="fashion_mnist", help=", ".join(SOURCES))
-    parser.add_argument("--data-root", type=Path, help="where the data set is, or is downloaded to")
+    parser.add_argument(
+        "--data-root", type=expanded, help="where the data set is, or is downloaded to"
+    )
     parser.add_argument("--train-images", type=int, help="train on only the first N", metavar="N")
     parser.add_argument("--held-out", type=float, default=0.0, help="test on this share of them")
     parser.add_argument("--skip-broken", action="store_true", help="leave out unreadable images")
@@ -86,7 +94,6 @@ def train_command(options: argparse.Namespace) -> None:
             held_out=options.held_out,
             skip_broken=options.skip_broken,
         )
-    check_writable(options.output)
     seed_everything(config.seed)
     model = build(options, train, config)
     trainer = Trainer(model, train, test, config, options.output, how=how_from(options))
@@ -94,6 +101,8 @@ def train_command(options: argparse.Namespace) -> None:
         evaluation = trainer.train(resume=options.resume)
     if trainer.processes.main:
         print(f"{evaluation.accuracy:.2f} % of {evaluation.count:,} test images")
+        if evaluation.classes:
+            print(f"classes, in this order: {few(evaluation.classes, most=12)}")
         last = trainer.history[-1]
         if "ema_accuracy" in last:
             print(f"{last['ema_accuracy']:.2f} % with the moving average of the weights")

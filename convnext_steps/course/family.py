@@ -53,7 +53,7 @@ def build(builder: str) -> convnext.Classifier:
 def count(model: convnext.Classifier, resolution: int = 224) -> int:
     """The multiply-adds per image by PyTorch's own counter, which needs no memory either."""
     image = torch.empty(
-        1, model.in_channels, resolution, resolution, device=model.head.weight.device
+        1, model.in_channels, resolution, resolution, device=model.norm.weight.device
     )
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(image)

@@ -19,6 +19,7 @@ from convnext_steps.execution.evidence import environment
 from convnext_steps.files import write_bytes
 from convnext_steps.study.plan import Run
 from convnext_steps.training.data import ImageData
+from convnext_steps.training.distributed import LAUNCHED
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.trainer import Trainer
 
@@ -51,6 +52,8 @@ def train_run(
     """
     processes = min(run.how.processes, torch.cuda.device_count() or run.how.processes)
     made_with = environment() | {"processes": processes}
+    for name in LAUNCHED[1:]:  # they count what started the study, not what trains this run
+        os.environ.pop(name, None)
     if processes == 1:
         trained = train_in_process(run, model, train, test, output)
     elif output:

@@ -1,17 +1,23 @@
 """Multiply-adds and parameters of a network, counted by fvcore."""
 
+import math
+import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convnext_steps.models.layers import first_convolution
+from convnext_steps.models.checks import check_images
+from convnext_steps.models.layers import evaluating, first_convolution
 
-CONV_LINEAR = ("conv", "linear", "addmm", "matmul")
+ATTENTION = "scaled_dot_product_attention"
+CONV_LINEAR = ("conv", "linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum", ATTENTION)
+PRODUCT = re.compile("conv|linear|mm|mv|dot|attention|lstm|gru|rnn|encoder")  # in a name
 NORM = ("layer_norm", "batch_norm")
 
 
@@ -19,8 +25,9 @@ NORM = ("layer_norm", "batch_norm")
 class FlopCount:
     """The cost of one image's forward pass, in multiply-adds as fvcore counts them.
 
-    The paper's GFLOPs are `conv_linear` / 1e9. fvcore also counts norms (5 per element for
-    LayerNorm, 2 for BatchNorm in eval mode) and average pooling; `total` is the sum of all.
+    The paper's GFLOPs are `conv_linear` / 1e9, which includes every product of matrices. fvcore
+    also counts norms (5 per element for LayerNorm, 2 for BatchNorm in eval mode) and average
+    pooling; `total` is the sum of all.
     """
 
     conv_linear: int
@@ -31,10 +38,12 @@ class FlopCount:
     uncounted: dict[str, int]  # calls of operators without a formula in fvcore, such as add
 
     def __str__(self) -> str:
+        products = [name for name in self.uncounted if PRODUCT.search(name)]
+        missing = f"; not counted: {', '.join(products)}" if products else ""
         return (
             f"{self.conv_linear / 1e9:.3f} G multiply-adds in convolutions and linear layers "
             f"({self.total / 1e9:.3f} G with norms and pooling), "
-            f"{self.params / 1e6:.2f} M parameters"
+            f"{self.params / 1e6:.2f} M parameters{missing}"
         )
 
 
@@ -60,11 +69,14 @@ def count_flops(
             raise ValueError("the model has no convolution; give in_channels")
         in_channels = first.in_channels
     image = next(model.parameters()).new_zeros(1, in_channels, resolution, resolution)
-    with _evaluating(model), torch.no_grad(), warnings.catch_warnings():
+    check_images(image, getattr(model, "smallest_side", 1))
+    with evaluating(model), torch.no_grad(), _slow_attention(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # fvcore uses torch.jit, even on import
         from fvcore.nn import FlopCountAnalysis
 
         analysis = FlopCountAnalysis(model, image)
+        analysis.set_op_handle(f"aten::{ATTENTION}", _attention)
+        analysis.set_op_handle("aten::baddbmm", _batched_product)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings("none")
         by_operator = {name: round(count) for name, count in sorted(analysis.by_operator().items())}
@@ -80,15 +92,26 @@ def count_flops(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; afterwards every module has its own mode again."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+def _slow_attention() -> Iterator[None]:
+    """Without the fast path of `nn.MultiheadAttention`, one operator that hides its products."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """The products of queries (..., L, E) with keys (..., S, E), and of those with the values."""
+    queries, keys, values = (value.type().sizes() for value in inputs[:3])
+    return math.prod(queries[:-1]) * int(keys[-2]) * int(keys[-1] + values[-1])
+
+
+def _batched_product(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """The product of (N, A, B) and (N, B, C), the second and third arguments."""
+    one, other = (value.type().sizes() for value in inputs[1:3])
+    return math.prod(one) * int(other[-1])
 
 
 def _sum(by_operator: dict[str, int], names: Iterable[str]) -> int:

@@ -21,8 +21,8 @@ from torchvision.models import (
 )
 from torchvision.ops import StochasticDepth
 
-from convnext_steps.models.checks import check_options, check_size
-from convnext_steps.models.layers import LayerNorm2d, padded_convolution
+from convnext_steps.models.checks import check_images, check_options
+from convnext_steps.models.layers import LayerNorm2d, classifier, padded_convolution
 from convnext_steps.models.weights import load_pretrained
 
 
@@ -30,7 +30,7 @@ class Options(TypedDict, total=False):
     """The arguments that every builder passes on to its model, with their defaults."""
 
     in_channels: int  # 3
-    num_classes: int  # 1000
+    num_classes: int  # 1000; 0: no classifier
     drop_path_rate: float  # 0; probability for the last block, growing linearly from 0
     layer_scale_init_value: float  # 1e-6; isotropic: 0, no LayerScale
     head_init_scale: float  # 1; factor on the head's initial weights; fine-tuning: 0.001
@@ -73,7 +73,7 @@ class Classifier(nn.Module):
     """What both kinds of ConvNeXt share: feature maps are pooled, normalised and classified."""
 
     norm: nn.LayerNorm
-    head: nn.Linear
+    head: nn.Linear | nn.Identity
 
     def __init__(
         self, in_channels: int, num_classes: int, head_init_scale: float, smallest_side: int
@@ -87,7 +87,7 @@ class Classifier(nn.Module):
     def _add_head(self, dim: int) -> None:
         """Add the head and draw all weights, in the authors' order."""
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.Linear(dim, self.num_classes)
+        self.head = classifier(dim, self.num_classes)
         self.apply(_init_weights)
         self._scale_head()
 
@@ -97,8 +97,9 @@ class Classifier(nn.Module):
         self._scale_head()
 
     def _scale_head(self) -> None:
-        with torch.no_grad():
-            self.head.weight.mul_(self.head_init_scale)  # the bias is zero
+        if isinstance(self.head, nn.Linear):
+            with torch.no_grad():
+                self.head.weight.mul_(self.head_init_scale)  # the bias is zero
 
     def _last_map(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -113,13 +114,6 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(self.forward_features(x))
         return logits
 
-    def _check_images(self, x: Tensor) -> None:
-        """Refuse images that a convolution would refuse less clearly, or not at all."""
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            wanted = f"(N, {self.in_channels}, H, W)"
-            raise ValueError(f"this model takes images {wanted}, not {tuple(x.shape)}")
-        check_size(x.shape[-2], x.shape[-1], self.smallest_side)
-
 
 class ConvNeXt(Classifier):
     """A patch stem, then stages of blocks with LayerNorm and a 2x2 convolution between them.
@@ -130,7 +124,7 @@ class ConvNeXt(Classifier):
         depths: blocks per stage.
         dims: channels per stage.
         in_channels: channels of the images.
-        num_classes: outputs of the classifier.
+        num_classes: outputs of the classifier; 0: none, the normalised features.
         drop_path_rate: probability of dropping the last block's branch; grows linearly from 0.
         layer_scale_init_value: the initial LayerScale; 0: none.
         head_init_scale: factor on the head's initial weights.
@@ -170,7 +164,7 @@ class ConvNeXt(Classifier):
 
     def forward_pyramid(self, x: Tensor) -> list[Tensor]:
         """All stages' feature maps, (N, dims[i], H / stride, W / stride), strides 4, 8, 16, 32."""
-        self._check_images(x)
+        check_images(x, self.smallest_side, self.in_channels)
         maps = []
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(downsample(x))
@@ -207,7 +201,7 @@ class ConvNeXtIsotropic(Classifier):
         self._add_head(dim)
 
     def _last_map(self, x: Tensor) -> Tensor:
-        self._check_images(x)
+        check_images(x, self.smallest_side, self.in_channels)
         maps: Tensor = self.blocks(self.stem(x))
         return maps
 

@@ -1,5 +1,8 @@
 """The layers that the roadmap and the published family share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,6 +44,23 @@ def padded_convolution(
     )
 
 
+def classifier(channels: int, num_classes: int) -> nn.Linear | nn.Identity:
+    """The last layer, (N, channels) -> (N, num_classes); with 0 classes, none, as in timm."""
+    return nn.Linear(channels, num_classes) if num_classes else nn.Identity()
+
+
 def first_convolution(model: nn.Module) -> nn.Conv2d | None:
     """The first `nn.Conv2d` of any network; None if it has none."""
     return next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; afterwards every module has its own mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from convnext_steps.models.blocks import ResidualBlock, activation, norm
-from convnext_steps.models.checks import check_options, check_size
+from convnext_steps.models.checks import check_images, check_options
 from convnext_steps.models.design import Design
-from convnext_steps.models.layers import padded_convolution
+from convnext_steps.models.layers import classifier, padded_convolution
 
 
 class Stage(nn.Sequential):
@@ -58,7 +58,7 @@ def head(design: Design, channels: int, num_classes: int) -> nn.Sequential:
     layers = nn.Sequential(nn.AdaptiveAvgPool2d(1))
     if design.downsampling == "separate":
         layers.append(norm(design, channels))
-    return layers.extend([nn.Flatten(1), nn.Linear(channels, num_classes)])
+    return layers.extend([nn.Flatten(1), classifier(channels, num_classes)])
 
 
 class Network(nn.Module):
@@ -69,7 +69,7 @@ class Network(nn.Module):
     Args:
         design: the decisions to build.
         in_channels: channels of the images.
-        num_classes: outputs of the classifier.
+        num_classes: outputs of the classifier; 0: none, the features before it.
         drop_path_rate: probability of dropping the last block's branch; grows linearly from 0.
 
     Raises:
@@ -103,7 +103,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""
-        check_size(x.shape[-2], x.shape[-1], self.smallest_side)
+        check_images(x, self.smallest_side)
         x = self.stem(x)
         x = self.stages(x)
         return self.head(x)

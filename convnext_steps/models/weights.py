@@ -3,10 +3,10 @@
 No code in a file is ever executed, and a model is changed only after everything is checked.
 """
 
-import argparse
 import logging
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from convnext_steps.errors import WeightsError
+from convnext_steps.models.foreign import ENTRIES, Found, find_weights, plain_types
 from convnext_steps.text import few
 
 LOG = logging.getLogger("convnext_steps")
@@ -36,31 +37,11 @@ OFFICIAL_FILES = {
     "iso_large": ("1k_224_ema",),
 }
 
-# Where a checkpoint keeps its weights; averaged ones first: the published numbers are theirs.
-ENTRIES = ("model_ema", "state_dict_ema", "model", "state_dict")
-
-# The names of other libraries and ours, replaced in this order.
-TORCHVISION = {
-    **{f"features.{2 * i}.": f"downsample_layers.{i}." for i in range(4)},
-    **{f"features.{2 * i + 1}.": f"stages.{i}." for i in range(4)},
-    ".block.0.": ".dwconv.",
-    ".block.2.": ".norm.",
-    ".block.3.": ".pwconv1.",
-    ".block.5.": ".pwconv2.",
-    ".layer_scale": ".gamma",
-    "classifier.0.": "norm.",
-    "classifier.2.": "head.",
-}
-TIMM = {
-    "stem.": "downsample_layers.0.",
-    **{f"stages.{i}.downsample.": f"downsample_layers.{i}." for i in (1, 2, 3)},
-    ".blocks.": ".",
-    ".conv_dw.": ".dwconv.",
-    ".mlp.fc": ".pwconv",
-    "head.norm.": "norm.",
-    "head.fc.": "head.",
-}
-FOREIGN = {"features.0.0.weight": TORCHVISION, "stem.0.weight": TIMM}  # recognised by one key
+GIVE = (
+    "give the path of a checkpoint or, for tiny, small, base and large, the name of "
+    "torchvision's weights, IMAGENET1K_V1"
+)
+NORM = ("norm.weight", "norm.bias")  # the last
 HEAD = ("head.weight", "head.bias")
 
 
@@ -73,29 +54,34 @@ def official_addresses() -> list[str]:
     ]
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
+def load_weights(
+    model: nn.Module, source: str | Path | Mapping[str, Any], *, entry: str | None = None
+) -> None:
     """Load weights into a model, from a file or a state dict of any of the known kinds.
 
     A head for another number of classes is left out: the model's own is drawn afresh, and a
-    warning says so.
+    warning says so. A model without a classifier (`num_classes=0`) takes no head.
 
     Args:
         model: a network of this library; other networks take weights with their own names only.
         source: a path (safetensors or what `torch.save` writes), or a state dict.
+        entry: of several weights in one file, those to take, such as "model" or "model_ema".
 
     Raises:
         WeightsError: the file is missing or damaged, holds more than weights, or does not fit.
     """
     if isinstance(source, Mapping):
-        _load(model, source, "the state dict")
+        _load(model, source, "the state dict", entry)
     else:
-        _load(model, _read(Path(source)), str(source))
+        _load(model, _read(source), str(source), entry)
 
 
 def load_pretrained(
     model: Model, pretrained: str | Path | None, published: type[WeightsEnum] | None = None
 ) -> Model:
     """The model with the weights of a file, or of an entry of torchvision's enum."""
+    if isinstance(pretrained, bool):
+        raise WeightsError(f"pretrained={pretrained}; {GIVE} (None: no weights)")
     if published is not None and pretrained in published.__members__:
         weights = published[str(pretrained)]
         _load(model, _download(weights), str(weights))
@@ -104,33 +90,73 @@ def load_pretrained(
     return model
 
 
-def _load(model: nn.Module, checkpoint: Mapping[str, Any], name: str) -> None:
+def _load(
+    model: nn.Module, checkpoint: Mapping[str, Any], name: str, entry: str | None = None
+) -> None:
     """Check everything before changing the model."""
+    model = getattr(model, "_orig_mod", model)  # inside what torch.compile returns
     own = model.state_dict()
-    state = _in_our_layout(_find_weights(checkpoint, name), own)
-    reset_head = getattr(model, "reset_head", None)
-    new_head = reset_head is not None and _has_other_head(state, own)
-    left_out = HEAD if new_head else ()
-    state = {key: value for key, value in state.items() if key not in left_out}
-    _check_match(state, {key: own[key] for key in own if key not in left_out}, name)
-    if reset_head is not None and new_head:
-        classes = len(own["head.weight"])
-        LOG.warning("%s has no head for %s classes: it starts afresh", name, classes)
-        reset_head()
-    model.load_state_dict(state, strict=not new_head)
+    found = _choose(find_weights(checkpoint, own), name, entry)
+    state = found.state
+    if isinstance(list(model.modules())[-1], nn.Identity):  # num_classes=0
+        state = {k: v for k, v in state.items() if k in own or not k.startswith("head.")}
+    afresh = _missing_end(state, own) if hasattr(model, "reset_head") else []
+    state = {key: value for key, value in state.items() if key not in afresh}
+    _check_match(state, {key: own[key] for key in own if key not in afresh}, name)
+    if found.left_out:
+        LOG.warning("%s: the model has no place for %s", name, few(found.left_out))
+    _start_afresh(model, afresh, name)
+    model.load_state_dict(state, strict=not afresh)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _choose(found: Sequence[Found], name: str, entry: str | None) -> Found:
+    """The weights that fit best, or those of the given entry; a line says if there are others."""
+    if entry is not None:
+        found = [one for one in found if f"{one.place}.".startswith(f"{entry}.")]
+    if not found:
+        where = f"no {entry!r} with weights" if entry else "no weights"
+        raise WeightsError(
+            f"{name} holds {where}: expected tensors by name, alone or in an entry "
+            f"such as {ENTRIES[0]!r} or 'model'"
+        )
+    others = [one.place for one in found[1:] if one.fits]
+    if others:
+        LOG.warning(
+            "%s has several weights: %s is taken; load_weights(model, path, entry=%r) takes %s",
+            name,
+            found[0].place or "the file itself",
+            others[0],
+            "the other" if len(others) == 1 else f"the first of {few(others)}",
+        )
+    return found[0]
+
+
+def _start_afresh(model: Any, names: Sequence[str], name: str) -> None:
+    """Draw the head afresh, and the last norm, as far as a file has none; say so."""
+    parts = ["no last norm"] if NORM[0] in names else []
+    if NORM[0] in names:
+        model.norm.reset_parameters()
+    if HEAD[0] in names:
+        parts.append(f"no head for {model.num_classes} classes")
+        model.reset_head()
+    if parts:
+        start = "they start" if len(parts) > 1 else "it starts"
+        LOG.warning("%s has %s: %s afresh", name, " and ".join(parts), start)
+
+
+def _read(source: str | Path) -> Mapping[str, Any]:
     """Read a file of either format, whatever its name."""
+    if re.match(r"(https?|s3|gs|ftp|hf|hf-hub):", str(source)):
+        raise WeightsError(f"{source} is an address: download it, and give the path of the file")
+    path = Path(source).expanduser()
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; {_where_to_get(path)}")
+        raise WeightsError(f"{source}: no such file; {_where_to_get(path)}")
     try:
         with path.open("rb") as file:
             is_safetensors = file.read(9)[8:] == b"{"  # eight bytes of length, then JSON
         if is_safetensors:
             return load_file(path)
-        # The authors' and timm's training scripts save their arguments, as plain data, too.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(plain_types()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error):
@@ -141,7 +167,12 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise _unreadable(path) from None
     except PermissionError:
         raise WeightsError(f"{path} cannot be read: permission denied") from None
-    except Exception:  # foreign bytes can fail in many ways, KeyError among them
+    except Exception as error:  # foreign bytes can fail in many ways, KeyError among them
+        if "TorchScript" in str(error):
+            raise WeightsError(
+                f"{path} is a TorchScript archive, which is code; save the state_dict of the model "
+                "that it was made from, and load that"
+            ) from None
         raise _unreadable(path) from None
     return checkpoint if isinstance(checkpoint, Mapping) else {}
 
@@ -154,10 +185,7 @@ def _where_to_get(path: Path) -> str:
     for address in official_addresses():
         if address.endswith(f"/{path.name}"):
             return f"download it from {address}"
-    return (
-        "give the path of a checkpoint or, for tiny, small, base and large, the name of "
-        "torchvision's weights, IMAGENET1K_V1"
-    )
+    return GIVE
 
 
 def _download(weights: WeightsEnum) -> Mapping[str, Any]:
@@ -173,34 +201,13 @@ def _download(weights: WeightsEnum) -> Mapping[str, Any]:
     return state
 
 
-def _find_weights(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """Take the weights out of a checkpoint."""
-    entries = [checkpoint[e] for e in ENTRIES if isinstance(checkpoint.get(e), Mapping)]
-    state = entries[0] if entries else checkpoint
-    if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise WeightsError(
-            f"{name} holds no weights: expected tensors by name, alone or under one of {ENTRIES}"
-        )
-    # DistributedDataParallel and torch.compile add these prefixes.
-    return {k.removeprefix("module.").removeprefix("_orig_mod."): v for k, v in state.items()}
-
-
-def _in_our_layout(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate another library's names and shapes into ours."""
-    for mark, names in FOREIGN.items():
-        if mark in state and mark not in own:
-            return dict(_translate(key, value, names) for key, value in state.items())
-    return state
-
-
-def _translate(key: str, value: Tensor, names: Mapping[str, str]) -> tuple[str, Tensor]:
-    for theirs, ours in names.items():
-        key = key.replace(theirs, ours)
-    if key.endswith(".gamma"):
-        value = value.flatten()  # (C, 1, 1) -> (C,)
-    elif ".pwconv" in key and value.ndim == 4:
-        value = value.flatten(1)  # a 1x1 convolution as a linear layer, (O, I, 1, 1) -> (O, I)
-    return key, value
+def _missing_end(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """What must start afresh: the head, or the last norm and any head, of a backbone's weights."""
+    has_head = HEAD[0] in own
+    afresh = [*HEAD] if has_head and _has_other_head(state, own) else []
+    if (afresh or not has_head) and not any(key in state for key in NORM):
+        afresh += NORM
+    return afresh
 
 
 def _has_other_head(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from convnext_steps.training.checks import check_labels, output_classes
+from convnext_steps.training.checks import check_classes, check_labels, output_classes
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.data import ImageData
+from convnext_steps.training.items import check_items, image_data
 
 
 def random_shift(images: Tensor, pixels: int) -> Tensor:
@@ -86,22 +86,43 @@ class Preparation:
 
     Args:
         model: the network that the batches are for.
-        dataset: an `ImageData`, whose mean and std normalise uint8 images, or any other data set,
-            whose uint8 images are scaled to [0, 1].
+        dataset: an `ImageData`, or subsets of one, whose mean and std normalise uint8 images, or
+            any other data set, whose uint8 images are scaled to [0, 1].
         config: the recipe.
         device: where the network is.
+
+    Raises:
+        TrainingError: the data do not fit the network.
     """
 
     def __init__(
         self, model: nn.Module, dataset: Dataset[Any], config: TrainingConfig, device: torch.device
     ) -> None:
         self.config, self.device = config, device
-        self.classes = output_classes(model)
-        self.mixing = label_mixing(config, self.classes)
-        known = isinstance(dataset, ImageData)
-        mean, std = (dataset.mean, dataset.std) if known else ((0.0,), (1.0,))  # type: ignore[attr-defined]
+        known = image_data(dataset)
+        mean, std = (known.mean, known.std) if known else ((0.0,), (1.0,))
         self.mean = torch.tensor(mean, device=device).view(-1, 1, 1)
         self.std = torch.tensor(std, device=device).view(-1, 1, 1)
+        self.classes = self.try_images(model, dataset, "training")
+        self.mixing = label_mixing(config, self.classes)
+
+    def try_images(self, model: nn.Module, dataset: Dataset[Any], role: str) -> int:
+        """Check a few images and labels, and try the first image; return the network's classes.
+
+        Args:
+            model: the network.
+            dataset: any.
+            role: "training" or "test", for messages.
+
+        Raises:
+            TrainingError: the data do not fit the network.
+        """
+        image, labels = check_items(dataset, role)
+        prepared = self._normalized(image[None].to(self.device))
+        classes = output_classes(model, prepared, tuple(image.shape), self.autocast())
+        known = image_data(dataset)
+        check_classes(classes, labels, known.num_classes if known else 0)
+        return classes
 
     def for_training(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch with every augmentation of the recipe; mixed labels are (N, classes)."""
@@ -125,8 +146,7 @@ class Preparation:
         return torch.autocast(self.device.type, kind, enabled=enabled)
 
     def _to_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        if self.classes:
-            check_labels(labels, self.classes)  # before the copy: a GPU would just abort
+        check_labels(labels, self.classes)  # before the copy: a GPU would just abort
         images = images.to(self.device, non_blocking=True)
         return images, labels.to(self.device, non_blocking=True)
 

@@ -3,22 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.data import ImageTensors
 from convnext_steps.training.distributed import Processes
+from convnext_steps.training.items import SeededItems, collate, takes_batches
+from convnext_steps.training.seeds import mixed_seed
 
 EVALUATION_BATCH_SIZE = 500
-
-
-def mixed_seed(*numbers: int) -> int:
-    """One 63-bit seed from several numbers, such as seed, epoch and rank."""
-    words = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
-    return int(words[0]) >> 1
 
 
 class TrainingBatches(Sampler[list[int]]):
@@ -71,22 +65,24 @@ def evaluation_batches(
 
     With micro-batches, a batch has four times their size, up to 500: a forward pass alone needs
     less memory than training.
-
-    Raises:
-        TrainingError: there are no images.
     """
-    if size == 0:
-        raise TrainingError("the test set has no images")
     share = list(range(processes.rank, size, processes.count))
     step = min(EVALUATION_BATCH_SIZE, 4 * micro_batch_size or EVALUATION_BATCH_SIZE)
     return [share[first : first + step] for first in range(0, len(share), step)]
 
 
 def loader(
-    dataset: Dataset[Any], batches: Sampler[list[int]] | list[list[int]], workers: int = 0
+    dataset: Dataset[Any],
+    batches: Sampler[list[int]] | list[list[int]],
+    workers: int = 0,
+    seed: int = 0,
 ) -> DataLoader[Any]:
-    """Batches (images, labels) of any data set; data in memory are indexed by whole batches."""
+    """Batches (images, labels) of any data set; data in memory are indexed by whole batches.
+
+    Whatever else an item draws at random, it draws by the seed and its index.
+    """
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
-    if isinstance(dataset, ImageTensors):
+    if takes_batches(dataset):
         return DataLoader(dataset, sampler=batches, batch_size=None, **options)
-    return DataLoader(dataset, batch_sampler=batches, **options)
+    items = SeededItems(dataset, seed)
+    return DataLoader(items, batch_sampler=batches, collate_fn=collate, **options)

@@ -4,50 +4,41 @@ Everything is written atomically; a checkpoint is checked before it is trusted, 
 executing code.
 """
 
-import hashlib
 import json
 import logging
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils._pytree import tree_map
 
 from convnext_steps.errors import DamagedCheckpointError, ForeignCheckpointError, TrainingError
-from convnext_steps.files import atomic_file, write_bytes
+from convnext_steps.files import atomic_file, check_writable, write_bytes
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
 
 LOG = logging.getLogger("convnext_steps")
 
-FORMAT = 1  # of checkpoints
+FORMAT = 2  # of checkpoints
 METADATA = "convnext_steps"  # the key in a file of weights
 HISTORY = "history.jsonl"
+LOCK = "training.lock"  # stays, empty, as long as anyone may train here
 WEIGHTS = ("best", "final", "final_ema")
 
 
-def identity(
-    model: nn.Module, config: TrainingConfig, train: Dataset[Any], test: Dataset[Any]
-) -> dict[str, str]:
-    """What a checkpoint must have in common with the training that resumes from it."""
-    shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
-    design = getattr(model, "design", None)
-    network = [type(model).__name__, asdict(design) if design else None, shapes]
-    data = [
-        (type(half).__name__, len(half), getattr(half, "num_classes", None))  # type: ignore[arg-type]
-        for half in (train, test)
-    ]
-    return {
-        "model": hashlib.sha256(json.dumps(network).encode()).hexdigest(),
-        "data set": json.dumps(data),
-        "recipe": json.dumps(asdict(config), sort_keys=True),
-    }
+def copied(state: Any) -> Any:
+    """A copy of a state in the CPU's memory, which does not change as training goes on."""
+    return tree_map(
+        lambda x: x.detach().to("cpu", copy=True) if isinstance(x, torch.Tensor) else x, state
+    )
 
 
 class Output:
@@ -59,6 +50,10 @@ class Output:
         config: the recipe.
         identity: what a checkpoint must have in common with this training.
         keep: how many of the newest checkpoints stay.
+        classes: names of the classes, for the metadata of weights.
+
+    Raises:
+        TrainingError: the folder cannot be written to.
     """
 
     def __init__(
@@ -68,10 +63,43 @@ class Output:
         config: TrainingConfig,
         identity: Mapping[str, str],
         keep: int,
+        classes: Sequence[str] = (),
     ) -> None:
-        self.folder = Path(folder) if folder and processes.main else None
+        self.folder = Path(folder).expanduser() if folder and processes.main else None
         self.processes, self.config = processes, config
-        self.identity, self.keep = identity, keep
+        self.identity, self.keep, self.classes = identity, keep, classes
+        self.lock = FileLock(self.folder / LOCK if self.folder else LOCK)
+        processes.from_main(self._check_writable)
+
+    def _check_writable(self) -> None:
+        if self.folder:
+            try:
+                check_writable(self.folder)
+            except ValueError as error:
+                raise TrainingError(str(error)) from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A block in which no other training works in the folder, which is created.
+
+        Raises:
+            TrainingError: another one does.
+        """
+        self.processes.from_main(self._hold)
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def _hold(self) -> None:
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.lock.acquire(timeout=0)
+            except Timeout:
+                raise TrainingError(
+                    f"another training is working in {self.folder}; choose another folder"
+                ) from None
 
     def check_unused(self) -> None:
         """Refuse, in every process, a folder that holds an earlier training.
@@ -97,10 +125,9 @@ class Output:
         return load_newest(self.folder, self.identity) if self.folder else None
 
     def begin(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Create the folder and write the history so far."""
+        """Write the history so far."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         clear_partial(self.folder)
         lines = "".join(json.dumps(entry) + "\n" for entry in history)
         write_bytes(self.folder / HISTORY, lines.encode())
@@ -120,7 +147,8 @@ class Output:
     def save_weights(self, name: str, model: nn.Module, accuracy: float) -> None:
         """Write a model's weights under one of the names in `WEIGHTS`."""
         if self.folder:
-            save_weights(self.folder / f"{name}.safetensors", model, self.config, accuracy)
+            path = self.folder / f"{name}.safetensors"
+            save_weights(path, model, self.config, accuracy, self.classes)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -140,8 +168,8 @@ def trained_files(folder: Path) -> list[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove the checkpoints and weights of a training, and any half-written files."""
-    for path in trained_files(folder):
+    """Remove the checkpoints, weights and lock of a training, and any half-written files."""
+    for path in [*trained_files(folder), folder / LOCK]:
         path.unlink(missing_ok=True)
     clear_partial(folder)
 
@@ -173,23 +201,20 @@ def save_checkpoint(folder: Path, epoch: int, state: Mapping[str, Any], keep: in
 def load_newest(folder: Path, expected: Mapping[str, str]) -> dict[str, Any] | None:
     """The newest checkpoint that is whole and belongs to this training; None if there are none.
 
-    Each one that is skipped is named in a warning.
+    Each damaged one is named in a warning.
 
     Raises:
-        TrainingError: all whole checkpoints belong to other trainings; they are not overwritten.
+        TrainingError: the newest whole one belongs to another training; it is not overwritten.
     """
-    foreign = []
     found = checkpoints(folder)
     for path in found:
         try:
             return read_checkpoint(path, expected)
-        except (DamagedCheckpointError, ForeignCheckpointError) as error:
-            if isinstance(error, ForeignCheckpointError):
-                foreign.append(str(error))
+        except ForeignCheckpointError as error:
+            raise TrainingError(str(error)) from None
+        except DamagedCheckpointError as error:
             following = "starting afresh" if path == found[-1] else "trying the one before"
             LOG.warning("%s; %s", error, following)
-    if foreign:
-        raise TrainingError(f"{foreign[0]}; choose another output folder")
     return None
 
 
@@ -217,18 +242,29 @@ def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any]:
     for part, ours in expected.items():
         if theirs[part] != ours:
             difference = _difference(theirs[part], ours) if part == "recipe" else ""
-            raise ForeignCheckpointError(f"{path} is of another {part}{difference}")
+            raise ForeignCheckpointError(
+                f"{path} is of another {part}{difference}; choose another output folder, or go "
+                f"back to the {part} that it has"
+            )
     return state
 
 
 def _difference(one: str, other: str) -> str:
     theirs, ours = json.loads(one), json.loads(other)
     names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
-    return f" ({', '.join(names)} differ)"
+    return f" ({', '.join(f'{n}: {theirs.get(n)}, now {ours.get(n)}' for n in names)})"
 
 
-def save_weights(path: Path, model: nn.Module, config: TrainingConfig, accuracy: float) -> None:
-    """Write a model's weights as safetensors; design, recipe and accuracy are in the metadata.
+def save_weights(
+    path: Path,
+    model: nn.Module,
+    config: TrainingConfig,
+    accuracy: float,
+    classes: Sequence[str] = (),
+) -> None:
+    """Write a model's weights as safetensors.
+
+    In the metadata are design, recipe, accuracy, and the names of the classes, in their order.
 
     Raises:
         TrainingError: the file cannot be written.
@@ -239,8 +275,10 @@ def save_weights(path: Path, model: nn.Module, config: TrainingConfig, accuracy:
         "design": asdict(design) if design else None,
         "recipe": asdict(config),
         "accuracy": accuracy,
+        "classes": list(classes),
     }
-    weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    # copied: names may share their memory, which safetensors refuses
+    weights = {name: value.contiguous().cpu().clone() for name, value in model.state_dict().items()}
     try:
         # under one key: safetensors would write several in random order
         write_bytes(path, safetensors_bytes(weights, {METADATA: json.dumps(metadata)}))

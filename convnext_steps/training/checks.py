@@ -1,49 +1,110 @@
-"""Whether data fit a model, checked before PyTorch would fail less clearly."""
+"""Whether a network can be trained on data, checked before PyTorch would fail less clearly."""
 
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from convnext_steps.errors import TrainingError
-from convnext_steps.models.checks import check_size
-from convnext_steps.models.layers import first_convolution
-from convnext_steps.training.data import ImageData
+from convnext_steps.errors import ConvNeXtStepsError, TrainingError
+from convnext_steps.models.layers import evaluating, first_convolution
+from convnext_steps.text import few, first_line
+
+# What a message of PyTorch's says, and what to do about it.
+REMEDIES = {
+    r"shared memory|Bus error|/dev/shm|</torch_": "the data workers ran out of shared memory; use "
+    "fewer data_workers (--data-workers 0), or give the container more (docker run --shm-size=8g)",
+    r"(?i)(C|C\+\+|Cxx) ?compiler": "compile=True (--compile) needs a C++ compiler, and none works "
+    "here; install one, such as g++, or train without compile",
+}
 
 
-def check_fit(model: nn.Module, dataset: Dataset[Any]) -> None:
-    """Check the first image of a data set, and its number of classes.
+@contextmanager
+def remedies() -> Iterator[None]:
+    """A block in which what a machine lacks is one line that says what to do.
 
     Raises:
-        TrainingError: there are no images, they are too small or have another number of channels
-            than the model takes, or there are more classes than the model has outputs.
+        TrainingError: one of `REMEDIES` applies.
     """
-    if len(dataset) == 0:  # type: ignore[arg-type]
-        raise TrainingError("the training set has no images")
-    image = dataset[0][0]
-    first = first_convolution(model)
-    if first is not None and image.shape[0] != first.in_channels:
-        raise TrainingError(
-            f"the images have {image.shape[0]} channels, but the network takes "
-            f"{first.in_channels}; build it with in_channels={image.shape[0]}"
-        )
     try:
-        height, width = image.shape[-2:]
-        check_size(height, width, getattr(model, "smallest_side", 1))
-    except ValueError as error:
-        raise TrainingError(str(error)) from None
-    classes = output_classes(model)
-    if isinstance(dataset, ImageData) and 0 < classes < dataset.num_classes:
-        raise TrainingError(
-            f"the data have {dataset.num_classes} classes, but the network has {classes}; "
-            f"build it with num_classes={dataset.num_classes}"
+        yield
+    except ConvNeXtStepsError:
+        raise
+    except Exception as error:
+        for words, remedy in REMEDIES.items():
+            if re.search(words, f"{error!r} {error.__cause__}"):
+                raise TrainingError(remedy) from error
+        raise
+
+
+def output_classes(
+    model: nn.Module, image: Tensor, raw: tuple[int, ...], autocast: AbstractContextManager[Any]
+) -> int:
+    """How many classes a network tells apart, found by trying it on an image.
+
+    Args:
+        model: any.
+        image: (1, C, H, W), prepared for the network.
+        raw: the image's shape in the data set.
+        autocast: the context in which the network computes.
+
+    Raises:
+        TrainingError: the network cannot take the image, or does not return logits.
+    """
+    try:
+        with evaluating(model), torch.no_grad(), autocast:
+            output = model(image)
+    except Exception as error:
+        raise TrainingError(_why(model, raw, error)) from error
+    return logits_of(output).shape[1]
+
+
+def _why(model: nn.Module, shape: tuple[int, ...], error: Exception) -> str:
+    """Why a network cannot take an image."""
+    first = first_convolution(model)
+    if first is not None and shape[0] != first.in_channels:
+        if shape[-1] == first.in_channels:
+            return (
+                f"the images are {shape}, height, width, channels; the network takes channels "
+                "first: image.permute(2, 0, 1)"
+            )
+        return (
+            f"the images have {shape[0]} channels, but the network takes "
+            f"{first.in_channels}; build it with in_channels={shape[0]}"
         )
+    if isinstance(error, ValueError):
+        return str(error)
+    return f"the network cannot take an image of shape {shape}: {first_line(error)}"
 
 
-def output_classes(model: nn.Module) -> int:
-    """The outputs of the model's last linear layer; 0 if it has none."""
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return linear[-1].out_features if linear else 0
+def logits_of(output: Any) -> Tensor:
+    """A network's logits, (N, classes), or the `logits` of what it returns, as GoogLeNet does.
+
+    Raises:
+        TrainingError: there are none.
+    """
+    logits = getattr(output, "logits", output)
+    if isinstance(logits, Tensor) and logits.ndim == 2:
+        return logits
+    kind = type(logits).__name__
+    shape = f" of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else ""
+    raise TrainingError(f"the network returns a {kind}{shape}; it must return logits (N, classes)")
+
+
+def check_classes(classes: int, labels: Tensor, named: int) -> None:
+    """Check that a network has a class for every label that is known before training.
+
+    Raises:
+        TrainingError: it has too few.
+    """
+    if classes < named:
+        raise TrainingError(
+            f"the data have {named} classes, but the network has {classes}; "
+            f"build it with num_classes={named}"
+        )
+    check_labels(labels, classes)
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
@@ -58,3 +119,49 @@ def check_labels(labels: Tensor, classes: int) -> None:
             f"a label is {low if low < 0 else high}, but the network has {classes} classes, "
             f"0 to {classes - 1}; build it with a larger num_classes, or correct the labels"
         )
+
+
+def check_weights(model: nn.Module, step: int) -> None:
+    """Check that all weights are finite.
+
+    Raises:
+        TrainingError: one is not.
+    """
+    for name, value in model.named_parameters():
+        if not torch.isfinite(value).all():
+            raise TrainingError(
+                f"{name} is no longer finite after step {step}; lower learning_rate or raise "
+                "warmup_fraction"
+            )
+
+
+def check_used(model: nn.Module) -> None:
+    """Check, after a backward pass, that every parameter that should train has a gradient.
+
+    Raises:
+        TrainingError: some have none, and so processes cannot agree on the others' gradients.
+    """
+    named = model.named_parameters()
+    unused = [name for name, value in named if value.requires_grad and value.grad is None]
+    if unused:
+        raise TrainingError(
+            f"the network does not use {few(unused)}; several processes cannot train it together "
+            "before these have requires_grad_(False)"
+        )
+
+
+def modules_in_eval(model: nn.Module) -> list[nn.Module]:
+    """The modules that a user has set to eval mode, to stay there, such as a frozen BatchNorm.
+
+    A model that is in eval mode as a whole was only used before; of it, what is frozen stays.
+    """
+    return [
+        module
+        for module in model.modules()
+        if not module.training and (model.training or _frozen(module))
+    ]
+
+
+def _frozen(module: nn.Module) -> bool:
+    own = list(module.parameters(recurse=False))
+    return bool(own) and not any(parameter.requires_grad for parameter in own)

@@ -1,15 +1,27 @@
 """The training recipe as one value, and the named recipes of the paper."""
 
-import math
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_origin
 
-from convnext_steps.models.checks import check_choices
+from convnext_steps.fields import convert
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def option(default: Any, meaning: str) -> Any:
     """A field with a default and the line that `convnext-steps train --help` shows."""
     return field(default=default, metadata={"help": meaning})
+
+
+def check_types(values: "DataclassInstance") -> None:
+    """Refuse a field whose value is of another type than the field's.
+
+    Raises:
+        ValueError: one is, or it is a number that is not finite.
+    """
+    for each in fields(values):
+        convert(getattr(values, each.name), each.type, each.name)
 
 
 def require(values: object, name: str, holds: bool, rule: str) -> None:
@@ -59,7 +71,7 @@ class TrainingConfig:
     )
     mixup: float = option(0.0, "alpha; 0: off")
     cutmix: float = option(0.0, "alpha; 0: off; with mixup, each batch gets one of the two")
-    ema_decay: float = option(0.0, "of the moving average of the weights; 0: no average")
+    ema_decay: float = option(0.0, "of the moving average of the weights, at most; 0: no average")
 
     # the images
     resolution: int = option(0, "pixels per side; 0: the data set's own")
@@ -74,17 +86,28 @@ class TrainingConfig:
     seed: int = option(0, "for everything random")
 
     def __post_init__(self) -> None:
+        check_types(self)
         above_zero = ("max_epochs", "batch_size", "learning_rate", "evaluate_every", "layer_decay")
         for name in above_zero:
             require(self, name, getattr(self, name) > 0, "must be above 0")
         unit = ("warmup_fraction", "label_smoothing", "momentum", "layer_decay", "drop_path_rate")
         for name in (*unit, "ema_decay", "horizontal_flip", "random_erasing"):
             require(self, name, 0 <= getattr(self, name) <= 1, "must be from 0 to 1")
-        check_choices(self)
         for each in fields(self):
             if get_origin(each.type) is not Literal:
-                finite = 0 <= getattr(self, each.name) < math.inf
-                require(self, each.name, finite, "must be 0 or more, and finite")
+                require(self, each.name, getattr(self, each.name) >= 0, "must be 0 or more")
+
+
+def one_recipe(*recipes: TrainingConfig | None) -> TrainingConfig:
+    """The recipe, given by either of its names.
+
+    Raises:
+        TypeError: both or neither are given, or something else.
+    """
+    given = [recipe for recipe in recipes if recipe is not None]
+    if len(given) != 1 or not isinstance(given[0], TrainingConfig):
+        raise TypeError("give the recipe once: config=TrainingConfig(...), or configs=...")
+    return given[0]
 
 
 # Table 5. Stochastic depth is the model's: 0.1 / 0.4 / 0.5 / 0.5 for T / S / B / L.

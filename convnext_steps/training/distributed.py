@@ -97,14 +97,40 @@ class Processes:
         return nullcontext()
 
 
+JOINED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what PyTorch joins by
+LAUNCHED = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # how many there are
+LOCAL = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
+
+
 def join() -> Processes:
-    """Join the other processes, once, if torchrun started this one; else train alone."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ and not dist.is_initialized():
-        return Processes()
+    """Join the other processes, once, if torchrun or another launcher started several.
+
+    Raises:
+        TrainingError: several were started, and nothing says how to join them.
+    """
     if not dist.is_initialized():
+        if "TORCHELASTIC_RUN_ID" not in os.environ and not _several():
+            return Processes()
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(_local_rank())
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         atexit.register(dist.destroy_process_group)
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    return Processes(dist.get_rank(), dist.get_world_size(), local_rank)
+    return Processes(dist.get_rank(), dist.get_world_size(), _local_rank())
+
+
+def _several() -> bool:
+    """Whether a launcher started several processes, which can be joined."""
+    counts = {name: os.environ[name] for name in LAUNCHED if name in os.environ}
+    several = [name for name, count in counts.items() if count.isdigit() and int(count) > 1]
+    missing = [name for name in JOINED if name not in os.environ]
+    if several and missing:
+        raise TrainingError(
+            f"{several[0]} is {counts[several[0]]}, but {', '.join(missing)} are not set, so that "
+            "each process would train alone; start them with torchrun, or set these "
+            f"(to train in one process, unset {several[0]})"
+        )
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _local_rank() -> int:
+    return next((int(os.environ[name]) for name in LOCAL if name in os.environ), 0)

@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Dataset
 
+from convnext_steps.models.layers import evaluating
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.batches import evaluation_batches, loader
+from convnext_steps.training.checks import logits_of, remedies
 from convnext_steps.training.distributed import Processes
+from convnext_steps.training.items import class_names
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,11 @@ class Evaluation:
     loss: float  # cross-entropy, without smoothing
     correct: int
     count: int
+    classes: tuple[str, ...] = ()  # names of the labels 0, 1, ..., where the data set has some
 
 
-@torch.inference_mode()
+@remedies()
+@torch.no_grad()  # not inference_mode: what a network keeps of a batch must serve training too
 def evaluate(
     model: nn.Module,
     dataset: Dataset[Any],
@@ -34,19 +39,20 @@ def evaluate(
     """Classify every image of a data set once, in eval mode, shared among all processes.
 
     Raises:
-        TrainingError: there are no images, or a label is not one of the network's classes.
+        TrainingError: a label is not one of the network's classes.
     """
-    model.eval()
     processes.same_buffers(model)
     sums = torch.zeros(3, dtype=torch.float64, device=preparation.device)  # correct, loss, count
     size = len(dataset)  # type: ignore[arg-type]
     shares = evaluation_batches(size, processes, preparation.config.micro_batch_size)
-    for batch in loader(dataset, shares, data_workers):
-        images, labels = preparation.for_evaluation(*batch)
-        with preparation.autocast():
-            logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels, reduction="sum")
-        correct = (logits.argmax(1) == labels).sum()
-        sums += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
+    with evaluating(model):
+        for batch in loader(dataset, shares, data_workers):
+            images, labels = preparation.for_evaluation(*batch)
+            with preparation.autocast():
+                logits = logits_of(model(images))
+            loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+            correct = (logits.argmax(1) == labels).sum()
+            sums += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
     correct, loss, count = processes.sum(sums).tolist()
-    return Evaluation(100 * correct / count, loss / count, int(correct), int(count))
+    names = class_names(dataset)
+    return Evaluation(100 * correct / count, loss / count, int(correct), int(count), names)

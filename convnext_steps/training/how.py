@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from convnext_steps.training.config import option, require
+from convnext_steps.training.config import check_types, option, require
 
 OF_THE_STUDY = ("workers", "notebooks")  # not of one training
 
@@ -12,8 +12,8 @@ OF_THE_STUDY = ("workers", "notebooks")  # not of one training
 class How:
     """How a training is done; what is computed is the recipe's, `TrainingConfig`.
 
-    `fast_cpu`, `compile` and `processes` change rounding; `data_workers` and `processes` change
-    which random numbers an augmentation draws.
+    `fast_cpu`, `compile` and `processes` change rounding; `processes` also changes which random
+    numbers a batch's augmentations draw.
 
     Raises:
         ValueError: a field is out of range.
@@ -29,6 +29,7 @@ class How:
     compile: bool = option(False, "use torch.compile")
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("processes", "keep_checkpoints"):
             require(self, name, getattr(self, name) >= 1, "must be at least 1")
         require(self, "workers", self.workers == "auto" or self.workers >= 1, "must be at least 1")

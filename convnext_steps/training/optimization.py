@@ -1,11 +1,15 @@
 """The optimiser and the learning-rate schedule that a recipe asks for."""
 
 import math
+import re
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from convnext_steps.errors import TrainingError
 from convnext_steps.training.config import TrainingConfig
 
 
@@ -14,21 +18,30 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
 
     Norms, biases and scales do not decay. With `layer_decay`, the head has the full learning rate,
     and every other layer that fraction of the rate of the layer above it.
+
+    Raises:
+        TrainingError: no parameter trains, or it is not known which layer is above which.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    positions = layer_positions(model)
+    positions = layer_positions(model) if config.layer_decay != 1 else {}
     top = max(positions.values(), default=0)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 or config.decay_norms_and_biases
         weight_decay = config.weight_decay if decays else 0.0
-        scale = config.layer_decay ** (top - positions[name])
+        scale = config.layer_decay ** (top - positions.get(name, top))
         groups.setdefault((weight_decay, config.learning_rate * scale), []).append(parameter)
+    if not groups:
+        raise TrainingError("no parameter of the network trains: requires_grad is False for all")
     return [
         {"params": parameters, "weight_decay": weight_decay, "lr": learning_rate}
         for (weight_decay, learning_rate), parameters in groups.items()
     ]
+
+
+# The names that tell a layer: those of the roadmap's networks and of the published family.
+LAYER = re.compile(r"(stem|norm|head|(downsample_layers|blocks|stages\.\d+)\.\d+)\.")
 
 
 def layer_positions(model: nn.Module) -> dict[str, int]:
@@ -36,10 +49,20 @@ def layer_positions(model: nn.Module) -> dict[str, int]:
 
     As in the official code: a stage is one layer, except that in the third stage, and in an
     isotropic network, every three blocks are one layer.
+
+    Raises:
+        TrainingError: a parameter has another name than those of this library's networks.
     """
     design = getattr(model, "design", None)
     offset = 2 if design is not None and design.downsampling == "separate" else 0
-    keys = {name: _layer(name.split("."), offset) for name, _ in model.named_parameters()}
+    keys = {}
+    for name, _ in model.named_parameters():
+        if not LAYER.match(name):
+            raise TrainingError(
+                f"layer_decay needs the layers' order, which the name {name} does not tell; "
+                "set layer_decay=1, or train a network of this library"
+            )
+        keys[name] = _layer(name.split("."), offset)
     order = sorted(set(keys.values()))
     return {name: order.index(key) for name, key in keys.items()}
 
@@ -82,3 +105,17 @@ def schedule_factor(step: int, config: TrainingConfig, total_steps: int) -> floa
         return float(0.1 ** math.floor(3 * min(done, 0.999)))
     final = config.final_learning_rate / config.learning_rate
     return final + (1 - final) * (1 + math.cos(math.pi * min(done, 1))) / 2
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """The average of a model's weights over its updates, with a decay that grows up to `decay`.
+
+    After n updates it is at most (1 + n) / (10 + n), so that the average of a short training has
+    forgotten the initial weights; from 9 / (1 - decay) updates on, nothing differs.
+    """
+
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        warm = (1 + int(count)) / (10 + int(count))
+        get_ema_multi_avg_fn(min(decay, warm))(averaged, current, count)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

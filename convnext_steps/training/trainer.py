@@ -1,7 +1,6 @@
 """One training: a model, two data sets and a recipe, in one process or many."""
 
 import math
-import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,36 +10,35 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from convnext_steps.cpu.depthwise import fast_depthwise
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.batch_transforms import Preparation
-from convnext_steps.training.batches import TrainingBatches, loader, mixed_seed
-from convnext_steps.training.checkpoint import Output, identity
-from convnext_steps.training.checks import check_fit
-from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.batches import TrainingBatches, loader
+from convnext_steps.training.checkpoint import Output, copied
+from convnext_steps.training.checks import (
+    check_used,
+    check_weights,
+    logits_of,
+    modules_in_eval,
+    remedies,
+)
+from convnext_steps.training.config import TrainingConfig, one_recipe
 from convnext_steps.training.distributed import join
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.how import How
-from convnext_steps.training.optimization import build_optimizer, build_schedule
+from convnext_steps.training.items import class_names, identity
+from convnext_steps.training.optimization import build_optimizer, build_schedule, moving_average
+from convnext_steps.training.seeds import mixed_seed
+from convnext_steps.training.seeds import seed_everything as seed_everything
 
 LOGS_PER_RUN = 50
 PROGRESS = ("step", "epoch", "best", "history", "seconds")  # attributes that a checkpoint holds
-
-
-def seed_everything(*numbers: int) -> None:
-    """Seed Python, NumPy and PyTorch from one or more numbers, such as seed, epoch and rank."""
-    seed = mixed_seed(*numbers)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 class Trainer:
@@ -51,8 +49,11 @@ class Trainer:
     On a CPU, its depthwise convolutions train fast (`fast_depthwise`), unless `how` says otherwise.
 
     Args:
-        model: any network from images (N, C, H, W) to logits (N, classes).
-        train_dataset: pairs of image and label; uint8 images of an `ImageData` are normalised.
+        model: any network from images (N, C, H, W) to logits (N, classes), or to an object with
+            `logits`; it may be compiled. Modules in eval mode stay so if the model itself is in
+            training mode, or if their own parameters are frozen.
+        train_dataset: pairs of image and label; uint8 images of an `ImageData`, or of subsets of
+            one, are normalised.
         test_dataset: the same, for evaluation.
         config: the recipe.
         output_dir: the folder for history, checkpoints and weights; without it, none are written.
@@ -62,7 +63,8 @@ class Trainer:
         how: how the work is done.
 
     Raises:
-        TrainingError: the data do not fit the model or do not fill a batch.
+        TrainingError: the data do not fit the model or do not fill a batch, or the folder cannot
+            be written to.
         TypeError: both or neither of `config` and `configs` are given.
     """
 
@@ -79,16 +81,22 @@ class Trainer:
         configs: TrainingConfig | None = None,
         how: How = How(),
     ) -> None:
-        check_fit(model, train_dataset)
-        self.config, self.how = _the_one(config, configs), how
+        self.config, self.how = one_recipe(config, configs), how
         self.processes = join()
         self.device = self.processes.device
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
-        self.compiled: nn.Module = torch.compile(self.model) if how.compile else self.model  # type: ignore[assignment]
+        self.model: nn.Module = getattr(model, "_orig_mod", model)  # inside a compiled one
+        self.model.to(self.device)
+        self.preparation = Preparation(self.model, train_dataset, self.config, self.device)
+        self.model.to(memory_format=torch.channels_last)
+        self.preparation.try_images(self.model, test_dataset, "test")
+        compiled: Any = torch.compile(self.model) if how.compile else model
+        self.compiled: nn.Module = compiled
         self.network = self.processes.wrap(self.compiled)
+        self.still = modules_in_eval(self.model)
         self.train_dataset, self.test_dataset = train_dataset, test_dataset
-        own = identity(model, self.config, train_dataset, test_dataset) if output_dir else {}
-        self.output = Output(output_dir, self.processes, self.config, own, how.keep_checkpoints)
+        own = identity(self.model, self.config, train_dataset, test_dataset) if output_dir else {}
+        keep, names = how.keep_checkpoints, class_names(train_dataset)
+        self.output = Output(output_dir, self.processes, self.config, own, keep, names)
         self.progress = progress and self.processes.main
         self.log = log
         size = len(train_dataset)  # type: ignore[arg-type]
@@ -98,42 +106,59 @@ class Trainer:
         self.schedule = build_schedule(self.optimizer, self.config, self.total_steps)
         fp16 = self.config.precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)
-        self.preparation = Preparation(self.model, train_dataset, self.config, self.device)
         decay = self.config.ema_decay
-        self.ema = _moving_average(self.model, decay) if decay else None
+        self.ema = moving_average(self.model, decay) if decay else None
         self.step, self.epoch, self.best = 0, 0, -1.0
         self.history: list[dict[str, float]] = []
         self.seconds = {"training": 0.0, "evaluation": 0.0}
+        self.broken: dict[str, Any] | None = None  # the state before an epoch that has not ended
 
+    @remedies()
     def train(self, resume: bool = False) -> Evaluation:
         """Train to the end of the recipe and return the last evaluation of the model.
+
+        Interrupted and called again, it goes on from the beginning of the epoch.
 
         Args:
             resume: continue from the newest checkpoint in `output_dir`, if there is one.
 
         Raises:
             TrainingError: `output_dir` holds an earlier training and `resume` is false, or
-                checkpoints of other trainings only; the loss is not finite; or a checkpoint
-                cannot be written.
+                a checkpoint of another training, or another process is training there; the loss
+                or the weights are not finite; or a checkpoint cannot be written.
         """
-        if not resume:
+        with self.output.held():
+            self._begin(resume)
+            return self._train()
+
+    def _begin(self, resume: bool) -> None:
+        """Go back to the state that training goes on from, if there is one."""
+        state = self.broken
+        if state is None and resume:
+            state = self.output.newest()
+        elif state is None and self.step == 0:
             self.output.check_unused()
-        elif (state := self.output.newest()) is not None:
+        if state is not None:
             self._restore(state)
         self.output.begin(self.history)
+
+    def _train(self) -> Evaluation:
         epochs = math.ceil(self.total_steps / self.batches.steps)
         evaluation = self.evaluate() if self.epoch == epochs else None
-        fast = self.how.fast_cpu and not self.how.compile
+        fast = self.how.fast_cpu and self.compiled is self.model
         with fast_depthwise(self.model) if fast else nullcontext(), self._bar() as bar:
             while self.epoch < epochs:
+                self.broken = copied(self._state())
                 self.epoch += 1
                 self._train_epoch(bar)
+                check_weights(self.model, self.step)
                 if self.epoch == epochs or self.epoch % self.config.evaluate_every == 0:
                     evaluation = self._evaluate_and_log()
                     bar.set_postfix(accuracy=f"{evaluation.accuracy:.2f} %")
                 every = self.how.checkpoint_every
                 if every and (self.epoch % every == 0 or self.epoch == epochs):
                     self.output.save(self.epoch, self._state())
+                self.broken = None
         assert evaluation is not None
         self.output.save_weights("final", self.model, evaluation.accuracy)
         if self.ema is not None:
@@ -158,9 +183,12 @@ class Trainer:
         seed_everything(self.config.seed, self.epoch, self.processes.rank)
         self.batches.epoch = self.epoch
         self.network.train()
+        for module in self.still:
+            module.training = False
         log_every = max(1, self.total_steps // LOGS_PER_RUN)
         losses: list[float] = []
-        batches = iter(loader(self.train_dataset, self.batches, self.how.data_workers))
+        seed = mixed_seed(self.config.seed, self.epoch)
+        batches = iter(loader(self.train_dataset, self.batches, self.how.data_workers, seed))
         for _ in range(min(self.batches.steps, self.total_steps - self.step)):
             learning_rate = float(max(self.schedule.get_last_lr()))
             losses.append(self._update(islice(batches, self.batches.micro_batches)))
@@ -179,8 +207,10 @@ class Trainer:
         for part, (images, labels) in enumerate(micro_batches, start=1):
             with self.processes.accumulating(self.network, last=part == parts):
                 loss = self._loss(images, labels)
-                total += self._finite(loss.item())
+                total += self._finite(loss.item(), self.step + 1)
                 self.scaler.scale(loss / parts).backward()
+        if self.step == 0 and self.processes.count > 1:
+            check_used(self.model)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
@@ -193,13 +223,13 @@ class Trainer:
         """The loss of one augmented micro-batch."""
         images, labels = self.preparation.for_training(images, labels)
         with self.preparation.autocast():
-            logits = self.network(images)
+            logits = logits_of(self.network(images))
             return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
 
-    def _finite(self, loss: float) -> float:
+    def _finite(self, loss: float, step: int) -> float:
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss is {loss} at step {self.step + 1} of {self.total_steps}; "
+                f"the loss is {loss} at step {step} of {self.total_steps}; "
                 f"lower learning_rate ({self.config.learning_rate}) or raise warmup_fraction"
             )
         return loss
@@ -212,7 +242,7 @@ class Trainer:
         """
         start = time.perf_counter()
         evaluation = evaluate(
-            model or self.compiled,
+            self.compiled if model is None else model,
             self.test_dataset,
             self.preparation,
             self.processes,
@@ -224,7 +254,9 @@ class Trainer:
     def _evaluate_and_log(self) -> Evaluation:
         """Evaluate the model and its moving average; save the weights of the best so far."""
         evaluation = self.evaluate()
-        entry: dict[str, float] = {"epoch": self.epoch, **asdict(evaluation)}
+        self._finite(evaluation.loss, self.step)
+        values = {name: value for name, value in asdict(evaluation).items() if name != "classes"}
+        entry: dict[str, float] = {"epoch": self.epoch, **values}
         accuracy, model = evaluation.accuracy, self.model
         if self.ema is not None:
             averaged = self.evaluate(self.ema.module)
@@ -264,15 +296,3 @@ class Trainer:
             "scaler": self.scaler,
         }
         return parts if self.ema is None else parts | {"ema": self.ema}
-
-
-def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-def _the_one(*recipes: TrainingConfig | None) -> TrainingConfig:
-    """The recipe, given by either of its names."""
-    given = [recipe for recipe in recipes if recipe is not None]
-    if len(given) != 1:
-        raise TypeError("give the recipe once: config=TrainingConfig(...), or configs=...")
-    return given[0]

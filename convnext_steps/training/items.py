@@ -1,0 +1,193 @@
+"""The items of any data set: checked, drawn by seed, and recognised again."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
+
+from convnext_steps.errors import TrainingError
+from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.images import ImageData, ImageTensors
+from convnext_steps.training.seeds import own_random_numbers, seed_cpu
+
+SAMPLES = 8  # items that are looked at before training
+
+
+class SeededItems(Dataset[Any]):
+    """A data set whose items draw their random numbers by a seed and their own index.
+
+    A random transform then gives the same, in whichever process and order the items are read.
+    """
+
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        items = []
+        with own_random_numbers():
+            for index in indices:
+                seed_cpu(self.seed, index)
+                items.append(self.dataset[index])
+        return items
+
+
+def takes_batches(dataset: Dataset[Any]) -> bool:
+    """Whether an index may be a whole batch: the data are in memory and drawn from as they are."""
+    if isinstance(dataset, ImageTensors):
+        return dataset.transform is None
+    return type(dataset) is TensorDataset
+
+
+def collate(items: list[Any]) -> Any:
+    """A batch of items.
+
+    Raises:
+        TrainingError: they differ in size.
+    """
+    shapes = {tuple(image.shape) for image, _ in items}
+    if len(shapes) > 1:
+        one, other = sorted(shapes)[:2]
+        raise TrainingError(
+            f"the images of a batch have different sizes, such as {one} and {other}; "
+            "resize them all alike"
+        )
+    return default_collate(items)
+
+
+def check_items(dataset: Dataset[Any], role: str) -> tuple[Tensor, Tensor]:
+    """Check a few items of a data set; return the first image and the labels that are known.
+
+    Args:
+        dataset: any.
+        role: "training" or "test", for messages.
+
+    Raises:
+        TrainingError: it has no length or no images, an item is not a pair of image and label, or
+            the images have different sizes.
+    """
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+        raise TrainingError(
+            f"the {role} set is a {type(dataset).__name__}, which has no item by index; "
+            "give a data set with __len__ and __getitem__"
+        )
+    if not hasattr(dataset, "__len__"):
+        raise TrainingError(f"the {role} set, a {type(dataset).__name__}, has no __len__")
+    size = len(dataset)
+    if size == 0:
+        raise TrainingError(f"the {role} set has no images")
+    places = np.linspace(0, size - 1, SAMPLES).astype(int).tolist()
+    images, labels = [], []
+    for place in sorted(set(places if not takes_batches(dataset) else places[:1])):
+        item = SeededItems(dataset, 0)[place]
+        if problem := _problem(item):
+            raise TrainingError(f"item {place} of the {role} set {problem}")
+        images.append(torch.as_tensor(item[0]))
+        labels.append(int(item[1]))
+        if images[-1].shape != images[0].shape:
+            raise TrainingError(
+                f"item {place} of the {role} set is an image of {tuple(images[-1].shape)}, "
+                f"item 0 of {tuple(images[0].shape)}; resize them all alike"
+            )
+    return images[0], _labels(dataset) if takes_batches(dataset) else torch.tensor(labels)
+
+
+def _labels(dataset: Any) -> Tensor:
+    labels: Tensor = dataset.labels if isinstance(dataset, ImageTensors) else dataset.tensors[1]
+    return labels
+
+
+def _problem(item: Any) -> str:
+    """What is wrong with an item; nothing ("") if it is a pair of image and label."""
+    pair = "; it must be (image, label)"
+    if isinstance(item, Mapping):
+        return f"is a dictionary with {', '.join(map(str, item))}{pair}"
+    if not isinstance(item, tuple | list):
+        return f"is a {type(item).__name__}{pair}"
+    if len(item) != 2:
+        return f"has {len(item)} parts{pair}"
+    image, label = item
+    if not isinstance(image, Tensor | np.ndarray):
+        hint = "torchvision.transforms.v2.functional.pil_to_tensor makes one of a PIL image"
+        return f"has a {type(image).__name__} as its image; it must be a tensor ({hint})"
+    if image.ndim != 3:
+        return f"has an image of shape {tuple(image.shape)}; it must be (C, H, W)"
+    value = np.asarray(label.tolist() if isinstance(label, Tensor) else label)
+    if value.ndim or value.dtype.kind not in "iub":
+        kind = f"of shape {value.shape}" if value.ndim else f"{value.item()!r}"
+        return f"has a label {kind}; it must be one whole number, from 0 on"
+    return ""
+
+
+def image_data(dataset: Any) -> ImageData | None:
+    """The data set of ours in subsets and concatenations of it; None if there is none.
+
+    Raises:
+        TrainingError: several are put together whose images are normalised differently.
+    """
+    if isinstance(dataset, ImageData):
+        return dataset
+    parts = getattr(dataset, "datasets", [getattr(dataset, "dataset", None)])
+    found = [image_data(part) for part in parts if part is not None]
+    known = [part for part in found if part is not None]
+    if not known:
+        return None
+    if len(known) < len(found) or len({(part.mean, part.std) for part in known}) > 1:
+        raise TrainingError(
+            "the data sets that are put together have different means and stds of their images; "
+            "give them the same (dataclasses.replace), or normalise the images yourself"
+        )
+    return known[0]
+
+
+def class_names(dataset: Any) -> tuple[str, ...]:
+    """The names of the classes, in the order of the labels, as far as a data set knows them."""
+    while not hasattr(dataset, "classes"):
+        parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+        dataset = getattr(dataset, "files", parts[0])
+        if dataset is None:
+            return ()
+    return tuple(
+        name if isinstance(name, str) else ", ".join(map(str, name)) for name in dataset.classes
+    )
+
+
+def fingerprint(dataset: Any) -> list[Any]:
+    """A data set's kind, its length, and a hash of its first and its last item.
+
+    An item that is another one each time that it is read is left out.
+    """
+    items = SeededItems(dataset, 0)
+    once, again = ([_digest(items[place]) for place in (0, len(dataset) - 1)] for _ in range(2))
+    known = [one if one == other else None for one, other in zip(once, again, strict=True)]
+    return [type(dataset).__name__, len(dataset), getattr(dataset, "num_classes", None), *known]
+
+
+def _digest(item: Any) -> str:
+    image, label = item
+    content = torch.as_tensor(image).detach().cpu().contiguous()
+    head = f"{tuple(content.shape)} {content.dtype} {int(label)} "
+    return hashlib.sha256(head.encode() + bytes(content.view(torch.uint8).numpy())).hexdigest()
+
+
+def identity(
+    model: nn.Module, config: TrainingConfig, train: Dataset[Any], test: Dataset[Any]
+) -> dict[str, str]:
+    """What a checkpoint must have in common with the training that resumes from it."""
+    shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
+    design = getattr(model, "design", None)
+    network = [type(model).__name__, asdict(design) if design else None, shapes]
+    data = [fingerprint(half) for half in (train, test)]
+    return {
+        "model": hashlib.sha256(json.dumps(network).encode()).hexdigest(),
+        "data set": json.dumps(data),
+        "recipe": json.dumps(asdict(config), sort_keys=True),
+    }
