@@ -1,5 +1,6 @@
 """What the tests of studies share."""
 
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from convnext_steps.study.loading import of_the_study
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, all_results, read_result
 
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 TIMES = ("seconds", "written", "checksum")  # the checksum covers the times
 
 
@@ -66,11 +68,31 @@ def wait_for(path: Path, seconds: float = 300) -> None:
         time.sleep(0.02)
 
 
-def kernels_below(pid: int) -> list[int]:
-    """The notebook kernels among the descendants of a process."""
-    family = {pid}
+def papermill(run: Run, results: Path, changes: str = "", **keywords) -> "subprocess.Popen[str]":
+    """A run by plain papermill, as a task of a job array does it."""
+    output = results.parent / f"{run.study}-{run.step}-{run.seed}.ipynb"
+    values = {"STUDY": "smoke", "CHANGES": changes, "STEP": run.step, "SEED": str(run.seed)}
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / "run_step.ipynb"), str(output)]
+    for name, value in {**values, "RESULTS": str(results)}.items():
+        command += ["-p", name, value]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(
+        command, text=True, cwd=results.parent, env=environment, **(pipes | keywords)
+    )
+
+
+def descendants(*roots: int) -> list[int]:
+    """These processes and all below them."""
+    family = set(roots)
     for _ in range(4):
         family |= {child for child, parent, _ in processes() if parent in family}
+    return sorted(family)
+
+
+def kernels_below(pid: int) -> list[int]:
+    """The notebook kernels among the descendants of a process."""
+    family = descendants(pid)
     return [
         child for child, _, command in processes() if child in family and "ipykernel" in command
     ]

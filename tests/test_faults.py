@@ -1,35 +1,52 @@
-"""Kernel, worker and runner killed at random moments, again and again, in one study."""
+"""All that work on one study at once, killed at random moments, again and again."""
 
+import contextlib
 import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from studies import kernels_below, no_leftovers, processes, results_without_times, study
+from studies import descendants, no_leftovers, papermill, plan, results_without_times, study
 
 from convnext_steps.study.results import RESULT
 
 pytestmark = pytest.mark.slow
 
-KILLS = 20
+KILLS = 25
 
 
-class Study:
-    """A study in a process of its own, begun again whenever it has ended."""
+class Crowd:
+    """Two runners, one of them with workers, and a papermill array, begun again when they end."""
 
     def __init__(self, results: Path, chance: random.Random) -> None:
         self.results, self.chance, self.seeds = results, chance, 2
         self.written: dict[Path, tuple[int, int]] = {}
-        self.start()
+        self.processes: dict[str, subprocess.Popen] = {}
 
-    def start(self) -> None:
-        seeds = [str(seed) for seed in range(self.seeds)]
+    def start(self, kind: str) -> None:
         with self.results.with_suffix(".log").open("a") as log:
-            self.process = study(self.results, "--seeds", *seeds, stdout=log, stderr=log)
+            pipes = {"stdout": log, "stderr": log}
+            if kind == "array":
+                run = self.chance.choice(plan("smoke", seeds=range(self.seeds)))
+                self.processes[kind] = papermill(run, self.results, **pipes)
+            else:
+                way = f"how.notebooks={'true' if kind == 'runner' else 'false'}"
+                seeds = [str(seed) for seed in range(self.seeds)]
+                options = ["--seeds", *seeds, "--set", way, "--workers", "1"]
+                self.processes[kind] = study(self.results, *options, **pipes)
+
+    def tend(self) -> None:
+        """Begin anew what has ended; where all is done, there is more of it."""
+        if len(list(self.results.rglob(RESULT))) == 2 * self.seeds:
+            self.seeds += 1
+        for kind in ("runner", "worker", "array"):
+            if kind not in self.processes or self.processes[kind].poll() is not None:
+                self.start(kind)
 
     def check_that_nothing_is_done_twice(self) -> None:
         """A result file, once it is there, is never written again."""
@@ -38,50 +55,39 @@ class Study:
             mark = (found.st_ino, found.st_mtime_ns)
             assert self.written.setdefault(path, mark) == mark, path
 
-    def parts(self, kind: str) -> list[int]:
-        """The processes of one kind: kernels, papermill's workers, or the runner."""
-        if kind == "runner":
-            return [self.process.pid]
-        if kind == "kernel":
-            return kernels_below(self.process.pid)
-        ours = [entry for entry in processes() if entry[1] == self.process.pid]
-        return [pid for pid, _, command in ours if "worker.py" in command]
+    def kill(self) -> None:
+        """Kill one of all their processes, some time later."""
+        time.sleep(self.chance.uniform(0, 5))
+        self.check_that_nothing_is_done_twice()
+        victim = self.chance.choice(descendants(*(p.pid for p in self.processes.values())))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
 
-    def kill(self, kind: str) -> None:
-        """Kill one process of a kind, some time after a run has begun."""
-        while True:
-            if self.process.poll() is not None:
-                self.seeds += self.process.returncode == 0  # all is done: more of it
-                self.start()
-            elif self.parts("kernel"):
-                time.sleep(self.chance.uniform(0, 4))
-                self.check_that_nothing_is_done_twice()
-                if self.process.poll() is None and (victims := self.parts(kind)):
-                    os.kill(self.chance.choice(victims), signal.SIGKILL)
-                    return
-            time.sleep(0.1)
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
 
 
-def test_killed_twenty_times_a_study_ends_as_if_it_had_not_been(tmp_path) -> None:
+def test_killed_at_random_moments_a_study_ends_as_if_it_had_not_been(tmp_path) -> None:
     seed = int(os.environ.get("FAULTS_SEED", time.time()))
     print(f"FAULTS_SEED={seed}")
-    chance = random.Random(seed)
-    disturbed = Study(tmp_path / "disturbed", chance)
-    for kind in chance.sample(["kernel", "worker", "runner"] * 7, KILLS):
-        disturbed.kill(kind)
-    disturbed.process.wait(timeout=300)
-    disturbed.start()
-    assert disturbed.process.wait(timeout=300) == 0
-    disturbed.check_that_nothing_is_done_twice()
-
-    seeds = [str(number) for number in range(disturbed.seeds)]
-    undisturbed = study(tmp_path / "undisturbed", "--seeds", *seeds)
-    undisturbed.communicate(timeout=300)
-    results = results_without_times(disturbed.results)
+    crowd = Crowd(tmp_path / "disturbed", random.Random(seed))
+    for _ in range(KILLS):
+        crowd.tend()
+        crowd.kill()
+    crowd.stop()
+    seeds = [str(number) for number in range(crowd.seeds)]
+    for results in (crowd.results, tmp_path / "undisturbed"):
+        last = study(results, "--seeds", *seeds)
+        _, err = last.communicate(timeout=400)
+        assert last.returncode == 0, err
+    crowd.check_that_nothing_is_done_twice()
+    results = results_without_times(crowd.results)
     assert results == results_without_times(tmp_path / "undisturbed")
-    assert len(results) == 2 * disturbed.seeds
-    assert no_leftovers(disturbed.results)
-    for history in disturbed.results.rglob("history.jsonl"):
+    assert len(results) == 2 * crowd.seeds
+    assert no_leftovers(crowd.results)
+    for history in crowd.results.rglob("history.jsonl"):
         steps = [json.loads(line)["step"] for line in history.open()]
         assert steps == sorted(steps)
         assert steps.count(1) == 1

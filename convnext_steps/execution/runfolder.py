@@ -74,9 +74,10 @@ def clear_leftovers(folder: Path) -> None:
     """Finish the tidying up of a finished run, if a kill interrupted it."""
     if (folder / PLAN).exists():
         tidy(folder)
-    for partial in folder.glob(PARTIAL_NOTEBOOK.format("*")):
-        log_of(partial).unlink(missing_ok=True)
-        partial.unlink(missing_ok=True)
+    partial = folder / PARTIAL_NOTEBOOK.format("*")
+    for pattern in (partial.name, log_of(partial).name):
+        for left in folder.glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def record_failure(folder: Path, error: str) -> None:

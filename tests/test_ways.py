@@ -1,0 +1,93 @@
+"""The ways to do a run: the command, plain papermill, a worker, Python: one result."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from studies import papermill, plan, results_without_times, study, the_study
+
+from convnext_steps import cli, load_results, plot_trajectory, run_study
+from convnext_steps.study.toml import read_changes
+
+pytestmark = pytest.mark.slow
+
+CHANGES = "recipe.max_epochs=0.5 scale.width=1/16"
+NAME = "smoke_max_epochs_0.5_width_0.0625"
+
+
+def test_every_way_leads_to_the_same_result(tmp_path, capsys) -> None:
+    options = [word for change in CHANGES.split() for word in ("--set", change)]
+    options += ["--steps", "resnet"]
+    changed = the_study("smoke").change(read_changes(CHANGES))
+    (run,) = changed.plan(steps=["resnet"])
+    ways = [
+        study(tmp_path / "command", *options),
+        papermill(run, tmp_path / "papermill", CHANGES),
+        study(tmp_path / "worker", *options, "--set", "how.notebooks=false"),
+    ]
+    for way in ways:
+        _, err = way.communicate(timeout=300)
+        assert way.returncode == 0, err
+    run_study(changed, steps=["resnet"], results=tmp_path / "python")
+    first, *others = (
+        results_without_times(tmp_path / name)
+        for name in ("command", "papermill", "worker", "python")
+    )
+    assert list(first) == [f"{NAME}/resnet/seed-0/result.json"]
+    assert others == [first, first, first]
+    folder = ["--results", str(tmp_path / "papermill")]
+    assert cli.main(["status", "smoke", *options, *folder]) == 0
+    assert capsys.readouterr().out.endswith("1 done\n")
+    assert len(load_results(changed, tmp_path / "papermill")) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"STEP": "gelo"}, "unknown step 'gelo'; did you mean 'gelu'?"),
+        ({"SEED": "abc"}, "SEED is 'abc'; it must be a whole number"),
+        ({"STEP": "3"}, "STEP is 3; it must be a text"),
+        ({"STEPS": "gelu"}, "STEPS: unknown parameter 'STEPS'; did you mean 'STEP'?"),
+        ({"PROFILE": "quick"}, "PROFILE: write STUDY=quick"),
+        ({"CHANGES": "recipe.epochs=1"}, "unknown key 'recipe.epochs'"),
+    ],
+)
+def test_what_plain_papermill_is_told_wrongly_ends_it_in_one_line(tmp_path, changes, line) -> None:
+    """Papermill itself would only log a parameter that the notebook does not have."""
+    notebook = Path(__file__).parents[1] / "notebooks" / "run_step.ipynb"
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(notebook),
+        str(tmp_path / "out.ipynb"),
+        "-p",
+        "RESULTS",
+        "own",
+    ]
+    for name, value in changes.items():
+        command += ["-p", name, value]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.rstrip().splitlines()[-1].startswith(f"ParameterError: {line}")
+    assert not (tmp_path / "own").exists()
+
+
+def test_an_order_of_ones_own_with_a_step_of_ones_own_runs_to_a_figure(tmp_path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'base = "smoke"\norder = ["gelu", "depthwise"]\nonly = []\n'
+        "[recipe]\nmax_epochs = 0.1\n[how]\nnotebooks = false\n"
+        '[[step]]\nname = "kernel_13"\nparent = "resnet+depthwise+gelu"\n'
+        "change = { kernel_size = 13 }\n"
+    )
+    results = tmp_path / "results"
+    assert run_study(str(file), results=results) == 4
+    assert (results / "mine" / "trajectory.png").exists()
+    table = load_results(str(file), results)
+    assert list(table["step"]) == ["kernel_13", "resnet", "resnet+depthwise+gelu", "resnet+gelu"]
+    assert (
+        len(plot_trajectory(table).axes) == 1
+    )  # no bar but ResNet's own is of the paper's networks
+    assert plan("smoke")[0].hash != table["hash"].iloc[1]
