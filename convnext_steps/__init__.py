@@ -36,66 +36,36 @@ if TYPE_CHECKING:
     from convnext_steps.training.how import How
     from convnext_steps.training.trainer import Trainer
 
-__all__ = [
-    "RECIPES",
-    "ConvNeXt",
-    "ConvNeXtIsotropic",
-    "Design",
-    "How",
-    "Network",
-    "Study",
-    "Trainer",
-    "TrainingConfig",
-    "add_step",
-    "convnext_base",
-    "convnext_isotropic_base",
-    "convnext_isotropic_large",
-    "convnext_isotropic_small",
-    "convnext_large",
-    "convnext_small",
-    "convnext_tiny",
-    "convnext_xlarge",
-    "count_flops",
-    "find_step",
-    "load_data",
-    "load_results",
-    "load_study",
-    "load_weights",
-    "plot_trajectory",
-    "roadmap",
-    "run_study",
-    "scaled",
-    "step_diff",
-]
-
-_MODULES = {
-    "RECIPES": "training.config",
-    "Design": "models.design",
-    "How": "training.how",
-    "Network": "models.network",
-    "Trainer": "training.trainer",
-    "TrainingConfig": "training.config",
-    "add_step": "models.roadmap",
-    "count_flops": "measure.flops",
-    "find_step": "models.roadmap",
-    "load_data": "training.data",
-    "Study": "study.study",
-    "load_study": "study.toml",
-    "run_study": "execution.runner",
-    "load_results": "study.loading",
-    "load_weights": "models.weights",
-    "plot_trajectory": "study.plots",
-    "roadmap": "models.roadmap",
-    "scaled": "models.design",
-    "step_diff": "measure.diff",
+_NAMES = {  # module: what is imported from it
+    "execution.runner": "run_study",
+    "measure.diff": "step_diff",
+    "measure.flops": "count_flops",
+    "models.convnext": (
+        "ConvNeXt ConvNeXtIsotropic convnext_base convnext_isotropic_base "
+        "convnext_isotropic_large convnext_isotropic_small convnext_large convnext_small "
+        "convnext_tiny convnext_xlarge"
+    ),
+    "models.design": "Design scaled",
+    "models.network": "Network",
+    "models.roadmap": "add_step find_step roadmap",
+    "models.weights": "load_weights",
+    "study.loading": "load_results",
+    "study.plots": "plot_trajectory",
+    "study.study": "Study",
+    "study.toml": "load_study",
+    "training.config": "RECIPES TrainingConfig",
+    "training.data": "load_data",
+    "training.how": "How",
+    "training.trainer": "Trainer",
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _MODULES.get(name, "models.convnext")  # the published family
-    value = getattr(import_module(f"{__name__}.{module}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

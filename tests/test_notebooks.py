@@ -1,15 +1,19 @@
 """The notebooks, executed by papermill as users do."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from studies import plan
 from test_study import put
 
 from convnext_steps import cli
 from convnext_steps.errors import NotebookError
-from convnext_steps.execution.notebook import _value, execute_notebook
+from convnext_steps.execution.notebook import _values, execute_notebook, find_notebook
 from convnext_steps.execution.work import do_run
 from convnext_steps.study.results import RESULT, read_result
 
@@ -138,6 +142,48 @@ def test_a_step_of_ones_own_is_trained_and_then_only_read(tmp_path) -> None:
     assert read_result(result)["design"]["response_norm"] is True
 
 
-def test_a_folder_named_by_the_day_stays_a_text() -> None:
-    assert _value("OUTPUT", "2026-11-24") == "2026-11-24"
-    assert _value("SEEDS", "[0, 1]") == [0, 1]
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        *(("RESULTS", text, text) for text in ("2026-11-24", "o #1", "a: b", "{x}", "[y]", "50 %")),
+        ("SEED", "010", 10),  # as papermill's own -p
+        ("SEED", "abc", "abc"),
+    ],
+)
+def test_words_mean_what_the_notebooks_parameter_is(name, text, value) -> None:
+    assert _values(find_notebook("run_step"), {name: text}) == {name: value}
+
+
+def test_lists_and_numbers_on_the_command_line() -> None:
+    given = {"LEARNING_RATES": "[1e-3, 4e-3]", "GUESS_RESNET": "4e0", "TRAIN": "true"}
+    given["STEPS"] = "[resnet, gelu]"
+    assert _values(find_notebook("learning_rate"), given) == {
+        "LEARNING_RATES": [0.001, 0.004],
+        "GUESS_RESNET": 4.0,
+        "TRAIN": True,
+        "STEPS": ["resnet", "gelu"],
+    }
+
+
+def test_a_notebook_runs_in_this_python_whatever_kernel_it_names(tmp_path) -> None:
+    """Without a home that can be written to, and in a folder with a name that YAML would cut."""
+    kernel = {"name": "gone", "display_name": ""}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
+    source = "import sys\nprint(sys.prefix)"
+    notebook.cells = [nbformat.v4.new_code_cell(source, id="one")]
+    folder = tmp_path / "Course #2"
+    folder.mkdir()
+    nbformat.write(notebook, folder / "other.ipynb")
+    environment = os.environ | {"HOME": "/dev/null", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "convnext_steps", "notebook", "other.ipynb", "out.ipynb"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert printed(folder / "out.ipynb").strip() == sys.prefix
+
+
+def test_a_terminal_that_lacks_a_sign_shows_the_rest() -> None:
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "convnext_steps", "show", "gelu"]
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"80.62 ? 0.14 % top-1" in done.stdout

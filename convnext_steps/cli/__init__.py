@@ -1,6 +1,7 @@
 """The command line: one module for each group of commands, imported when one of them is called."""
 
 import argparse
+import io
 import logging
 import sys
 import warnings
@@ -51,6 +52,9 @@ EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 2 for a user's mistake, 1 for failed runs."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack the sign ±
+            stream.reconfigure(errors="replace")
     show_warnings()
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)

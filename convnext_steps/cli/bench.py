@@ -3,13 +3,12 @@
 import argparse
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from convnext_steps.cli.options import add_changes, chosen_study, find_model, positive
+from convnext_steps.cli.options import a_path, add_changes, chosen_study, find_model, positive
 from convnext_steps.execution.evidence import environment
 from convnext_steps.files import write_json
 from convnext_steps.measure.speed import Precision, Speed, Work, measure_speeds, ratio
@@ -41,7 +40,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     add_changes(parser)
     parser.add_argument("--threads", type=positive, help="default: PyTorch's choice")
     parser.add_argument("--rounds", type=positive, default=10, help="timed steps of each")
-    parser.add_argument("--output", type=Path, help="write the figures as JSON too")
+    parser.add_argument("--output", type=a_path, help="write the figures as JSON too")
     parser.set_defaults(command=bench_command)
 
 

@@ -1,8 +1,8 @@
 """convnext-steps student: what a teacher does with the notebooks of the course."""
 
 import argparse
-from pathlib import Path
 
+from convnext_steps.cli.options import a_path
 from convnext_steps.course.student import COURSE, write_student_versions
 
 
@@ -12,7 +12,7 @@ def add_student(parser: argparse.ArgumentParser) -> None:
         "Write a notebook without the solutions of its exercises, as nbgrader does."
     )
     parser.add_argument("name", metavar="NAME", help=f"a notebook, or {COURSE!r} for all of them")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="a file; or a folder, for all")
+    parser.add_argument("output", type=a_path, metavar="OUTPUT", help="a file; for all, a folder")
     parser.set_defaults(command=student_command)
 
 

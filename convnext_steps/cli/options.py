@@ -16,6 +16,11 @@ from convnext_steps.study.toml import load_study, read_changes
 from convnext_steps.text import unknown
 
 
+def a_path(text: str) -> Path:
+    """A path with its `~` as the home, which the shell leaves in `--results=~/r`."""
+    return Path(text).expanduser()
+
+
 def positive(text: str) -> int:
     """A positive integer, for argparse."""
     number = int(text) if text.isdecimal() else 0
@@ -89,7 +94,7 @@ def add_results_folder(parser: argparse.ArgumentParser) -> None:
     """--results."""
     parser.add_argument(
         "--results",
-        type=Path,
+        type=a_path,
         default=own_results(),
         help="the folder of your own results, default results/own",
     )

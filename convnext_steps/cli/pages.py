@@ -4,7 +4,7 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from convnext_steps.cli.options import add_results_folder, add_study, chosen_study
+from convnext_steps.cli.options import a_path, add_results_folder, add_study, chosen_study
 from convnext_steps.course.executed import all_notebooks, execute_stale
 from convnext_steps.course.explorer import explorer_page
 from convnext_steps.files import write_bytes
@@ -18,7 +18,7 @@ def add_explorer(parser: argparse.ArgumentParser) -> None:
         "Write one HTML page with the trajectory of both regimes and, for every step, its block, "
         "its diff, its counts and its time. It works offline."
     )
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the page, an .html file")
+    parser.add_argument("output", type=a_path, metavar="OUTPUT", help="the page, an .html file")
     add_study(parser)
     add_results_folder(parser)
     parser.set_defaults(command=explorer_command)
@@ -44,9 +44,9 @@ def add_site(parser: argparse.ArgumentParser) -> None:
 def add_notebooks(parser: argparse.ArgumentParser) -> None:
     """Which notebooks, what they show, and where everything goes."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="a notebook; default: all")
-    parser.add_argument("--build", type=Path, default=Path("build"), help="default build")
+    parser.add_argument("--build", type=a_path, default=Path("build"), help="default build")
     parser.add_argument("--study", help="the study to show; default: each notebook's own")
-    parser.add_argument("--results", type=Path, help="the results folder; default: the project's")
+    parser.add_argument("--results", type=a_path, help="the results folder; default: the project's")
 
 
 def explorer_command(options: argparse.Namespace) -> None:

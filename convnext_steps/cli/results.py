@@ -1,9 +1,8 @@
 """convnext-steps pack, import and notebook: results that move, and notebooks as programs."""
 
 import argparse
-from pathlib import Path
 
-from convnext_steps.cli.options import add_results_folder
+from convnext_steps.cli.options import a_path, add_results_folder
 from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.study.pack import import_results, pack
 
@@ -25,7 +24,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         "Import other people's results, or those of an earlier version: runs in folders, or "
         "packed. Each is checked against its checksum and its hash, and only what is new is added."
     )
-    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="where they are")
+    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=a_path, help="where they are")
     add_results_folder(parser)
     parser.set_defaults(command=import_command)
 
@@ -34,7 +33,7 @@ def add_notebook(parser: argparse.ArgumentParser) -> None:
     """The options of the command notebook."""
     parser.description = "Execute a notebook with papermill. Unknown parameters are refused."
     parser.add_argument("name", metavar="NAME", help="a notebook of notebooks/, or a path")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the executed notebook")
+    parser.add_argument("output", type=a_path, metavar="OUTPUT", help="the executed notebook")
     parser.add_argument(
         "-p",
         dest="parameters",

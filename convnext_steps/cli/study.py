@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convnext_steps.cli.options import (
+    a_path,
     add_plan,
     add_results_folder,
     chosen_study,
@@ -57,7 +58,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         metavar="SECTION.FIELD=A,B,...",
         help="train a study for each value, and choose on held-out training images",
     )
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the study to a TOML file")
+    parser.add_argument("--write", type=a_path, metavar="FILE", help="write the study as TOML")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their cost only")
     parser.add_argument(
         "--workers",
@@ -98,7 +99,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         "of their differences, and a figure."
     )
     parser.add_argument("studies", metavar="STUDY", nargs="+", help="names, or TOML files")
-    parser.add_argument("--output", type=Path, help="a folder for the table and the figure")
+    parser.add_argument("--output", type=a_path, help="a folder for the table and the figure")
     add_results_folder(parser)
     parser.set_defaults(command=compare_command)
 

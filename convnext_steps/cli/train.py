@@ -4,12 +4,11 @@ import argparse
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, fields, replace
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from torch import nn
 
-from convnext_steps.cli.options import find_model
+from convnext_steps.cli.options import a_path, find_model
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import Step
 from convnext_steps.study.toml import load_study
@@ -36,24 +35,15 @@ UNASKED = ("processes", *OF_THE_STUDY)  # torchrun says how many processes
 HOW = [option for option in fields(How) if option.name not in UNASKED]
 
 
-def expanded(path: str) -> Path:
-    """A path with its `~` as the home, which the shell leaves in `--output=~/out`."""
-    return Path(path).expanduser()
-
-
 def add_train(parser: argparse.ArgumentParser) -> None:
     """The options of the command train, one for each field of `TrainingConfig` and of `How`."""
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step such as gelu, or convnext_tiny, ...")
-    parser.add_argument(
-        "--output", type=expanded, required=True, help="folder for everything written"
-    )
+    parser.add_argument("--output", type=a_path, required=True, help="folder for all it writes")
     parser.add_argument("--roadmap", default="tiny", help="of a step: tiny (default) or base")
     parser.add_argument("--data", default="fashion_mnist", help=", ".join(SOURCES))
-    parser.add_argument(
-        "--data-root", type=expanded, help="where the data set is, or is downloaded to"
-    )
+    parser.add_argument("--data-root", type=a_path, help="where the data are, or are downloaded to")
     parser.add_argument("--train-images", type=int, help="train on only the first N", metavar="N")
     parser.add_argument("--held-out", type=float, default=0.0, help="test on this share of them")
     parser.add_argument("--skip-broken", action="store_true", help="leave out unreadable images")

@@ -1,17 +1,21 @@
 """Notebooks as programs: found, their parameters checked, executed by papermill in a process."""
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
-from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from convnext_steps.errors import NotebookError
+from convnext_steps.files import check_writable
 from convnext_steps.text import unknown
 
 OLD = {
@@ -65,8 +69,9 @@ def start_notebook(
     command = [sys.executable, "-P", str(worker), "papermill"]
     command += [str(notebook), str(output.resolve())]
     command += ["--parameters_yaml", json.dumps(dict(parameters)), "--cwd", str(notebook.parent)]
-    command += ["--no-progress-bar", "--log-level", "ERROR"]
+    command += ["--kernel", "python3", "--no-progress-bar", "--log-level", "ERROR"]
     environment = os.environ | {"PYTHONSTARTUP": str(Path(__file__).with_name("kernel_start.py"))}
+    environment |= _folders_elsewhere()
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with log_of(output).open("wb") as log:
@@ -80,6 +85,19 @@ def start_notebook(
         )
 
 
+@cache
+def _folders_elsewhere() -> dict[str, str]:
+    """Where IPython and Jupyter keep their own files, if the home cannot be written to."""
+    try:
+        check_writable(Path.home())
+        return {}
+    except (ValueError, RuntimeError):  # no home at all
+        folder = tempfile.mkdtemp(prefix="convnext-steps-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        names = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+        return dict.fromkeys(names, folder)
+
+
 def log_of(output: Path) -> Path:
     """The file with papermill's messages next to an executed notebook."""
     return output.with_name(f".{output.name}.log")
@@ -91,16 +109,40 @@ def last_line(output: Path) -> str:
     return lines[-1] if lines else "papermill printed nothing"
 
 
+def _values(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
+    """What the words of a command line mean to a notebook: texts stay as they are."""
+    from papermill import inspect_notebook
+
+    kinds = {
+        name: found["inferred_type_name"] for name, found in inspect_notebook(str(notebook)).items()
+    }
+    return {
+        name: text if kinds[name] == "str" else _value(name, text) for name, text in given.items()
+    }
+
+
 def _value(name: str, text: str) -> Any:
+    """A number, a truth value or a list of such, as papermill's own `-p` and YAML read them."""
     try:
-        value = yaml.safe_load(text)
+        value = yaml.safe_load(text) if text[:1] in "[{" else text
     except yaml.YAMLError:
         raise ValueError(f"-p {name}={text}: the value is not readable as YAML") from None
-    return text if isinstance(value, date) else value  # a folder may be named after a date
+    return [_scalar(each) for each in value] if isinstance(value, list) else _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            pass
+    return {"true": True, "false": False, "none": None}.get(value.lower(), value)
 
 
 def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> None:
-    """Execute one notebook and wait for it; values are read as YAML, as papermill does.
+    """Execute one notebook and wait for it; values are of the types that its parameters have.
 
     Raises:
         ValueError: there is no such notebook or parameter, or the output cannot be written.
@@ -110,8 +152,7 @@ def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> 
     check_parameters(notebook, parameters)
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {output.parent} for the executed notebook")
-    values = {key: _value(key, text) for key, text in parameters.items()}
-    start_and_wait(notebook, output, values)
+    start_and_wait(notebook, output, _values(notebook, parameters))
 
 
 def start_and_wait(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:

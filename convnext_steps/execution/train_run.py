@@ -80,12 +80,16 @@ def train_in_process(
 def _train_together(run: Run, processes: int, output: Path) -> Trained:
     """Start torchrun, pass on its output, and read what the first of its processes wrote."""
     worker = Path(__file__).with_name("worker.py")
-    command = [sys.executable, "-P", str(worker), str(os.getpid()), "-", "torch.distributed.run"]
-    command += ["--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, "-P", str(worker), "torch.distributed.run", "--standalone"]
+    command += ["--local-addr", "localhost", "--nproc-per-node", str(processes)]
     command += ["-m", "convnext_steps.execution.rank", json.dumps(asdict(run)), str(output)]
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+        command,
+        stdin=subprocess.PIPE,  # closed when this process ends: the worker follows
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
     ) as process:
         assert isinstance(process.stdout, io.BufferedReader)
         try:

@@ -64,6 +64,7 @@ def finish(axes: Axes, grid: str = "", legend: bool = False) -> None:
         axes.legend(frameon=False)
 
 
+@own_style
 def svg(figure: Figure) -> str:
     """The figure as the text of an SVG file."""
     text = io.StringIO()
@@ -72,6 +73,7 @@ def svg(figure: Figure) -> str:
     return text.getvalue()
 
 
+@own_style
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as `path`.png and `path`.svg, the same bytes for the same picture."""
     picture = io.BytesIO()
