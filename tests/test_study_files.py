@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from convnext_steps.models.decisions import decisions
-from convnext_steps.study.toml import load_study, study_names
+from convnext_steps.study.results import own_results
+from convnext_steps.study.toml import load_study, study_file, study_names, write_study
 
 BAD = {  # what a file says: the line that answers it
     'bse = "quick"': "unknown key 'bse'; did you mean 'base'?",
@@ -136,5 +137,23 @@ def test_every_study_in_the_package_can_be_planned(name) -> None:
     study = load_study(name)
     assert study.name == name
     assert study.description
+    if study.data.source == "folder":  # whose images are the reader's own
+        study = study.change({"data.content": "some"}, name)
     runs = study.plan([0, 1])
     assert len({run.hash for run in runs}) == len(runs)
+
+
+def test_a_study_that_was_run_here_has_a_name_too(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = load_study("quick").change({"recipe.max_epochs": 12})
+    write_study(study, study_file(study.name, own_results()))
+    assert load_study("quick_max_epochs_12") == study
+    (tmp_path / "mine.toml").write_text('base = "quick_max_epochs_12"\n')
+    assert load_study("mine.toml").recipe == study.recipe
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_a_written_study_is_the_same_study(tmp_path, name) -> None:
+    study = load_study(name).change({"how.workers": 3, "data.held_out": 0.25})
+    write_study(study, tmp_path / "any.toml")
+    assert load_study(tmp_path / "any.toml") == study

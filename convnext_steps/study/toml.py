@@ -15,6 +15,7 @@ from convnext_steps.errors import InvalidStudyError
 from convnext_steps.fields import build, convert
 from convnext_steps.files import write_bytes
 from convnext_steps.models.own import use
+from convnext_steps.study.results import own_results
 from convnext_steps.study.study import PLAIN, SECTIONS, OwnStep, Study, checked, say_what_stays
 from convnext_steps.text import unknown
 
@@ -31,7 +32,8 @@ def load_study(source: "str | Path | Study", uses: str | Path = "") -> Study:
     """A study by name, or from a file.
 
     Args:
-        source: the name of a study in the package, or the path of a TOML file; a study is itself.
+        source: the name of a study in the package, or of one that has been run into `results/own`,
+            or the path of a TOML file; a study is itself.
         uses: a Python file whose `add_step` adds decisions of your own; it is executed.
 
     Raises:
@@ -44,7 +46,8 @@ def load_study(source: "str | Path | Study", uses: str | Path = "") -> Study:
     try:
         if uses:
             use(Path(uses))
-        path = _packaged(text) if "." not in text and os.sep not in text else Path(source)
+        named = not text.endswith(".toml") and os.sep not in text
+        path = _named(text) if named else Path(source)
         tables = _merged(path.expanduser(), ())
         study = _study(path.stem, tables)
         if text not in study_names():
@@ -108,10 +111,13 @@ def study_file(name: str, results: Path) -> Path:
     return results / name / "study.toml"
 
 
-def _packaged(name: str) -> Path:
-    if name not in study_names():
-        raise ValueError(unknown("study", name, study_names()))
-    return Path(str(STUDIES.joinpath(f"{name}.toml")))
+def _named(name: str) -> Path:
+    """The file of a study in the package, or of one that has been run here."""
+    if name in study_names():
+        return Path(str(STUDIES.joinpath(f"{name}.toml")))
+    if (file := study_file(name, own_results())).is_file():
+        return file
+    raise ValueError(unknown("study", name, study_names()))
 
 
 def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
@@ -133,10 +139,11 @@ def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise ValueError(f"base is {base!r}; it must be the name or the file of a study")
     if base.endswith(".toml"):
         before = path.parent / Path(base).expanduser()
-    elif base in study_names():
-        before = _packaged(base)
     else:
-        raise ValueError(f"base: {unknown('study', base, study_names())}")
+        try:
+            before = _named(base)
+        except ValueError as error:
+            raise ValueError(f"base: {error}") from None
     merged = _merged(before, (*chain, path.resolve()))
     merged.pop("name", None)
     for key, value in own.items():
