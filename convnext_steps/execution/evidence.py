@@ -31,7 +31,7 @@ def environment(*packages: str) -> dict[str, Any]:
 
 def _cpu_model() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return platform.processor()
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")

@@ -13,7 +13,7 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     try:
-        quota, period = map(int, CPU_LIMIT.read_text().split())
+        quota, period = map(int, CPU_LIMIT.read_text(encoding="utf-8").split())
     except (OSError, ValueError):  # not there, or "max"
         return count
     return max(1, min(count, quota // period))
@@ -26,6 +26,6 @@ def memory() -> int | None:
     except (AttributeError, ValueError, OSError):
         return None
     try:
-        return min(size, int(MEMORY_LIMIT.read_text()))
+        return min(size, int(MEMORY_LIMIT.read_text(encoding="utf-8")))
     except (OSError, ValueError):  # not there, or "max"
         return size

@@ -178,7 +178,7 @@ def _peak_memory(step: Callable[[], object]) -> int | None:
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     try:
         ctypes.CDLL(None).malloc_trim(0)  # or the step would find what earlier ones had left
-        reset.write_text("5")  # the high-water mark becomes what is resident now
+        reset.write_text("5", encoding="utf-8")  # the high-water mark becomes what is resident now
     except (OSError, AttributeError, TypeError):
         return None
     before = _kilobytes(status, "VmRSS")
@@ -187,5 +187,7 @@ def _peak_memory(step: Callable[[], object]) -> int | None:
 
 
 def _kilobytes(status: Path, name: str) -> int:
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith(name)]
+    (line,) = [
+        line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(name)
+    ]
     return int(line.split()[1])
