@@ -9,6 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+PACKAGE = Path(__file__).parent
+
+
+def project_folder() -> Path:
+    """The folder with `notebooks/` and `results/`: the checkout, or what was installed."""
+    return PACKAGE if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
@@ -21,9 +28,11 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            file.close()  # Windows neither renames nor removes an open file
             temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:
+            file.close()
             temporary.unlink(missing_ok=True)
             raise
 

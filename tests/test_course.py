@@ -27,6 +27,7 @@ from convnext_steps.course import (
     trial,
     whole,
 )
+from convnext_steps.course.executed import all_notebooks
 from convnext_steps.course.exercises import check
 from convnext_steps.course.sections import SECTIONS, find_section, navigation
 from convnext_steps.models.layers import LayerNorm2d
@@ -187,6 +188,21 @@ def test_the_command_writes_student_versions(tmp_path, capsys) -> None:
     assert cli.main(["student", str(target), str(target)]) == 2
     assert "choose another output" in capsys.readouterr().err
     assert cli.main(["student", "nothing", str(target)]) == 2
+
+
+def test_the_course_is_copied_and_nothing_is_overwritten(tmp_path, capsys) -> None:
+    folder = tmp_path / "course"
+    assert cli.main(["notebooks", str(folder)]) == 0
+    copied = {path.name for path in folder.iterdir()}
+    assert copied == {f"{name}.ipynb" for name in all_notebooks()} | {"README.md"}
+    (folder / "README.md").unlink()
+    (folder / "00_overview.ipynb").write_text("mine", encoding="utf-8")
+    capsys.readouterr()
+    assert cli.main(["notebooks", str(folder)]) == 2
+    line = f"convnext-steps: {folder / '00_overview.ipynb'} exists; choose another folder\n"
+    assert capsys.readouterr().err == line
+    assert (folder / "00_overview.ipynb").read_text(encoding="utf-8") == "mine"
+    assert not (folder / "README.md").exists()
 
 
 def test_sections_follow_the_roadmap_and_link_to_their_neighbours() -> None:

@@ -52,7 +52,7 @@ def test_a_notebook_has_goals_prerequisites_time_parameters_and_a_recap(name) ->
     assert len(re.findall(r"^- ", goals, re.MULTILINE)) == 3
     assert any("**Before this:**" in text and "**Run time**" in text for text in prose)
     tagged = [cell["metadata"].get("tags") for cell in cells_of(name, "code")]
-    assert tagged[0] == ["parameters"]
+    assert tagged[:2] == [["colab"], ["parameters"]]
     assert any(text.startswith("## Recap") for text in prose)
 
 

@@ -1,5 +1,6 @@
 """The project's own files: that they agree with each other and with what they say."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from IPython.core.inputtransformer2 import TransformerManager
 
 import convnext_steps
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REPOSITORY = "https://github.com/OWNER/convnext_steps"
 CONDA_NAMES = {"torch": "pytorch"}
 
 
@@ -66,6 +69,34 @@ def test_notebooks_are_committed_without_outputs_and_with_short_cells(path) -> N
             assert len("".join(cell["source"]).splitlines()) <= 15
 
 
+class Shell:
+    """What a notebook's magics call."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def run_line_magic(self, name: str, line: str) -> None:
+        self.calls.append((name, line))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_first_code_cell_installs_the_library_on_colab_and_does_nothing_elsewhere(
+    path, monkeypatch
+) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    first = next(cell for cell in cells if cell["cell_type"] == "code")
+    assert [cell for cell in cells if "colab" in cell["metadata"].get("tags", [])] == [first]
+    code = TransformerManager().transform_cell("".join(first["source"]))
+    shell = Shell()
+    exec(code, {"get_ipython": lambda: shell})
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    exec(code, {"get_ipython": lambda: shell})
+    assert shell.calls == []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exec(code, {"get_ipython": lambda: shell})
+    assert shell.calls == [("pip", f"install --quiet git+{REPOSITORY}")]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_show_figures_with_words_only(path) -> None:
     """Without the inline back-end, a figure is shown by `Picture`, which asks for the words."""
@@ -114,9 +145,11 @@ def test_the_package_holds_its_data() -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "convnext_steps"], cwd=ROOT, capture_output=True, text=True
     ).stdout.split()
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
-        "package-data"
-    ]["convnext_steps"]
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    mapped = {"convnext_steps.notebooks", "convnext_steps.results"}
+    folders = {Path(name).parent for name in tracked if name.endswith("/__init__.py")}
+    assert set(setuptools["packages"]) == mapped | {".".join(folder.parts) for folder in folders}
+    patterns = setuptools["package-data"]["convnext_steps"]
     for name in tracked:
         path = Path(name).relative_to("convnext_steps")
         assert path.suffix == ".py" or any(path.match(pattern) for pattern in patterns), name

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from convnext_steps.errors import ConvNeXtStepsError, NotebookError, StudyError
 from convnext_steps.text import first_line
@@ -27,6 +28,7 @@ COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --h
     "explorer": ("pages", "one page to explore the trajectory in a browser, from the results"),
     "slides": ("pages", "slides of the notebooks, to show offline"),
     "site": ("pages", "the site: executed notebooks, the explorer, the teacher's guide"),
+    "notebooks": ("course", "copy the course's notebooks into a folder, to work on"),
     "student": ("course", "a notebook, or the whole course, without the solutions"),
     "train": ("train", "train one step or one published model on any data set"),
     "bench": ("bench", "time a model against a public peer, or find where a study's time goes"),
@@ -46,6 +48,7 @@ EXAMPLES = """examples:
   convnext-steps site                            the course to read, in build/site
   convnext-steps doctor                          whether this machine has everything it needs
   convnext-steps notebook run_step out.ipynb -p STEP=gelu    one notebook with its parameters
+  convnext-steps notebooks course                the course's notebooks, to work on
   convnext-steps student course out              the course's notebooks without their solutions
 """
 
@@ -56,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack the sign ±
             stream.reconfigure(errors="replace")
     show_warnings()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every encoding of Windows has "→"
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         return int(options.command(options) or 0)

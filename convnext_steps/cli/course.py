@@ -1,9 +1,16 @@
-"""convnext-steps student: what a teacher does with the notebooks of the course."""
+"""convnext-steps notebooks and student: the course, to work on and to hand out."""
 
 import argparse
 
 from convnext_steps.cli.options import a_path
-from convnext_steps.course.student import COURSE, write_student_versions
+from convnext_steps.course.student import COURSE, copy_course, write_student_versions
+
+
+def add_notebooks(parser: argparse.ArgumentParser) -> None:
+    """The options of the command notebooks."""
+    parser.description = "Copy the course's notebooks and its guide into a folder, to work on."
+    parser.add_argument("folder", type=a_path, metavar="FOLDER", help="it is created")
+    parser.set_defaults(command=notebooks_command)
 
 
 def add_student(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +21,12 @@ def add_student(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=f"a notebook, or {COURSE!r} for all of them")
     parser.add_argument("output", type=a_path, metavar="OUTPUT", help="a file; for all, a folder")
     parser.set_defaults(command=student_command)
+
+
+def notebooks_command(options: argparse.Namespace) -> None:
+    """Copy the notebooks and say where they are."""
+    for path in copy_course(options.folder):
+        print(f"copied: {path}")
 
 
 def student_command(options: argparse.Namespace) -> None:

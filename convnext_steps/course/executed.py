@@ -8,16 +8,17 @@ import nbformat
 from nbformat import NotebookNode
 from papermill import inspect_notebook
 
-from convnext_steps.execution.notebook import execute_notebook, find_notebook
+from convnext_steps.execution.notebook import NOTEBOOKS, execute_notebook, find_notebook
+from convnext_steps.files import PACKAGE
+from convnext_steps.study.results import PROJECT_RESULTS
 
-PROJECT = Path(__file__).parents[2]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)([^)\s#]+)(#[^)]*)?\)")
 
 
 def all_notebooks() -> list[str]:
     """The names of the project's notebooks, the course's first."""
-    return sorted(path.stem for path in (PROJECT / "notebooks").glob("*.ipynb"))
+    return sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 
 
 def execute_stale(
@@ -56,8 +57,8 @@ def _is_fresh(target: Path, notebook: Path, values: Mapping[str, str]) -> bool:
         return False
     if nbformat.read(target, as_version=4).metadata["papermill"]["parameters"] != values:
         return False
-    library = (PROJECT / "convnext_steps").rglob("*.py")
-    results = (PROJECT / "results").rglob("*.json")
+    library = PACKAGE.rglob("*.py")
+    results = PROJECT_RESULTS.rglob("*.json")
     newest = max(path.stat().st_mtime for path in (notebook, *library, *results))
     return target.stat().st_mtime > newest
 
@@ -86,12 +87,12 @@ def read_static(
 
 
 def prepares(cell: NotebookNode) -> bool:
-    """Whether a cell only prepares what follows: parameters, and cells that begin with imports."""
+    """Whether a cell only prepares: Colab's, parameters, and those that begin with imports."""
     if cell.cell_type != "code":
         return False
     tags = set(cell.metadata.get("tags", []))
     starts = cell.source.startswith(("from ", "import ", "%"))
-    return starts or bool(tags & {"parameters", "injected-parameters"})
+    return starts or bool(tags & {"colab", "parameters", "injected-parameters"})
 
 
 def relink(markdown: str, pages: Mapping[str, str]) -> str:

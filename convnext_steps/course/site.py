@@ -8,8 +8,9 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from convnext_steps.course.executed import PROJECT, prepares, read_static, relink
+from convnext_steps.course.executed import prepares, read_static, relink
 from convnext_steps.errors import StudyError
+from convnext_steps.execution.notebook import NOTEBOOKS
 from convnext_steps.files import write_bytes
 
 GUIDE = "guide"  # the name of notebooks/README.md among the pages
@@ -46,7 +47,7 @@ def write_site(executed: Mapping[str, Path], explorer: str, source: Path, output
 
 def _write_pages(executed: Mapping[str, Path], source: Path) -> None:
     pages = {f"{name}.ipynb": f"{name}.ipynb" for name in executed}
-    guide = PROJECT / "notebooks" / "README.md"
+    guide = NOTEBOOKS / "README.md"
     if guide.exists():
         pages["README.md"] = f"{GUIDE}.md"
         text = relink(guide.read_text(encoding="utf-8"), pages)

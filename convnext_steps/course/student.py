@@ -1,4 +1,4 @@
-"""The student version of a notebook: solutions out, nbgrader's stubs in."""
+"""The course's notebooks, copied to work on, or without their solutions, as nbgrader does it."""
 
 import copy
 import json
@@ -6,13 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from convnext_steps.course.executed import all_notebooks
-from convnext_steps.execution.notebook import find_notebook
+from convnext_steps.execution.notebook import NOTEBOOKS, find_notebook
 from convnext_steps.files import write_bytes
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 CODE_STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")  # nbgrader's own two
 TEXT_STUB = "YOUR ANSWER HERE"
 COURSE = "course"
+
+
+def copy_course(folder: Path) -> list[Path]:
+    """Copy the project's notebooks and the guide next to them into a folder, which is created.
+
+    Raises:
+        ValueError: one of the files is there already; nothing is copied.
+        OSError: the folder cannot be written to.
+    """
+    sources = sorted([*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("*.md")])
+    for source in sources:
+        if (folder / source.name).exists():
+            raise ValueError(f"{folder / source.name} exists; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sources:
+        write_bytes(folder / source.name, source.read_bytes())
+    return [folder / source.name for source in sources]
 
 
 def student_version(notebook: dict[str, Any]) -> dict[str, Any]:

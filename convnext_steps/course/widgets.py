@@ -5,6 +5,7 @@ from html import escape
 from IPython.display import display
 from ipywidgets import HTML, Dropdown, VBox
 
+from convnext_steps.course.executed import WIDGET
 from convnext_steps.course.explorer import step_drawing
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.measure.flops import count_flops
@@ -33,8 +34,8 @@ def explore(step: str = "separate_downsampling", regime: str = "tiny") -> None:
         shown.value = step_page(change["new"], regime)
 
     choice.observe(show, names="value")
-    bundle = VBox([choice, shown])._repr_mimebundle_()
-    display({**bundle, "text/html": shown.value}, raw=True)  # a page takes what it can show
+    view = {"version_major": 2, "version_minor": 0, "model_id": VBox([choice, shown]).model_id}
+    display({WIDGET: view, "text/html": shown.value}, raw=True)  # a page takes what it can show
 
 
 def step_page(name: str, regime: str = "tiny") -> str:

@@ -22,5 +22,6 @@ def _follow(parent: int) -> None:
 
 gc.set_threshold(100_000)
 atexit.register(os._exit, 0)
-threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+if os.name == "posix":  # on Windows a parent's number stays; there ipykernel waits for the parent
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
 del atexit, gc, os, threading, _follow  # they are not the notebook's

@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 
 from convnext_steps.errors import NotebookError
-from convnext_steps.files import check_writable
+from convnext_steps.files import check_writable, project_folder
 from convnext_steps.text import unknown
 
+NOTEBOOKS = project_folder() / "notebooks"
 OLD = {
     "PROFILE": "write STUDY=quick",
     "REGIME": "write CHANGES=roadmap=base",
@@ -31,11 +32,10 @@ def find_notebook(name: str) -> Path:
         ValueError: there is none.
     """
     file = name if name.endswith(".ipynb") else f"{name}.ipynb"
-    project = Path(__file__).parents[2]
-    for folder in (project / "notebooks", Path("notebooks"), Path()):
+    for folder in (NOTEBOOKS, Path("notebooks"), Path()):
         if (folder / file).is_file():
             return (folder / file).resolve()
-    raise ValueError(f"no notebook {name!r} in {project / 'notebooks'}, in notebooks/, or here")
+    raise ValueError(f"no notebook {name!r} in {NOTEBOOKS}, in notebooks/, or here")
 
 
 def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
@@ -59,17 +59,26 @@ def start_notebook(
     output: Path,
     parameters: Mapping[str, Any],
     threads: int | None = None,
+    folder: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
     """Start papermill on a notebook in a process of its own; its messages go to `output`.log.
 
-    The process has a session of its own: Ctrl-C reaches the process that started it, not the
-    notebook.
+    The process has a session of its own (on Windows a process group): Ctrl-C reaches the process
+    that started it, not the notebook.
+
+    Args:
+        notebook: the notebook.
+        output: the executed notebook, a path.
+        parameters: values for its parameters.
+        threads: the threads of its kernel; by default as many as PyTorch chooses.
+        folder: where its kernel works; by default the notebook's own folder.
     """
     worker = Path(__file__).with_name("worker.py")
     command = [sys.executable, "-P", str(worker), "papermill"]
     command += [str(notebook), str(output.resolve())]
-    command += ["--parameters_yaml", json.dumps(dict(parameters)), "--cwd", str(notebook.parent)]
-    command += ["--kernel", "python3", "--no-progress-bar", "--log-level", "ERROR"]
+    command += ["--parameters_yaml", json.dumps(dict(parameters))]
+    command += ["--cwd", str(folder or notebook.parent), "--kernel", "python3"]
+    command += ["--no-progress-bar", "--log-level", "ERROR"]
     environment = os.environ | {"PYTHONSTARTUP": str(Path(__file__).with_name("kernel_start.py"))}
     environment |= _folders_elsewhere()
     if threads:
@@ -82,6 +91,7 @@ def start_notebook(
             stderr=log,
             env=environment,
             start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
 
 
@@ -142,7 +152,7 @@ def _scalar(value: Any) -> Any:
 
 
 def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> None:
-    """Execute one notebook and wait for it; values are of the types that its parameters have.
+    """Execute one notebook in the current folder; values are of its parameters' types.
 
     Raises:
         ValueError: there is no such notebook or parameter, or the output cannot be written.
@@ -152,16 +162,18 @@ def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> 
     check_parameters(notebook, parameters)
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {output.parent} for the executed notebook")
-    start_and_wait(notebook, output, _values(notebook, parameters))
+    start_and_wait(notebook, output, _values(notebook, parameters), Path.cwd())
 
 
-def start_and_wait(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
-    """Execute one notebook with these values.
+def start_and_wait(
+    notebook: Path, output: Path, values: Mapping[str, Any], folder: Path | None = None
+) -> None:
+    """Execute one notebook with these values, in this folder or its own.
 
     Raises:
         NotebookError: a cell failed; the executed notebook shows it.
     """
-    process = start_notebook(notebook, output, values)
+    process = start_notebook(notebook, output, values, folder=folder)
     try:
         failed = process.wait() != 0
     except KeyboardInterrupt:

@@ -57,10 +57,10 @@ def prepare(run: Run, folder: Path) -> None:
     for name in (NOTEBOOK, TRAINED):
         (folder / name).unlink(missing_ok=True)
     plan = folder / PLAN
-    if not plan.exists() or plan.read_text() != run.hash:
+    if not plan.exists() or plan.read_text(encoding="utf-8") != run.hash:
         clear(folder)
         (folder / HISTORY).unlink(missing_ok=True)
-        plan.write_text(run.hash)
+        plan.write_text(run.hash, encoding="utf-8")
 
 
 def tidy(folder: Path) -> None:
@@ -126,6 +126,7 @@ def status(run: Run, results: Path, found: Mapping[str, Mapping[str, Any]]) -> S
         done = f"{100 * progress(folder):.0f} % of its training"
         return Status("running", f"{done}, process {owner.pid} on {owner.host}")
     with suppress(FileNotFoundError):
-        return Status("failed", json.loads((folder / FAILURE).read_text())["error"])
+        failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+        return Status("failed", failure["error"])
     interrupted = (folder / PLAN).exists()
     return Status("missing", "interrupted; `study` resumes it" if interrupted else "")

@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 
 from convnext_steps.errors import ResultError
+from convnext_steps.files import project_folder
 
 SCHEMA = 2
 RESULT = "result.json"  # in a run's folder
 PACKED = "runs.jsonl"  # of a whole study, one line per run
-PROJECT_RESULTS = Path(__file__).parents[2] / "results"  # the published studies
+PROJECT_RESULTS = project_folder() / "results"  # the published studies
 
 LOG = logging.getLogger("convnext_steps")
 
