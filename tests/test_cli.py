@@ -65,7 +65,7 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
         (["notebook", "run_stp", "out.ipynb"], "no notebook 'run_stp'"),
         (["notebook", "run_step", "out.ipynb", "-p", "STPE=gelu"], "did you mean 'STEP'?"),
         (["notebook", "run_step", "out.ipynb", "-p", "STEP"], "NAME=VALUE"),
-        (["notebook", "run_step", "out.ipynb", "-p", "STEP=["], "not readable as YAML"),
+        (["notebook", "learning_rate", "out.ipynb", "-p", "STEPS=["], "not readable as YAML"),
         (["notebook", "run_step", "nowhere/out.ipynb"], "there is no folder nowhere"),
         (["bench", "gelu", "--threads", "-1"], ""),
         (["bench", "--study", "--workers", "0"], ""),

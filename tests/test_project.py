@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import papermill
 import pytest
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
@@ -95,6 +96,15 @@ def test_the_first_code_cell_installs_the_library_on_colab_and_does_nothing_else
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     exec(code, {"get_ipython": lambda: shell})
     assert shell.calls == [("pip", f"install --quiet git+{REPOSITORY}")]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_knows_every_parameter(path) -> None:
+    """It overlooks, without a word, a line with two equals signs, or with a type such as `X | Y`."""
+    cells = json.loads(path.read_text())["cells"]
+    (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+    names = [line.split(":")[0] for line in "".join(cell["source"]).splitlines()]
+    assert list(papermill.inspect_notebook(str(path))) == names
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
