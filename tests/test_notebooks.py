@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from studies import plan
+from studies import plan, the_study
 from test_study import put
 
 from convnext_steps import cli
@@ -111,13 +111,17 @@ def test_a_probe_without_results_says_how_to_make_them(tmp_path) -> None:
         ("budget", 1, "within noise"),
         ("leave_one_out", 1, "without_gelu"),
         ("stem_stride", 2, "M multiply-adds, stride 4"),
+        ("another_data_set", 1, "first_gain"),
     ],
 )
 def test_a_probe_shows_its_results(tmp_path, name, figures, shown) -> None:
+    photographs = the_study("cifar10_jpeg").change({"data.content": "some"}, "cifar10_jpeg")
     for run in [
         *plan("standard_quarter", seeds=[0, 1]),
         *plan("standard_quarter_stride_4", seeds=[0, 1]),
         *plan("standard_quarter_leave_one_out", "leave_one_out", seeds=[0, 1]),
+        *plan("standard", seeds=[0, 1]),
+        *photographs.plan([0, 1]),
     ]:
         put(run, tmp_path, 80 + len(run.step) / 10 + run.seed)
     executed = tmp_path / "executed.ipynb"

@@ -100,7 +100,7 @@ def test_the_first_code_cell_installs_the_library_on_colab_and_does_nothing_else
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_papermill_knows_every_parameter(path) -> None:
-    """It overlooks, without a word, a line with two equals signs, or with a type such as `X | Y`."""
+    """It overlooks, without a word, a line with two equals signs, or a type such as `X | Y`."""
     cells = json.loads(path.read_text())["cells"]
     (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
     names = [line.split(":")[0] for line in "".join(cell["source"]).splitlines()]
