@@ -77,15 +77,16 @@ def test_a_cell_that_fails_is_one_line(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_learning_rates_are_trained_when_asked_to(tmp_path) -> None:
-    executed, table = tmp_path / "executed.ipynb", tmp_path / "rates.csv"
-    switches = {"TRAIN": "true", "STEPS": "[resnet]", "OUTPUT": str(table)}
-    rates = {"LEARNING_RATES": "[0.001, 0.004]"}
-    execute_notebook("learning_rate", executed, {"STUDY": "smoke", **switches, **rates})
-    assert "trained just now" in printed(executed)
+    executed = tmp_path / "executed.ipynb"
+    switches = {"STUDY": "smoke", "STEPS": "[resnet]", "RESULTS": str(tmp_path)}
+    rates = {"LEARNING_RATES": "[1e-3, 4e-3]"}
+    for train, found in (("false", 0), ("true", 2), ("false", 2)):
+        execute_notebook("learning_rate", executed, {"TRAIN": train, **switches, **rates})
+        assert f"{found} of 2 accuracies on held-out images" in printed(executed)
     assert pictures(executed) == 1
-    header, *rows = table.read_text().splitlines()
-    assert header == "step,learning_rate,accuracy"
-    assert [row.rpartition(",")[0] for row in rows] == ["resnet,0.001", "resnet,0.004"]
+    for name in ("0.001", "0.004"):
+        (path,) = tmp_path.glob(f"smoke_sweep_learning_rate_{name}/resnet/seed-0/result.json")
+        assert read_result(path)["data"]["held_out"] == 0.1
 
 
 def test_trajectory_opens_on_a_fresh_clone(tmp_path) -> None:

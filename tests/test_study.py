@@ -41,6 +41,8 @@ def result_of(run: Run, accuracy: float = 80.0, **changes) -> dict:
         "params": 500_000,
         "environment": {"commit": "abc"},
         "data": {"content": "some"},
+        "recipe": {"batch_size": 64},
+        "training_steps": 600,
         "seconds": {"training": 30.0, "evaluation": 2.0},
     } | changes
     return result | {"checksum": checksum(result)}

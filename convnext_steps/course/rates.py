@@ -2,47 +2,45 @@
 
 from collections.abc import Sequence
 from itertools import cycle
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from convnext_steps.course.pictures import Picture
-from convnext_steps.course.trial import train_design
-from convnext_steps.models.roadmap import find_step
+from convnext_steps.execution.runner import run_study
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
-from convnext_steps.study.results import PROJECT_RESULTS
+from convnext_steps.study.loading import load_results
+from convnext_steps.study.sweep import sweep, sweep_table
+from convnext_steps.study.toml import load_study
 
-STORED = PROJECT_RESULTS / "quick_learning_rate.csv"
+KEY = "recipe.learning_rate"
 
 
 def rate_results(
-    study: str, steps: Sequence[str], rates: Sequence[float], train: bool = False, seed: int = 0
+    study: str,
+    steps: Sequence[str],
+    rates: Sequence[float],
+    results: str | Path,
+    train: bool = False,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """One row per step and rate: `step`, `learning_rate`, `accuracy` in per cent.
+    """One row per step and rate: `step`, `learning_rate`, `accuracy` in per cent, held out.
 
     Args:
-        study: whose recipe is varied.
+        study: whose recipe is varied; a tenth of its training images are held out.
         steps: names of steps.
         rates: peak learning rates.
-        train: whether to train them; otherwise the project's stored results are read, which are
-            of the quick study and seed 0.
+        results: the folder of your own results; where it has none, the published ones are read.
+        train: whether to train what is missing first, with this seed.
         seed: of the training.
-
-    Raises:
-        ValueError: none of these results are stored.
     """
-    if not train:
-        table = pd.read_csv(STORED)
-        chosen = table[table["step"].isin(steps) & table["learning_rate"].isin(rates)]
-        if chosen.empty:
-            raise ValueError("no such steps and rates are stored; set TRAIN = True to train them")
-        return chosen
-    rows = []
-    for name in steps:
-        for rate in rates:
-            accuracy = train_design(find_step(name).design, study, seed, {"learning_rate": rate})
-            rows.append({"step": name, "learning_rate": rate, "accuracy": round(accuracy, 2)})
-    return pd.DataFrame(rows)
+    studies = sweep(load_study(study), KEY, rates)
+    for each in studies if train else ():
+        run_study(each, [seed], steps, results)
+    wide = sweep_table([load_results(each, results) for each in studies], KEY)
+    long = wide.loc[list(steps)].stack().rename("accuracy").reset_index()
+    return long[["step", "learning_rate", "accuracy"]]
 
 
 def cost_of_one_rate(table: pd.DataFrame, rate: float) -> pd.DataFrame:
@@ -81,6 +79,6 @@ def draw_rates(table: pd.DataFrame) -> Picture:
     axes.xaxis.set_major_locator(FixedLocator(rates))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set(xlabel="peak learning rate (logarithmic)", ylabel="test accuracy (%)")
+    axes.set(xlabel="peak learning rate (logarithmic)", ylabel="accuracy on held-out images (%)")
     finish(axes, legend=True)
-    return Picture(figure, f"Test accuracy over the peak learning rate: {'; '.join(words)}.")
+    return Picture(figure, f"Accuracy over the peak learning rate: {'; '.join(words)}.")
