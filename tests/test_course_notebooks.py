@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from convnext_steps.course import student
-from convnext_steps.course.sections import LESSONS, SECTIONS, navigation
+from convnext_steps.course.sections import SECTIONS, Section
 from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.models import paper
 
@@ -20,8 +20,28 @@ WORDS = 60
 SMOKE = {"STUDY": "smoke"}
 MEASURED = {"flops_are_not_seconds": {"ROUNDS": "1"}}  # this one measures
 
+BESIDES = ("learning_rate", "flops_are_not_seconds")  # lessons that belong to no single section
+LESSONS = (*(section.notebook for section in SECTIONS), *BESIDES)  # with exercises
 every_notebook = pytest.mark.parametrize("name", LESSONS)
 every_section = pytest.mark.parametrize("name", [section.notebook for section in SECTIONS])
+
+
+def navigation(notebook: str) -> str:
+    """The line of links to the neighbours that begins and ends each notebook, as Markdown."""
+    names = [section.notebook for section in SECTIONS]
+    here = names.index(notebook)
+    links = []
+    if here > 0:
+        links.append(f"← {link_to(SECTIONS[here - 1])}")
+    if here > 1:
+        links.append(link_to(SECTIONS[0]))
+    if here + 1 < len(SECTIONS):
+        links.append(f"{link_to(SECTIONS[here + 1])} →")
+    return " · ".join(links)
+
+
+def link_to(section: Section) -> str:
+    return f"[{section.title}]({section.notebook}.ipynb)"
 
 
 def cells_of(name: str, kind: str | None = None) -> list[dict]:

@@ -1,4 +1,4 @@
-"""The sections of the course in their order, and how its notebooks are linked."""
+"""The sections of the course in their order."""
 
 from dataclasses import dataclass
 
@@ -35,8 +35,6 @@ SECTIONS = (
     Section("07_family", "The family"),
     Section("08_trajectory", "The trajectory"),
 )
-BESIDES = ("learning_rate", "flops_are_not_seconds")  # lessons that belong to no single section
-LESSONS = (*(section.notebook for section in SECTIONS), *BESIDES)  # with exercises
 
 
 def find_section(number: str) -> Section:
@@ -49,21 +47,3 @@ def find_section(number: str) -> Section:
     if number not in known:
         raise ValueError(f"no section {number!r} has steps; choose from {', '.join(known)}")
     return known[number]
-
-
-def navigation(notebook: str) -> str:
-    """The line of links to the neighbours that begins and ends each notebook, as Markdown."""
-    names = [section.notebook for section in SECTIONS]
-    here = names.index(notebook)
-    links = []
-    if here > 0:
-        links.append(f"← {_link(SECTIONS[here - 1])}")
-    if here > 1:
-        links.append(_link(SECTIONS[0]))
-    if here + 1 < len(SECTIONS):
-        links.append(f"{_link(SECTIONS[here + 1])} →")
-    return " · ".join(links)
-
-
-def _link(section: Section) -> str:
-    return f"[{section.title}]({section.notebook}.ipynb)"
