@@ -19,7 +19,7 @@ COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --h
     "study": ("study", "train the steps that have no result yet, then report"),
     "status": ("study", "which runs are done, running, failed, missing"),
     "report": ("study", "table and figure of the results so far"),
-    "compare": ("study", "the gains of the same steps in several studies"),
+    "compare": ("findings", "the gains of the same steps in several studies"),
     "pack": ("results", "one file of a study's results"),
     "import": ("results", "import other people's results, or those of an earlier version"),
     "notebook": ("results", "execute a notebook with papermill, its parameters checked"),

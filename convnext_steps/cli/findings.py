@@ -1,0 +1,37 @@
+"""convnext-steps compare and effects: what the results of studies say."""
+
+import argparse
+from pathlib import Path
+
+from convnext_steps.cli.options import add_results_folder
+from convnext_steps.files import write_bytes
+from convnext_steps.study import comparison
+from convnext_steps.study.figures import save_figure
+from convnext_steps.study.loading import load_results
+from convnext_steps.study.toml import load_study
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    """The options of the command compare."""
+    parser.description = (
+        "Compare the gains of the same steps in several studies with those in the first: a table "
+        "of their differences, and a figure."
+    )
+    parser.add_argument("studies", metavar="STUDY", nargs="+", help="names, or TOML files")
+    parser.add_argument("--output", type=Path, help="a folder for the table and the figure")
+    add_results_folder(parser)
+    parser.set_defaults(command=compare_command)
+
+
+def compare_command(options: argparse.Namespace) -> None:
+    """Print the table, and write it and the figure if a folder is given."""
+    tables = [load_results(name, options.results) for name in options.studies]
+    markdown = comparison.to_markdown(
+        comparison.compare_studies(tables), load_study(options.studies[0]).name
+    )
+    print(markdown)
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+        write_bytes(options.output / "comparison.md", markdown.encode())
+        save_figure(comparison.plot_comparison(tables), options.output / "comparison")
+        print(f"figure: {options.output / 'comparison.png'}")
