@@ -20,6 +20,7 @@ COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --h
     "status": ("study", "which runs are done, running, failed, missing"),
     "report": ("study", "table and figure of the results so far"),
     "compare": ("findings", "the gains of the same steps in several studies"),
+    "effects": ("findings", "what each decision of a factorial does, in every order"),
     "pack": ("results", "one file of a study's results"),
     "import": ("results", "import other people's results, or those of an earlier version"),
     "notebook": ("results", "execute a notebook with papermill, its parameters checked"),

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from convnext_steps.models.decisions import REQUIRED, decisions
-from convnext_steps.study.space import Floats, Integers, Space
+from convnext_steps.study.space import Bools, Floats, Integers, Space
 from convnext_steps.text import unknown
 from convnext_steps.training.config import require as check
 
@@ -73,9 +73,12 @@ class Factorial:
             if needed not in chosen:
                 raise ValueError(f"decisions: {name} needs {needed}, which is not among them")
         try:
-            return Space(chosen, frozenset(rules))
+            return _space(chosen, frozenset(rules))
         except ValueError as error:
             raise ValueError(f"require: {error}") from None
+
+
+_space = cache(Space)  # so that what a space knows of itself is found once
 
 
 class Entry(NamedTuple):
@@ -112,9 +115,7 @@ def own_seed(factorial: Factorial, step: str, repeat: int = 0) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:3])
 
 
-def optimal(
-    terms: Floats, fixed: "np.typing.NDArray[np.bool_]", number: int, rng: np.random.Generator
-) -> Integers:
+def optimal(terms: Floats, fixed: Bools, number: int, rng: np.random.Generator) -> Integers:
     """A D-optimal choice of candidates by Fedorov's exchange (1972), from a random start.
 
     Args:

@@ -16,6 +16,7 @@ from convnext_steps.models.decisions import set_name
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Space:
         """The decisions whose interaction can be estimated: all four combinations are allowed."""
         size = len(self.decisions)
         both = ((one, other) for one in range(size) for other in range(one + 1, size))
-        return tuple(pair for pair in both if len(np.unique(self.sets[:, pair], axis=0)) == 4)
+        return tuple(pair for pair in both if len(np.unique(self.sets[:, pair] @ (1, 2))) == 4)
 
     def terms(self, rows: Floats, interactions: bool = True) -> Floats:
         """The columns of a linear model: 1, each decision, and each pair's product."""
