@@ -198,7 +198,7 @@ def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, capsys
     assert main(["effects", "factorial_quick", "--results", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "## Credit over all 59,875,200 orders" in shown
-    assert "17 % of the 1,792 networks are measured" in shown
+    assert "304 of the 1,792 networks are measured" in shown
     written = {path.name for path in (tmp_path / study.name).iterdir()}
     assert {"effects.md", "effects.csv", "credits.png", "front.svg", "interactions.png"} <= written
     table.attrs["study"] = load_study("smoke")

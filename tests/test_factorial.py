@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from convnext_steps import load_study
+from convnext_steps import Network, count_flops, load_study
 from convnext_steps.cli import main
 from convnext_steps.models.decisions import decisions, find_set
 from convnext_steps.study import counts
@@ -119,6 +119,13 @@ def test_any_set_of_decisions_is_a_step_of_a_factorial_with_a_seed_of_its_own() 
     assert (run,) == tuple(study.plan([run.seed], [missing]))  # as papermill asks for it
     with pytest.raises(ValueError, match="draw their own seeds"):
         study.plan([0, 1])
+
+
+def test_counts_are_those_of_fvcore(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    runs = load_study("quick").plan(steps=["resnet", "move_up", "separate_downsampling"])
+    networks = [Network(run.design, in_channels=1, num_classes=10) for run in runs]
+    assert counts.counts(runs) == [count_flops(each, 32).conv_linear for each in networks]
 
 
 def test_counts_are_remembered(tmp_path, monkeypatch) -> None:

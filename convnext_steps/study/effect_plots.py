@@ -7,13 +7,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from convnext_steps.study.effects import Analysis, measured_share
+from convnext_steps.study.effects import Analysis, where_from
 from convnext_steps.study.figures import (
     BLUE,
     GREY,
     LINES,
     ORANGE,
     RED,
+    SKY,
     finish,
     new_figure,
     own_style,
@@ -78,7 +79,9 @@ def plot_credits(credits: pd.DataFrame) -> Figure:
     axes, places = figure.subplots(), np.arange(len(credits))[::-1]
     axes.axvline(0, color="black", linewidth=0.8)
     axes.hlines(places, credits["smallest"], credits["largest"], color=GREY, linewidth=2)
-    axes.hlines(places, credits["q05"], credits["q95"], color=LINES, linewidth=11)
+    axes.hlines(places, credits["q05"], credits["q95"], color=LINES, linewidth=15)
+    model = credits["smallest_model"], credits["largest_model"]
+    axes.hlines(places, *model, color=SKY, linewidth=7, label="all orders, by the model alone")
     means: dict[str, Any] = {"fmt": "o", "color": BLUE, "capsize": 4, "zorder": 3}
     margins = [credits["mean"] - credits["mean_low"], credits["mean_high"] - credits["mean"]]
     axes.errorbar(credits["mean"], places, xerr=margins, label="mean of all orders, 95 %", **means)
@@ -86,10 +89,11 @@ def plot_credits(credits: pd.DataFrame) -> Figure:
     axes.plot(credits["paper"], places, "D", color=RED, label="the paper's order", **hollow)
     axes.set_yticks(places, credits["decision"])
     axes.set_xlabel(
-        "credit (points): line, all orders; band, 90 % of them\n"
-        f"{measured_share(credits)} of the networks are measured, the others predicted by the model"
+        "credit (points): line, all orders; band, 90 % of them, with the noise of single runs\n"
+        f"{where_from(credits)}"
     )
-    finish(axes, grid="x", legend=True)
+    finish(axes, grid="x")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

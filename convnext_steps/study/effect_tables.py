@@ -11,8 +11,8 @@ from convnext_steps.study.effects import (
     credit_over_orders,
     interactions,
     main_effects,
-    measured_share,
     models,
+    where_from,
 )
 from convnext_steps.study.orders import number_of_orders
 from convnext_steps.text import number
@@ -28,7 +28,6 @@ def effect_report(analysis: Analysis) -> tuple[str, dict[str, pd.DataFrame]]:
         "credits": credit_over_orders(analysis),
         "networks": analysis.runs,
     }
-    measured = measured_share(found["credits"])
     pairs = found["interactions"]
     sections = {
         "What each decision does": [
@@ -49,10 +48,9 @@ def effect_report(analysis: Analysis) -> tuple[str, dict[str, pd.DataFrame]]:
         ],
         f"Credit over all {number_of_orders(space):,} orders": [
             _credits(found["credits"]),
-            f"Points; {measured} of the {len(space.sets):,} networks are measured, the others "
-            "predicted. Mean: the Shapley value under the rules, ± half of its 95 % bootstrap "
-            "interval. Smallest and largest are of single differences, with their noise; in "
-            "brackets, the share of negative ones by the model alone.",
+            f"Points; {where_from(found['credits'])}. Mean: the Shapley value under the rules, "
+            "± half of its 95 % bootstrap interval. Smallest, largest and negative (a share of the "
+            "orders) have the noise of single runs in them; in brackets, by the model alone.",
             *_extremes(found["credits"]),
         ],
         "Accuracy and cost": [networks.to_markdown(analysis.runs).strip(), _finished(analysis)],
@@ -132,14 +130,19 @@ def _credits(table: pd.DataFrame) -> str:
     paper = _signed(table["paper"])
     if "paper_low" in table:
         paper = _within(table, "paper", "paper_low", "paper_high")
-    shares = zip(_percent(table["negative"]), _percent(table["negative_model"]), strict=True)
+    names = {"smallest": _signed, "largest": _signed, "negative": _percent}
+    both = {
+        name: [
+            f"{one} ({other})"
+            for one, other in zip(form(table[name]), form(table[f"{name}_model"]), strict=True)
+        ]
+        for name, form in names.items()
+    }
     return _table(
         {
             "decision": table["decision"],
             "mean": _within(table, "mean", "mean_low", "mean_high"),
-            "smallest": _signed(table["smallest"]),
-            "largest": _signed(table["largest"]),
-            "negative": [f"{one} ({other})" for one, other in shares],
+            **both,
             "paper's order": paper,
             "orders below it": _percent(table["below"]),
         }

@@ -190,8 +190,8 @@ def credit_over_orders(analysis: Analysis, draws: int = DRAWS, seed: int = 0) ->
     """One row per decision: `credits` of the values, and how sure its mean and the paper's are.
 
     More columns: mean_low and mean_high, paper_low and paper_high (95 %, by a bootstrap of the
-    runs' residuals), negative_model (as `negative`, by the model alone, without the noise of single
-    runs), measured (share of the sets that were trained).
+    runs' residuals), negative_model, smallest_model and largest_model (by the model alone, without
+    the noise of single runs), sets (how many), measured (how many of these were trained).
 
     Args:
         analysis: the fitted models.
@@ -212,9 +212,13 @@ def credit_over_orders(analysis: Analysis, draws: int = DRAWS, seed: int = 0) ->
     for name, shift in shifts.items():
         upper, lower = np.quantile(shift, [1 - ALPHA / 2, ALPHA / 2], axis=1)
         table[f"{name}_low"], table[f"{name}_high"] = table[name] - upper, table[name] - lower
-    return table.assign(negative_model=model["negative"], measured=measured.mean())
+    alone = model[["negative", "smallest", "largest"]].add_suffix("_model")
+    return table.join(alone).assign(sets=len(known), measured=measured.sum())
 
 
-def measured_share(credits: pd.DataFrame) -> str:
-    """Which share of the networks is measured, from a table of `credit_over_orders`."""
-    return f"{100 * credits['measured'].iloc[0]:.0f} %"
+def where_from(credits: pd.DataFrame) -> str:
+    """Which networks are measured and which predicted, from a table of `credit_over_orders`."""
+    sets, measured = credits["sets"].iloc[0], credits["measured"].iloc[0]
+    if measured == sets:
+        return f"all {sets:,} networks are measured"
+    return f"{measured:,} of the {sets:,} networks are measured, the others predicted by the model"
