@@ -59,7 +59,7 @@ BAD = {  # what a file says: the line that answers it
     "[factorial]\nrepeats = -1": "factorial.repeats is -1; it must be 0 or more",
     "[factorial]\nseed = 0.5": "factorial.seed is 0.5; it must be a whole number",
     '[factorial]\ndecisions = ["gelo"]': "decisions: unknown decision 'gelo'; did you mean",
-    '[factorial]\ndecisions = ["gelu", "gelu"]': "factorial.decisions: one is twice in the list",
+    '[factorial]\ndecisions = ["gelu", "gelu"]': "factorial.decisions: gelu is twice in the list",
     '[factorial]\ndecisions = ["move_up"]': "move_up needs inverted, which is not among them",
     '[factorial]\nrequire = "gelu"': "factorial.require is 'gelu'; it must be a table in braces",
     '[factorial]\nrequire = { gelu = "widht" }': "factorial.require: unknown decision 'widht'; did",

@@ -26,9 +26,7 @@ class Analysis:
 
     space: Space
     runs: pd.DataFrame  # of `networks`
-    models: Mapping[
-        str, Any
-    ]  # statsmodels' results by name: additive, and if possible interactions
+    models: Mapping[str, Any]  # statsmodels' results: additive, and if possible interactions
 
     @property
     def best(self) -> Any:
@@ -40,9 +38,14 @@ class Analysis:
         return self.space.terms(rows, (name or list(self.models)[-1]) == "interactions")
 
     @property
-    def fitted(self) -> Any:
+    def fitted(self) -> Bools:
         """Which runs the models are fitted to."""
-        return (self.runs["part"] != "held out").to_numpy()
+        return (self.runs["part"] != "held out").to_numpy(bool)
+
+    def errors(self, table: pd.DataFrame, name: str) -> "pd.Series[float]":
+        """What a model's predictions leave of the accuracies of runs or networks."""
+        rows = table[list(self.space.decisions)].to_numpy(float)
+        return table["accuracy"] - self.models[name].predict(self.terms(rows, name))
 
 
 def analyse(results: pd.DataFrame) -> Analysis:
@@ -130,25 +133,18 @@ def models(analysis: Analysis) -> pd.DataFrame:
     error (root mean square on the held-out networks), pure_sd (of the repeats). NaN where there are
     no repeats, or nothing is held out.
     """
-    space, runs, fit = analysis.space, analysis.runs, analysis.runs[analysis.fitted]
-    squares = float(
-        (fit["accuracy"] - fit.groupby("step")["accuracy"].transform("mean")).pow(2).sum()
-    )
-    repeated = len(fit) - fit["step"].nunique()
+    fit, held = analysis.runs[analysis.fitted], analysis.runs[~analysis.fitted]
+    networks = analysis.runs[analysis.runs["paper"]].groupby("step")
+    paper = networks[["accuracy", *analysis.space.decisions]].mean()
+    around = paper["accuracy"] - paper["accuracy"].mean()
+    within = fit["accuracy"] - fit.groupby("step")["accuracy"].transform("mean")
+    squares, repeated = within.pow(2).sum(), len(fit) - fit["step"].nunique()
     pure = squares / repeated if repeated else np.nan
-    held = runs[~analysis.fitted]
-    paper = runs[runs["paper"]].groupby("step")[["accuracy", *space.decisions]].mean()
     rows = []
     for name, model in analysis.models.items():
         lacking = model.df_resid - repeated
-        f = (model.ssr - squares) / lacking / pure if lacking and repeated else np.nan
-        errors = {
-            which: table["accuracy"]
-            - model.predict(analysis.terms(table[list(space.decisions)].to_numpy(float), name))
-            for which, table in (("held", held), ("paper", paper))
-            if len(table)
-        }
-        around = paper["accuracy"] - paper["accuracy"].mean()
+        f = (model.ssr - squares) / lacking / pure if lacking else np.nan
+        left = analysis.errors(paper, name).pow(2).mean() / around.pow(2).mean()
         rows.append(
             {
                 "model": name,
@@ -156,13 +152,11 @@ def models(analysis: Analysis) -> pd.DataFrame:
                 "runs": len(fit),
                 "r2": model.rsquared,
                 "r2_adjusted": model.rsquared_adj,
-                "r2_paper": 1 - errors["paper"].pow(2).sum() / around.pow(2).sum()
-                if "paper" in errors
-                else np.nan,
+                "r2_paper": 1 - left,
                 "sd": np.sqrt(model.mse_resid),
                 "f": f,
-                "p": stats.f.sf(f, lacking, repeated) if lacking and repeated else np.nan,
-                "error": np.sqrt(errors["held"].pow(2).mean()) if "held" in errors else np.nan,
+                "p": stats.f.sf(f, lacking, repeated),
+                "error": np.sqrt(analysis.errors(held, name).pow(2).mean()),
                 "pure_sd": np.sqrt(pure),
             }
         )

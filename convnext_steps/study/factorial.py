@@ -43,8 +43,9 @@ class Factorial:
             for name in names:
                 if name not in decisions():
                     raise ValueError(f"{key}: {unknown('decision', name, decisions())}")
-        if len(set(self.decisions)) < len(self.decisions):
-            raise ValueError("decisions: one is twice in the list")
+        for name in self.decisions:
+            if self.decisions.count(name) > 1:
+                raise ValueError(f"decisions: {name} is twice in the list")
         for name in ("repeats", "held_out", "seed"):
             check(self, name, getattr(self, name) >= 0, "must be 0 or more")
         space = self.space
