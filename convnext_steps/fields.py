@@ -58,6 +58,12 @@ def convert(value: Any, kind: Any, name: str) -> Any:
         return _sequence(value, get_args(kind)[0], name)
     if get_origin(kind) in (types.UnionType, Union):
         return _one_of(value, get_args(kind), name)
+    if get_origin(kind) is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} is {value!r}; it must be a table in braces")
+        return {
+            key: convert(part, get_args(kind)[1], f"{name}.{key}") for key, part in value.items()
+        }
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     other = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)

@@ -47,7 +47,8 @@ def test_environment_yml_and_pyproject_agree() -> None:
     assert conda.pop("pip") == ""
     pip = dict(split(requirement) for requirement in project["dependencies"])
     extras = project["optional-dependencies"]
-    chosen = extras["fast"] + extras["tensorboard"] + extras["site"]
+    names = ("fast", "statistics", "tensorboard", "site")
+    chosen = [requirement for name in names for requirement in extras[name]]
     chosen += [requirement for requirement in extras["dev"] if split(requirement)[0] == "pytest"]
     pip |= dict(split(requirement) for requirement in chosen)
     assert conda == {CONDA_NAMES.get(name, name): version for name, version in pip.items()}

@@ -86,7 +86,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     """The options that choose the runs of a study."""
     add_study(parser)
     add_results_folder(parser)
-    parser.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0-9; default 0")
+    parser.add_argument("--seeds", nargs="+", help="0 1 2, or 0-9; default 0")
     parser.add_argument("--steps", nargs="+", metavar="STEP", help="default: the study's own")
 
 

@@ -21,14 +21,12 @@ from convnext_steps.execution.machine import cores
 from convnext_steps.execution.report import report, show_trajectory
 from convnext_steps.execution.runfolder import status
 from convnext_steps.execution.runner import do_missing, run_study
-from convnext_steps.files import write_bytes
-from convnext_steps.study import comparison
-from convnext_steps.study.figures import save_figure
+from convnext_steps.study.factorial import design_quality
 from convnext_steps.study.forecast import Forecast, forecast
 from convnext_steps.study.loading import load_results
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import read_results
-from convnext_steps.study.study import Study
+from convnext_steps.study.study import OWN_SEEDS, Study
 from convnext_steps.study.sweep import choose, sweep, sweep_table
 from convnext_steps.study.toml import load_study, read_changes, study_names, write_study
 
@@ -92,22 +90,13 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=report_command)
 
 
-def add_compare(parser: argparse.ArgumentParser) -> None:
-    """The options of the command compare."""
-    parser.description = (
-        "Compare the gains of the same steps in several studies with those in the first: a table "
-        "of their differences, and a figure."
-    )
-    parser.add_argument("studies", metavar="STUDY", nargs="+", help="names, or TOML files")
-    parser.add_argument("--output", type=a_path, help="a folder for the table and the figure")
-    add_results_folder(parser)
-    parser.set_defaults(command=compare_command)
-
-
 def studies_command(options: argparse.Namespace) -> None:
     """Print the studies of the package, and what one seed of each costs."""
     for name in study_names():
         study = load_study(name)
+        if study.factorial:
+            print(f"{name}: {study.description}\n    {len(study.plan()):,} runs")
+            continue
         if study.data.source == "folder":
             cost = "its images are yours"
         else:
@@ -120,7 +109,7 @@ def study_command(options: argparse.Namespace) -> None:
     study = chosen_study(options)
     if options.workers:
         study = study.change({"how.workers": options.workers})
-    seeds = parse_seeds(options.seeds)
+    seeds = chosen_seeds(study, options)
     runs = study.plan(seeds, options.steps)
     address = options.address or ("local" if options.backend == "ray" else None)
     if options.write:
@@ -130,6 +119,8 @@ def study_command(options: argparse.Namespace) -> None:
         run_sweep(study, seeds, options, address)
     elif options.dry_run:
         print_plan(runs, options.results)
+        if study.factorial:
+            print(f"design: {design_quality(study.factorial)}")
     elif options.index is not None:
         if not 0 <= options.index < len(runs):
             last = len(runs) - 1
@@ -140,7 +131,7 @@ def study_command(options: argparse.Namespace) -> None:
 
 
 def run_and_report(
-    study: Study, seeds: Sequence[int], options: argparse.Namespace, address: str | None
+    study: Study, seeds: Sequence[int] | None, options: argparse.Namespace, address: str | None
 ) -> None:
     """Run what is missing, and report what is there even if some of it failed."""
     failures = None
@@ -150,7 +141,7 @@ def run_and_report(
     except StudyError as error:  # the runs that were completed are reported all the same
         failures = error
     try:
-        if show_trajectory(study, options.results):
+        if study.factorial or show_trajectory(study, options.results):
             print_report(study, options.results)
     finally:
         if failures:
@@ -158,7 +149,7 @@ def run_and_report(
 
 
 def run_sweep(
-    study: Study, seeds: Sequence[int], options: argparse.Namespace, address: str | None
+    study: Study, seeds: Sequence[int] | None, options: argparse.Namespace, address: str | None
 ) -> None:
     """Run a study for each value, and print what the held-out images choose."""
     key, _, texts = options.sweep.partition("=")
@@ -201,25 +192,12 @@ def describe(cost: Forecast) -> str:
     return f"{text}, {time} on {cores()} cores (an estimate from stored runs)"
 
 
-def compare_command(options: argparse.Namespace) -> None:
-    """Print the table, and write it and the figure if a folder is given."""
-    tables = [load_results(name, options.results) for name in options.studies]
-    markdown = comparison.to_markdown(
-        comparison.compare_studies(tables), load_study(options.studies[0]).name
-    )
-    print(markdown)
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        write_bytes(options.output / "comparison.md", markdown.encode())
-        save_figure(comparison.plot_comparison(tables), options.output / "comparison")
-        print(f"figure: {options.output / 'comparison.png'}")
-
-
 def status_command(options: argparse.Namespace) -> None:
     """Print one line per run that is not done, and how many runs are in each state."""
     states = Counter[str]()
     known = {result["hash"]: result for result in read_results(options.results)}
-    runs = chosen_study(options).plan(parse_seeds(options.seeds), options.steps)
+    study = chosen_study(options)
+    runs = study.plan(chosen_seeds(study, options), options.steps)
     for index, run in enumerate(runs):
         now = status(run, options.results, known)
         states[now.state] += 1
@@ -236,7 +214,21 @@ def report_command(options: argparse.Namespace) -> None:
 def print_report(study: Study, results: Path) -> None:
     """Write and print a study's table, and say where the figure is."""
     print(report(study, results))
-    print(f"figure: {results / study.name / 'trajectory.png'}")
+    if study.factorial:
+        print(f"all runs: {results / study.name / 'table.csv'}")
+    else:
+        print(f"figure: {results / study.name / 'trajectory.png'}")
+
+
+def chosen_seeds(study: Study, options: argparse.Namespace) -> list[int] | None:
+    """The seeds asked for, or 0; a factorial's networks draw their own.
+
+    Raises:
+        ValueError: seeds are given for a factorial.
+    """
+    if study.factorial and options.seeds:
+        raise ValueError(OWN_SEEDS)
+    return None if study.factorial else parse_seeds(options.seeds or ["0"])
 
 
 def parse_seeds(texts: Sequence[str]) -> list[int]:

@@ -25,7 +25,8 @@ class Live:
 
     def __init__(self, study: Study, results: Path) -> None:
         self.study, self.results = study, results
-        self.parents = {name: step.parent for name, step in study.steps().items()}
+        steps = {} if study.factorial else study.steps()  # whose networks' seeds differ
+        self.parents = {name: step.parent for name, step in steps.items()}
         self.accuracy = {found["hash"]: found["accuracy"] for found in read_results(results)}
         self.drawn = 0.0
 

@@ -7,7 +7,7 @@ from filelock import FileLock
 
 from convnext_steps.execution.notebook import find_notebook, start_and_wait
 from convnext_steps.files import write_bytes
-from convnext_steps.study import statistics
+from convnext_steps.study import networks, statistics
 from convnext_steps.study.figures import save_figure
 from convnext_steps.study.loading import of_the_study
 from convnext_steps.study.plots import plot_trajectory
@@ -23,7 +23,7 @@ GUARD = ".report.lock"  # one report at a time
 def report(study: Study, results: str | Path) -> str:
     """Write a study's table, differences from the parents and figure next to its results.
 
-    Returns the table as Markdown.
+    Of a factorial, the table of its networks only. Returns the table as Markdown.
 
     Raises:
         ValueError: the study has no results.
@@ -33,15 +33,17 @@ def report(study: Study, results: str | Path) -> str:
         raise ValueError(
             f"no results of {study.name} in {results}; make them with `convnext-steps study`"
         )
-    summary = summarize(table)
-    markdown = to_markdown(summary)
-    differences = statistics.to_markdown(statistics.compare(table))
+    summary = networks.networks(table) if study.factorial else summarize(table)
+    markdown = networks.to_markdown(summary) if study.factorial else to_markdown(summary)
     folder = Path(results, study.name)
     folder.mkdir(exist_ok=True)
     with FileLock(Path(results, GUARD)):
         clear_partial(folder)
         write_bytes(folder / "table.csv", summary.to_csv(index=False).encode())
         write_bytes(folder / "table.md", markdown.encode())
+        if study.factorial:
+            return markdown
+        differences = statistics.to_markdown(statistics.compare(table))
         write_bytes(folder / "differences.md", differences.encode())
         save_figure(plot_trajectory(table), folder / "trajectory")
     return markdown

@@ -133,7 +133,7 @@ class Runner:
 
 def run_study(
     study: Study | str,
-    seeds: Iterable[int] = (0,),
+    seeds: Iterable[int] | None = None,
     steps: Sequence[str] | None = None,
     results: str | Path | None = None,
     address: str | None = None,
@@ -145,7 +145,7 @@ def run_study(
     Args:
         study: a study, or what `load_study` takes; its `how` says how many runs at once. Each has
             one thread, so that results do not depend on their number.
-        seeds: whole numbers from 0 on.
+        seeds: whole numbers from 0 on; by default 0, and none for a factorial.
         steps: names; by default all of the study's.
         results: the results folder, by default `results/own`; with Ray, one that all nodes share.
         address: of a Ray cluster, or "local" for one of this machine alone; by default, runs are

@@ -20,6 +20,8 @@ REQUIRED = {"move_up": "inverted"}  # there is nothing to move up before
 
 def decisions(regime: str = "tiny") -> Mapping[str, Mapping[str, Any]]:
     """The twelve decisions in the paper's order, and the fields of the design that each sets."""
+    if regime == "leave_one_out":
+        raise ValueError("sets of decisions need the roadmap tiny or base, not leave_one_out")
     table = BASE if regime == "base" else TINY
     left_out = ("resnet_original", START, *PROBES)
     return {name: changes for name, changes in table.items() if name not in left_out}

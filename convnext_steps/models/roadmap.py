@@ -5,6 +5,7 @@ Beyond the paper: the finished network without one of its decisions, and steps o
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -121,10 +122,11 @@ def roadmap(regime: str = "tiny") -> Mapping[str, Step]:
     if regime not in get_args(Regime):
         raise ValueError(unknown("regime", regime, get_args(Regime)))
     steps = _leave_one_out() if regime == "leave_one_out" else published_steps(regime)
-    return MappingProxyType(steps | OWN_STEPS.get(regime, {}))
+    return MappingProxyType({**steps, **OWN_STEPS.get(regime, {})})
 
 
-def published_steps(regime: str) -> dict[str, Step]:
+@cache
+def published_steps(regime: str) -> Mapping[str, Step]:
     """The steps of the paper alone, by name and in its order."""
     paper = published_roadmap(regime)
     steps: dict[str, Step] = {}
@@ -132,7 +134,7 @@ def published_steps(regime: str) -> dict[str, Step]:
         parent = paper[name].parent
         design = replace(steps[parent].design if parent else Design(), **changes)
         steps[name] = Step(name, regime, MappingProxyType(changes), design, paper[name])
-    return steps
+    return MappingProxyType(steps)
 
 
 def _leave_one_out() -> dict[str, Step]:

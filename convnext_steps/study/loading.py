@@ -69,7 +69,7 @@ def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
 
     Where the study's own images are not here, those are taken for it that its results name.
     """
-    runs = study.plan(sorted({int(seed) for seed in table["seed"]}))
+    runs = study.plan(None if study.factorial else sorted({int(seed) for seed in table["seed"]}))
     try:
         for run in runs[:1]:
             run.data.identity()

@@ -4,14 +4,17 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from convnext_steps.errors import InvalidStudyError
 from convnext_steps.fields import build, convert
-from convnext_steps.models.decisions import walk
-from convnext_steps.models.design import Design, scaled
-from convnext_steps.models.roadmap import Step, beyond, find_step, roadmap
+from convnext_steps.models.decisions import find_set, walk
+from convnext_steps.models.design import scaled
+from convnext_steps.models.roadmap import Step, find_step, roadmap
+from convnext_steps.study.factorial import Factorial, entries, own_seed
+from convnext_steps.study.own_steps import OwnStep
 from convnext_steps.study.plan import Data, Run
 from convnext_steps.text import unknown
 from convnext_steps.training.config import ORIGINAL, TrainingConfig, original_recipe, require
@@ -34,22 +37,14 @@ class Scale:
             require(self, name, getattr(self, name) > 0, "must be above 0")
 
 
-@dataclass(frozen=True, kw_only=True)
-class OwnStep:
-    """A decision of one's own: the fields of a parent's design that change."""
-
-    name: str
-    parent: str
-    change: Mapping[str, Any]
-    title: str = ""
-
-
 SECTIONS: dict[str, type[Any]] = {
     "data": Data,
     "scale": Scale,
     "recipe": TrainingConfig,
+    "factorial": Factorial,
     "how": How,
 }
+OWN_SEEDS = "a factorial's networks draw their own seeds, from factorial.seed; leave --seeds out"
 UNNAMED = {"how", "data.root", "description"}  # what is in no hash is in no name
 
 
@@ -69,6 +64,7 @@ class Study:
     data: Data = field(default_factory=Data)
     scale: Scale = Scale()
     recipe: TrainingConfig = field(default_factory=TrainingConfig)
+    factorial: Factorial | None = None  # its networks are the steps
     how: How = How()
     own_steps: tuple[OwnStep, ...] = ()
     uses: str = ""  # a Python file whose `add_step` adds decisions; never named by a study file
@@ -89,11 +85,11 @@ class Study:
         return {name: steps[name] for name in dict.fromkeys([*self.only, *own])}
 
     def _all_steps(self) -> dict[str, Step]:
+        if self.factorial:
+            return dict(_networks(self.factorial, self.roadmap))
         steps = dict(self._order() if self.order else roadmap(self.roadmap))
         for own in self.own_steps:
-            if own.name in steps:
-                raise ValueError(f"step.name: there is a step {own.name!r} already")
-            steps[own.name] = self._own_step(own, steps)
+            steps[own.name] = own.step(steps, self.roadmap)
         return steps
 
     def _order(self) -> dict[str, Step]:
@@ -102,46 +98,40 @@ class Study:
         except ValueError as error:
             raise ValueError(f"order: {error}") from None
 
-    def _own_step(self, own: OwnStep, steps: Mapping[str, Step]) -> Step:
-        if own.parent in steps:
-            parent = steps[own.parent]
-        elif "+" in own.parent:
-            parent = find_step(own.parent, self.roadmap)
-        else:
-            raise ValueError(f"step.parent: {unknown('step', own.parent, steps)}")
-        kinds = {each.name: each.type for each in fields(Design)}
-        for name in own.change:
-            if name not in kinds:
-                raise ValueError(f"step.change: {unknown('field', name, kinds)}")
-        change = {k: convert(v, kinds[k], f"step.change.{k}") for k, v in own.change.items()}
-        title = own.title or own.name
-        try:
-            return beyond(own.name, parent, title, "own", type(parent.design), change)
-        except ValueError as error:
-            raise ValueError(f"step.change: {error}") from None
-
-    def plan(self, seeds: Iterable[int] = (0,), steps: Sequence[str] | None = None) -> list[Run]:
+    def plan(
+        self, seeds: Iterable[int] | None = None, steps: Sequence[str] | None = None
+    ) -> list[Run]:
         """The runs of the study, seed by seed, in the order of its steps.
 
         Args:
-            seeds: whole numbers from 0 on.
+            seeds: whole numbers from 0 on; by default 0, and what each network of a factorial drew.
             steps: names; by default all of the study's.
 
         Raises:
-            ValueError: a step does not exist.
+            ValueError: a step does not exist, or a factorial is given seeds for all its networks.
         """
-        known = self.steps()
-        chosen = [self.find(name) for name in steps] if steps else list(known.values())
-        runs = []
-        for seed in seeds:
-            modern = replace(self.recipe, seed=seed)
-            recipes = {"roadmap": modern, "resnet_original": original_recipe(modern)}
-            for step in chosen:
-                design = scaled(step.design, **asdict(self.scale))
-                recipe = recipes[step.recipe]
-                parts = design, recipe, self.data, self.how, self.uses
-                runs.append(Run(self.name, step.name, *parts))
-        return runs
+        if self.factorial and seeds is not None and not steps:
+            raise ValueError(OWN_SEEDS)
+        chosen = [self.find(name) for name in steps] if steps else list(self.steps().values())
+        if self.factorial and seeds is None:
+            return self._drawn(self.factorial, {step.name: step for step in chosen})
+        return [
+            self._run(step, seed) for seed in ((0,) if seeds is None else seeds) for step in chosen
+        ]
+
+    def _drawn(self, factorial: Factorial, steps: Mapping[str, Step]) -> list[Run]:
+        """The runs of a factorial with these steps, each with the seed that it drew."""
+        seeds = [(each.step, each.seed) for each in entries(factorial) if each.step in steps]
+        others = set(steps) - {name for name, _ in seeds}
+        seeds += [(name, own_seed(factorial, name)) for name in steps if name in others]
+        return [self._run(steps[name], seed) for name, seed in seeds]
+
+    def _run(self, step: Step, seed: int) -> Run:
+        recipe = replace(self.recipe, seed=seed)
+        if step.recipe == "resnet_original":
+            recipe = original_recipe(recipe)
+        design = scaled(step.design, **asdict(self.scale))
+        return Run(self.name, step.name, design, recipe, self.data, self.how, self.uses)
 
     def find(self, name: str) -> Step:
         """One of the roadmap's steps or of the study's own, or any set of decisions.
@@ -180,20 +170,23 @@ class Study:
                 raise ValueError(unknown("key", key, keys()))
             if short:
                 tables.setdefault(section, {})[short] = value
-                before = getattr(getattr(self, section), short)
+                before = getattr(getattr(self, section) or SECTIONS[section](), short)
             else:
                 plain[key] = convert(value, PLAIN[key], key)
                 before = getattr(self, key)
             if value != before and not {key, section} & UNNAMED:
                 words.append(f"{short or key}_{_word(value)}")
         for section, values in tables.items():
-            before = vars(getattr(self, section))
+            before = vars(getattr(self, section) or SECTIONS[section]())
             plain[section] = build(SECTIONS[section], before | values, section)
+        if "factorial" in tables and not self.factorial:
+            plain = INSTEAD | plain
         study = checked(replace(self, name=name or "_".join(words), **plain))
         say_what_stays(study, tables.get("recipe", ()))
         return study
 
 
+INSTEAD: dict[str, Any] = {"order": (), "only": (), "own_steps": ()}  # of a factorial
 PLAIN = {
     each.name: each.type
     for each in fields(Study)
@@ -227,8 +220,17 @@ def checked(study: Study) -> Study:
         if not root.is_dir():
             raise ValueError(f"data.root: there is no folder {root}")
         study = replace(study, data=replace(data, root=str(root)))
+    if study.factorial and any(getattr(study, key) for key in INSTEAD):
+        raise ValueError(
+            "factorial: its networks are the steps; leave out order, only and [[step]]"
+        )
     study.steps()
     return study
+
+
+@cache
+def _networks(factorial: Factorial, regime: str) -> Mapping[str, Step]:
+    return {each.step: find_set(each.step, regime) for each in entries(factorial)}
 
 
 def say_what_stays(study: Study, changed: Iterable[str]) -> None:

@@ -15,8 +15,9 @@ from convnext_steps.errors import InvalidStudyError
 from convnext_steps.fields import build, convert
 from convnext_steps.files import write_bytes
 from convnext_steps.models.own import use
+from convnext_steps.study.own_steps import OwnStep
 from convnext_steps.study.results import own_results
-from convnext_steps.study.study import PLAIN, SECTIONS, OwnStep, Study, checked, say_what_stays
+from convnext_steps.study.study import INSTEAD, PLAIN, SECTIONS, Study, checked, say_what_stays
 from convnext_steps.text import unknown
 
 STUDIES = files("convnext_steps.study").joinpath("studies")
@@ -92,12 +93,14 @@ def write_study(study: Study, path: Path) -> None:
     tables = {"name": study.name} | {key: getattr(study, key) for key in PLAIN}
     tables = {key: value for key, value in tables.items() if value}
     for section, kind in SECTIONS.items():
-        values = asdict(getattr(study, section))
+        if not (part := getattr(study, section)):
+            continue
+        values = asdict(part)
         if section == "how":
             values = {k: v for k, v in values.items() if v != getattr(kind(), k)}
         if section == "data":
             values = {k: v for k, v in values.items() if v}
-        tables[section] = {k: v for k, v in values.items() if k != "seed"}
+        tables[section] = {k: v for k, v in values.items() if (section, k) != ("recipe", "seed")}
     tables["step"] = [
         {key: value for key, value in asdict(own).items() if value} for own in study.own_steps
     ]
@@ -146,6 +149,8 @@ def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
             raise ValueError(f"base: {error}") from None
     merged = _merged(before, (*chain, path.resolve()))
     merged.pop("name", None)
+    if "factorial" in own and "factorial" not in merged:
+        merged = {key: value for key, value in merged.items() if key not in (*INSTEAD, "step")}
     for key, value in own.items():
         if key in SECTIONS and isinstance(value, Mapping):
             merged[key] = {**merged.get(key, {}), **value}

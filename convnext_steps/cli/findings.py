@@ -1,0 +1,77 @@
+"""convnext-steps compare and effects: what the results of studies say."""
+
+import argparse
+
+from convnext_steps.cli.options import a_path, add_results_folder, add_study, chosen_study
+from convnext_steps.files import write_bytes
+from convnext_steps.study import comparison
+from convnext_steps.study.effect_plots import (
+    plot_credits,
+    plot_effects,
+    plot_front,
+    plot_interactions,
+)
+from convnext_steps.study.effect_tables import effect_report
+from convnext_steps.study.effects import analyse
+from convnext_steps.study.figures import save_figure
+from convnext_steps.study.loading import load_results
+from convnext_steps.study.toml import load_study
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    """The options of the command compare."""
+    parser.description = (
+        "Compare the gains of the same steps in several studies with those in the first: a table "
+        "of their differences, and a figure."
+    )
+    parser.add_argument("studies", metavar="STUDY", nargs="+", help="names, or TOML files")
+    parser.add_argument("--output", type=a_path, help="a folder for the table and the figure")
+    add_results_folder(parser)
+    parser.set_defaults(command=compare_command)
+
+
+def add_effects(parser: argparse.ArgumentParser) -> None:
+    """The options of the command effects."""
+    parser.description = (
+        "What each decision of a factorial does, alone and with the others, and its credit over "
+        "all orders: tables and figures, from the results so far, beside them."
+    )
+    add_study(parser, default="factorial_quick")
+    add_results_folder(parser)
+    parser.set_defaults(command=effects_command)
+
+
+def compare_command(options: argparse.Namespace) -> None:
+    """Print the table, and write it and the figure if a folder is given."""
+    tables = [load_results(name, options.results) for name in options.studies]
+    markdown = comparison.to_markdown(
+        comparison.compare_studies(tables), load_study(options.studies[0]).name
+    )
+    print(markdown)
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+        write_bytes(options.output / "comparison.md", markdown.encode())
+        save_figure(comparison.plot_comparison(tables), options.output / "comparison")
+        print(f"figure: {options.output / 'comparison.png'}")
+
+
+def effects_command(options: argparse.Namespace) -> None:
+    """Print the tables, and write them and the figures beside the results."""
+    study = chosen_study(options)
+    analysis = analyse(load_results(study, options.results))
+    text, tables = effect_report(analysis)
+    print(text)
+    folder = Path(options.results, study.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / "effects.md", text.encode())
+    for name, table in tables.items():
+        write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
+    figures = {
+        "effects": plot_effects(tables["effects"]),
+        "interactions": plot_interactions(tables["interactions"], analysis.space.decisions),
+        "credits": plot_credits(tables["credits"]),
+        "front": plot_front(analysis),
+    }
+    for name, figure in figures.items():
+        save_figure(figure, folder / name)
+    print(f"written: effects.md, {len(tables)} tables and {len(figures)} figures in {folder}")

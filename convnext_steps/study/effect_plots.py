@@ -1,0 +1,122 @@
+"""Figures of a factorial: effects, interactions, credit over all orders, and the front."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from convnext_steps.study.effects import Analysis, where_from
+from convnext_steps.study.figures import (
+    BLUE,
+    GREY,
+    LINES,
+    ORANGE,
+    RED,
+    SKY,
+    finish,
+    new_figure,
+    own_style,
+)
+
+PAPERS = "the paper's own, numbered in its order"
+
+
+@own_style
+def plot_effects(effects: pd.DataFrame) -> Figure:
+    """Each decision's average effect with its 95 % t-interval, from a table of `main_effects`."""
+    figure = new_figure(8, 1 + 0.4 * len(effects))
+    axes, places = figure.subplots(), np.arange(len(effects))[::-1]
+    margins = [effects["effect"] - effects["low"], effects["high"] - effects["effect"]]
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.errorbar(effects["effect"], places, xerr=margins, fmt="o", color=BLUE, capsize=4)
+    axes.set_yticks(places, effects["decision"])
+    axes.set_xlabel("average effect on accuracy (points), with 95 % intervals")
+    finish(axes, grid="x")
+    return figure
+
+
+@own_style
+def plot_interactions(interactions: pd.DataFrame, decisions: tuple[str, ...]) -> Figure:
+    """A heat map of a table of `interactions`; those found have a frame, others are small print."""
+    size = len(decisions)
+    grid = np.full((size, size), np.nan)
+    figure = new_figure(2.5 + 0.7 * size, 2 + 0.6 * size)
+    axes = figure.subplots()
+    most = interactions["effect"].abs().max() if len(interactions) else 1
+    for row in interactions.itertuples():
+        one, other = decisions.index(row.other), decisions.index(row.decision)
+        grid[one, other] = row.effect
+        dark = abs(row.effect) > 0.6 * most
+        axes.text(
+            *(other, one, f"{row.effect:+z.2f}"),
+            ha="center",
+            va="center",
+            color="white" if dark else "black",
+            fontsize=10 if row.found else 7,
+            fontweight="bold" if row.found else "normal",
+        )
+        if row.found:
+            axes.add_patch(_frame(other, one))
+    image = axes.imshow(grid, cmap="PuOr", vmin=-most, vmax=most)
+    axes.set_xticks(range(size), decisions, rotation=45, ha="right")
+    axes.set_yticks(range(size), decisions)
+    axes.set_title("framed: found, at a false discovery rate of 5 %; empty: not free to vary")
+    figure.colorbar(image, shrink=0.7, label="points that one gains when the other is taken")
+    finish(axes)
+    return figure
+
+
+def _frame(x: float, y: float) -> Rectangle:
+    return Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, edgecolor="black", linewidth=2)
+
+
+@own_style
+def plot_credits(credits: pd.DataFrame) -> Figure:
+    """Each decision's credit over all orders as a strip, from a table of `credit_over_orders`."""
+    figure = new_figure(9, 1.6 + 0.45 * len(credits))
+    axes, places = figure.subplots(), np.arange(len(credits))[::-1]
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.hlines(places, credits["smallest"], credits["largest"], color=GREY, linewidth=2)
+    axes.hlines(places, credits["q05"], credits["q95"], color=LINES, linewidth=15)
+    model = credits["smallest_model"], credits["largest_model"]
+    axes.hlines(places, *model, color=SKY, linewidth=7, label="all orders, by the model alone")
+    means: dict[str, Any] = {"fmt": "o", "color": BLUE, "capsize": 4, "zorder": 3}
+    margins = [credits["mean"] - credits["mean_low"], credits["mean_high"] - credits["mean"]]
+    axes.errorbar(credits["mean"], places, xerr=margins, label="mean of all orders, 95 %", **means)
+    hollow: dict[str, Any] = {"mfc": "none", "markersize": 9, "mew": 2, "zorder": 4}
+    axes.plot(credits["paper"], places, "D", color=RED, label="the paper's order", **hollow)
+    axes.set_yticks(places, credits["decision"])
+    axes.set_xlabel(
+        "credit (points): line, all orders; band, 90 % of them, with the noise of single runs\n"
+        f"{where_from(credits)}"
+    )
+    finish(axes, grid="x")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+@own_style
+def plot_front(analysis: Analysis) -> Figure:
+    """Accuracy against multiply-adds of every network, with the front and the paper's own."""
+    columns = ["accuracy", "macs", "paper", "front"]
+    means = analysis.runs.groupby("step")[columns].mean().sort_values("macs")
+    front, paper = means[means["front"] > 0], means[means["paper"] > 0]
+    figure = new_figure(9, 5.5)
+    axes = figure.subplots()
+    axes.plot(means["macs"] / 1e6, means["accuracy"], ".", color=GREY, label="every network")
+    line: dict[str, Any] = {"color": "black", "linewidth": 1.2, "label": "the front"}
+    axes.step(front["macs"] / 1e6, front["accuracy"], where="post", **line)
+    chain = paper.iloc[np.argsort(paper.index.str.count(r"\+"), kind="stable")]
+    style: dict[str, Any] = {"mec": "black", "markersize": 8}
+    axes.plot(chain["macs"] / 1e6, chain["accuracy"], "D", color=ORANGE, label=PAPERS, **style)
+    for place, row in enumerate(chain.itertuples()):
+        position = (row.macs / 1e6, row.accuracy)
+        axes.annotate(str(place), position, xytext=(6, 4), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("million multiply-adds per image")
+    axes.set_ylabel("test accuracy (%)")
+    finish(axes, grid="both", legend=True)
+    return figure

@@ -1,0 +1,166 @@
+"""The tables of a factorial's effects, as Markdown."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from convnext_steps.study import networks
+from convnext_steps.study.effects import (
+    Analysis,
+    credit_over_orders,
+    interactions,
+    main_effects,
+    models,
+    where_from,
+)
+from convnext_steps.study.orders import number_of_orders
+from convnext_steps.text import number
+
+
+def effect_report(analysis: Analysis) -> tuple[str, dict[str, pd.DataFrame]]:
+    """All tables of a factorial, as one Markdown text, and each by name."""
+    space = analysis.space
+    found = {
+        "effects": main_effects(analysis),
+        "interactions": interactions(analysis),
+        "models": models(analysis),
+        "credits": credit_over_orders(analysis),
+        "networks": analysis.runs,
+    }
+    pairs = found["interactions"]
+    sections = {
+        "What each decision does": [
+            _effects(found["effects"]),
+            "Points of accuracy, ± half of the 95 % t-interval, on average over the sets of the "
+            "other decisions that allow both values (how many: contexts). Additive: by the model "
+            "without interactions.",
+        ],
+        "Which decisions depend on each other": [
+            _interactions(pairs.head(max(10, int(pairs["found"].sum())))),
+            f"What one gains when the other is taken; {int(pairs['found'].sum())} of {len(pairs)} "
+            "found, with a false discovery rate of 5 % (Benjamini and Hochberg).",
+        ],
+        "How good the models are": [
+            _models(found["models"]),
+            "R² of the fit, and of the paper's own networks. Lack of fit: F against the pure error "
+            "of the repeats. Error: root mean square on networks that were held out.",
+        ],
+        f"Credit over all {number_of_orders(space):,} orders": [
+            _credits(found["credits"]),
+            f"Points; {where_from(found['credits'])}. Mean: the Shapley value under the rules, "
+            "± half of its 95 % bootstrap interval. Smallest, largest and negative (a share of the "
+            "orders) have the noise of single runs in them; in brackets, by the model alone.",
+            *_extremes(found["credits"]),
+        ],
+        "Accuracy and cost": [networks.to_markdown(analysis.runs).strip(), _finished(analysis)],
+    }
+    texts = (f"## {title}\n\n" + "\n\n".join(parts) for title, parts in sections.items())
+    return "\n\n".join(texts) + "\n", found
+
+
+def _table(columns: Mapping[str, Iterable[str]]) -> str:
+    rows = zip(*columns.values(), strict=True)
+    left = ("decision", "with", "model")
+    marks = ["---" if name in left else "--:" for name in columns]
+    lines = [columns.keys(), marks, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _signed(values: Iterable[float]) -> list[str]:
+    return [number(value, "+z.2f") for value in values]
+
+
+def _within(table: pd.DataFrame, name: str, low: str = "low", high: str = "high") -> list[str]:
+    margins = (table[high] - table[low]) / 2
+    pairs = zip(_signed(table[name]), margins, strict=True)
+    return [f"{text} ± {number(margin)}" for text, margin in pairs]
+
+
+def _percent(values: Iterable[float]) -> list[str]:
+    return ["-" if np.isnan(value) else f"{100 * value:.0f} %" for value in values]
+
+
+def _small(values: Iterable[float]) -> list[str]:
+    return ["< 0.001" if value < 0.001 else number(value, ".3f") for value in values]
+
+
+def _effects(table: pd.DataFrame) -> str:
+    return _table(
+        {
+            "decision": table["decision"],
+            "effect": _within(table, "effect"),
+            "p": _small(table["p"]),
+            "additive": _signed(table["additive"]),
+            "contexts": table["contexts"].map("{:,}".format),
+        }
+    )
+
+
+def _interactions(table: pd.DataFrame) -> str:
+    return _table(
+        {
+            "decision": table["decision"],
+            "with": table["other"],
+            "interaction": _within(table, "effect"),
+            "p": _small(table["p"]),
+            "p, corrected": _small(table["p_fdr"]),
+        }
+    )
+
+
+def _models(table: pd.DataFrame) -> str:
+    numbers = {"sd of residuals": "sd", "sd of repeats": "pure_sd", "error, held out": "error"}
+    return _table(
+        {
+            "model": table["model"],
+            "terms": table["terms"].map(str),
+            "runs": table["runs"].map(str),
+            "R²": _percent(table["r2"]),
+            "R², adjusted": _percent(table["r2_adjusted"]),
+            "R², paper's networks": _percent(table["r2_paper"]),
+            "lack of fit": [number(value) for value in table["f"]],
+            "p": [number(value, ".3f") for value in table["p"]],
+            **{title: [number(value) for value in table[n]] for title, n in numbers.items()},
+        }
+    )
+
+
+def _credits(table: pd.DataFrame) -> str:
+    paper = _signed(table["paper"])
+    if "paper_low" in table:
+        paper = _within(table, "paper", "paper_low", "paper_high")
+    names = {"smallest": _signed, "largest": _signed, "negative": _percent}
+    both = {
+        name: [
+            f"{one} ({other})"
+            for one, other in zip(form(table[name]), form(table[f"{name}_model"]), strict=True)
+        ]
+        for name, form in names.items()
+    }
+    return _table(
+        {
+            "decision": table["decision"],
+            "mean": _within(table, "mean", "mean_low", "mean_high"),
+            **both,
+            "paper's order": paper,
+            "orders below it": _percent(table["below"]),
+        }
+    )
+
+
+def _extremes(table: pd.DataFrame) -> list[str]:
+    lines = []
+    for row in table.itertuples():
+        lines.append(f"- {row.decision}, smallest: {row.smallest_order}")
+        lines.append(f"- {row.decision}, largest: {row.largest_order}")
+    return ["Orders that give them:", "\n".join(lines)]
+
+
+def _finished(analysis: Analysis) -> str:
+    space, runs = analysis.space, analysis.runs
+    finished = runs[runs["step"] == space.names(space.paper[-1:])[0]]
+    if finished.empty:
+        return "The network with every decision has no result yet."
+    word = "on" if finished["front"].all() else "not on"
+    return f"The network with every decision is {word} the front."

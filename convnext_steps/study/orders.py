@@ -1,0 +1,140 @@
+"""What each decision would be credited with in every allowed order, exactly and without a list.
+
+In an order, a decision is credited with the change that it makes where it is taken, which depends
+only on the decisions before it. So orders are counted on the ways through the sets, by dynamic
+programming, and the mean credit over all orders is the Shapley value under precedence constraints
+(Faigle and Kern, 1992).
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from convnext_steps.study.space import Floats, Integers, Space
+
+
+class Places(NamedTuple):
+    """Where the orders take one decision: pairs of sets, as places in the space's list."""
+
+    before: Integers
+    after: Integers
+    share: Floats  # of all orders, per pair
+
+
+@cache
+def places(space: Space) -> tuple[Places, ...]:
+    """Where each decision is taken, and by what share of all orders."""
+    codes = space.codes(space.sets)
+    place = {int(code): index for index, code in enumerate(codes)}
+    ways = _ways(space, codes.tolist())
+    everything = codes.max()
+    rest = _ways_on(space, codes.tolist())
+    found = []
+    for decision in range(len(space.decisions)):
+        before, after = (space.codes(rows).tolist() for rows in space.contexts(decision))
+        pairs = list(zip(before, after, strict=True))
+        share = [ways[one] * rest[other] / ways[everything] for one, other in pairs]
+        indices = np.array([[place[one], place[other]] for one, other in pairs])
+        found.append(Places(indices[:, 0], indices[:, 1], np.array(share)))
+    return tuple(found)
+
+
+def number_of_orders(space: Space) -> int:
+    """In how many orders the decisions can be taken."""
+    codes = space.codes(space.sets).tolist()
+    return _ways(space, codes)[max(codes)]
+
+
+def _ways(space: Space, codes: list[int]) -> dict[int, int]:
+    """From no decision to each set, a smaller code before a larger one."""
+    ways = {0: 1}
+    for code in sorted(codes)[1:]:
+        ways[code] = sum(ways.get(code & ~(1 << bit), 0) for bit in _bits(space) if code >> bit & 1)
+    return ways
+
+
+def _ways_on(space: Space, codes: list[int]) -> dict[int, int]:
+    """From each set to all decisions."""
+    ways = {max(codes): 1}
+    for code in sorted(codes, reverse=True)[1:]:
+        ways[code] = sum(ways.get(code | 1 << bit, 0) for bit in _bits(space) if ~code >> bit & 1)
+    return ways
+
+
+def _bits(space: Space) -> range:
+    return range(len(space.decisions))
+
+
+def mean_weights(space: Space) -> Floats:
+    """(decisions, sets): what turns the values of all sets into mean credits."""
+    weights = np.zeros((len(space.decisions), len(space.sets)))
+    for row, (before, after, share) in zip(weights, places(space), strict=True):
+        np.add.at(row, after, share)
+        np.add.at(row, before, -share)
+    return weights
+
+
+def credits(space: Space, values: Floats) -> pd.DataFrame:
+    """One row per decision: what it is credited with over all allowed orders.
+
+    Columns: decision, mean, smallest and largest with an order that gives each, q05 and q95 (of the
+    orders), negative (share of the orders), paper (in the paper's own order; NaN where the rules
+    forbid it), and below (share of the orders that give less than the paper's).
+
+    Args:
+        space: the sets.
+        values: of each set, in the order of `space.sets`; an order's credits add up to the
+            difference of the last and the first.
+    """
+    rows = []
+    paper = _paper(space, values)
+    for decision, (before, after, share) in enumerate(places(space)):
+        gains = values[after] - values[before]
+        low, high = int(gains.argmin()), int(gains.argmax())
+        q05, q95 = _quantiles(gains, share)
+        rows.append(
+            {
+                "decision": space.decisions[decision],
+                "mean": float(gains @ share),
+                "smallest": gains[low],
+                "largest": gains[high],
+                "q05": q05,
+                "q95": q95,
+                "negative": share[gains < 0].sum(),
+                "paper": paper[decision],
+                "below": share[gains < paper[decision] - 1e-9].sum(),
+                "smallest_order": _order(space, space.sets[before[low]], decision),
+                "largest_order": _order(space, space.sets[before[high]], decision),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _paper(space: Space, values: Floats) -> Floats:
+    if len(space.paper) <= len(space.decisions):
+        return np.full(len(space.decisions), np.nan)
+    chain = np.searchsorted(space.codes(space.sets), space.codes(space.paper))
+    return np.diff(values[chain])
+
+
+def _quantiles(gains: Floats, share: Floats) -> Floats:
+    order = np.argsort(gains)
+    reached = np.minimum(np.cumsum(share[order]), 1)
+    return gains[order][np.searchsorted(reached, [0.05, 0.95])]
+
+
+def _order(space: Space, before: Floats, decision: int) -> str:
+    """An order with just these decisions before this one, otherwise in the paper's order."""
+    taken: list[str] = []
+    first = {name for name, has in zip(space.decisions, before, strict=True) if has}
+    for group in (first, {space.decisions[decision]}, set(space.decisions)):
+        while waiting := [name for name in space.decisions if name in group - set(taken)]:
+            free = (
+                name
+                for name in waiting
+                if all(needed in taken for one, needed in space.rules if one == name)
+            )
+            taken.append(next(free))
+    return " ".join(taken)

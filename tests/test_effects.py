@@ -1,0 +1,223 @@
+"""The statistics of a factorial: against brute force, and on accuracies whose effects are known."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from convnext_steps import load_study
+from convnext_steps.cli import main
+from convnext_steps.study import networks, orders
+from convnext_steps.study.effect_plots import (
+    plot_credits,
+    plot_effects,
+    plot_front,
+    plot_interactions,
+)
+from convnext_steps.study.effects import (
+    Analysis,
+    analyse,
+    credit_over_orders,
+    interactions,
+    main_effects,
+    models,
+    values,
+)
+from convnext_steps.study.factorial import Factorial, entries
+from convnext_steps.study.space import Space
+
+RULES = {"inverted": "depthwise", "move_up": "inverted", "kernel_7": "depthwise"}
+FIVE = Space(
+    ("depthwise", "width", "inverted", "move_up", "gelu"),
+    frozenset({("inverted", "depthwise"), ("move_up", "inverted")}),
+)
+
+
+def table_of(study, accuracy) -> pd.DataFrame:
+    """Results of a factorial whose accuracies are given: one per run, in the order of its plan."""
+    planned = entries(study.factorial)
+    table = pd.DataFrame(planned, columns=["step", "seed", "part"]).drop(columns="part")
+    costs = {"loss": 1.0, "macs": np.arange(len(table)) + 1, "params": 7, "training_seconds": 2.0}
+    table = table.assign(study=study.name, accuracy=accuracy, **costs)
+    table.attrs["study"] = study
+    return table
+
+
+def brute_force(space: Space, known: np.ndarray) -> dict[str, list[float]]:
+    """Each decision's credit in every order that the rules allow, by trying all orders."""
+    value = dict(zip(space.codes(space.sets).tolist(), known, strict=True))
+    found: dict[str, list[float]] = {name: [] for name in space.decisions}
+    for order in itertools.permutations(range(len(space.decisions))):
+        codes = np.cumsum([0, *(1 << place for place in order)]).tolist()
+        if all(code in value for code in codes):
+            for place, before, after in zip(order, codes, codes[1:], strict=False):
+                found[space.decisions[place]].append(value[after] - value[before])
+    return found
+
+
+def test_the_orders_of_the_paper_are_as_many_as_the_rules_leave() -> None:
+    """Of depthwise, inverted, move_up and kernel_7 three of 24 orders are left: 12! / 8."""
+    assert orders.number_of_orders(Factorial(require=RULES).space) == math.factorial(12) // 8
+    assert math.factorial(12) // 8 == 59_875_200
+    assert orders.number_of_orders(Factorial().space) == math.factorial(12) // 2
+
+
+def test_credits_agree_with_brute_force_on_five_decisions() -> None:
+    known = np.random.default_rng(0).normal(size=len(FIVE.sets))
+    expected = brute_force(FIVE, known)
+    assert orders.number_of_orders(FIVE) == len(expected["gelu"]) == 120 // 6
+    for row in orders.credits(FIVE, known).itertuples():
+        gains = np.array(expected[row.decision])
+        assert row.mean == pytest.approx(gains.mean())
+        assert (row.smallest, row.largest) == pytest.approx((gains.min(), gains.max()))
+        assert row.negative == pytest.approx((gains < 0).mean())
+        for order, credit in ((row.smallest_order, gains.min()), (row.largest_order, gains.max())):
+            names = order.split()
+            assert sorted(names) == sorted(FIVE.decisions)
+            before = set(names[: names.index(row.decision)])
+            assert all(names.index(needed) < names.index(one) for one, needed in FIVE.rules)
+            assert _gain(known, before, row.decision) == pytest.approx(credit)
+
+
+def _gain(known, before: set[str], decision: str) -> float:
+    value = {
+        frozenset(n for n, x in zip(FIVE.decisions, row, strict=True) if x): v
+        for row, v in zip(FIVE.sets, known, strict=True)
+    }
+    return value[frozenset(before | {decision})] - value[frozenset(before)]
+
+
+def test_credits_add_up_and_nothing_gets_nothing_and_equals_get_the_same() -> None:
+    space = Factorial(require=RULES).space
+    places = {name: place for place, name in enumerate(space.decisions)}
+    rng = np.random.default_rng(1)
+    twins, rows = ["gelu", "layer_norm"], space.sets.copy()
+    rows[:, places["width"]] = 0  # does nothing
+    rows[:, [places[name] for name in twins]] = 0
+    both = space.sets[:, [places[name] for name in twins]].sum(1)
+    key = space.codes(rows)
+    known = rng.normal(size=2**12)[key] + rng.normal(size=(2**12, 3))[key, both.astype(int)]
+    table = orders.credits(space, known).set_index("decision")
+    assert table["mean"].sum() == pytest.approx(known[-1] - known[0])
+    assert table["paper"].sum() == pytest.approx(known[-1] - known[0])
+    assert list(table.loc["width", ["mean", "smallest", "largest"]]) == pytest.approx([0, 0, 0])
+    columns = ["mean", "smallest", "largest", "negative", "q05", "q95"]
+    assert list(table.loc["gelu", columns]) == pytest.approx(list(table.loc["layer_norm", columns]))
+    assert (orders.mean_weights(space) @ known).tolist() == pytest.approx(table["mean"].tolist())
+
+
+def simulated(seed: int, noise: float = 0.5) -> tuple[Analysis, np.ndarray, pd.DataFrame]:
+    """An analysis of accuracies with known coefficients: main effects, and ten interactions."""
+    study, rng = load_study("factorial_quick"), np.random.default_rng(seed)
+    space = study.factorial.space
+    coefficients = np.zeros(1 + 12 + len(space.pairs))
+    coefficients[:13] = [85, *np.random.default_rng(5).normal(scale=2, size=12)]
+    coefficients[13:23] = np.random.default_rng(6).choice([-2, 2], 10)
+    rows = space.rows(each.step for each in entries(study.factorial))
+    accuracy = space.terms(rows) @ coefficients + rng.normal(scale=noise, size=len(rows))
+    table = table_of(study, accuracy)
+    return analyse(table), coefficients, table
+
+
+def test_known_effects_are_found_within_their_intervals_at_the_stated_rate() -> None:
+    inside, pairs_inside, false_found, missed = [], [], [], []
+    for seed in range(40):
+        analysis, coefficients, _ = simulated(seed)
+        space = analysis.space
+        truth = []
+        for decision in range(12):  # by its definition, from the true values
+            without, taken = space.contexts(decision)
+            gains = (space.terms(taken) - space.terms(without)) @ coefficients
+            truth.append(gains.mean())
+        effects = main_effects(analysis)
+        inside += list((effects["low"] <= truth) & (truth <= effects["high"]))
+        pairs = interactions(analysis)
+        names = [tuple(space.decisions[place] for place in pair) for pair in space.pairs]
+        order = [names.index(pair) for pair in zip(pairs.decision, pairs.other, strict=True)]
+        true = coefficients[13:][order]
+        pairs_inside += list((pairs["low"] <= true) & (true <= pairs["high"]))
+        false_found.append((pairs["found"] & (true == 0)).sum() / max(pairs["found"].sum(), 1))
+        missed.append((~pairs["found"] & (true != 0)).sum())
+    assert abs(np.mean(inside) - 0.95) < 0.03
+    assert abs(np.mean(pairs_inside) - 0.95) < 0.02
+    assert np.mean(false_found) < 0.08
+    assert np.mean(missed) < 0.1
+
+
+def test_models_are_judged_by_pure_error_and_by_what_was_held_out() -> None:
+    analysis, *_ = simulated(0)
+    table = models(analysis).set_index("model")
+    assert list(table["terms"]) == [13, 75]
+    assert list(table["runs"]) == [280, 280]
+    assert table.loc["additive", "p"] < 1e-6  # it lacks the interactions
+    assert table.loc["interactions", "p"] > 0.001
+    assert 0.4 < table.loc["interactions", "error"] < 0.75  # of noise 0.5
+    assert table.loc["additive", "error"] > 2 * table.loc["interactions", "error"]
+    assert 0.35 < table.loc["additive", "pure_sd"] < 0.65
+    assert table.loc["interactions", "r2_paper"] > table.loc["additive", "r2_paper"]
+
+
+def test_a_set_is_worth_what_was_measured_else_what_the_model_says() -> None:
+    analysis, _, table = simulated(0)
+    known, linear, measured = values(analysis)
+    assert measured.sum() == table["step"].nunique() == 304
+    assert known == pytest.approx(linear @ analysis.runs["accuracy"])
+    names = np.array(analysis.space.names(analysis.space.sets))
+    means = table.groupby("step")["accuracy"].mean()
+    assert known[measured] == pytest.approx(means[names[measured]].to_numpy())
+    predicted = analysis.best.predict(analysis.space.terms(analysis.space.sets))
+    assert known[~measured] == pytest.approx(predicted[~measured])
+
+
+def test_the_bootstrap_holds_the_mean_credit_at_the_stated_rate() -> None:
+    inside = []
+    for seed in range(20):
+        analysis, coefficients, _ = simulated(seed)
+        true = orders.mean_weights(analysis.space) @ (
+            analysis.space.terms(analysis.space.sets) @ coefficients
+        )
+        credit = credit_over_orders(analysis, draws=400)
+        inside += list((credit["mean_low"] <= true) & (true <= credit["mean_high"]))
+        assert credit["mean"].sum() == pytest.approx(credit["paper"].sum())
+    assert abs(np.mean(inside) - 0.95) < 0.05
+
+
+def test_the_front_is_what_no_cheaper_network_beats() -> None:
+    study = load_study("smoke").change({"factorial.decisions": ["gelu", "width"]}, "two")
+    table = table_of(study, [50.0, 60.0, 55.0, 60.0])
+    found = networks.networks(table).set_index("macs")["front"]
+    assert found.to_dict() == {1: True, 2: True, 3: False, 4: True}
+
+
+def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, capsys) -> None:
+    study = load_study("factorial_quick")
+    _, _, table = simulated(0)
+    monkeypatch.setattr("convnext_steps.cli.findings.load_results", lambda *_: table)
+    assert main(["effects", "factorial_quick", "--results", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "## Credit over all 59,875,200 orders" in shown
+    assert "304 of the 1,792 networks are measured" in shown
+    written = {path.name for path in (tmp_path / study.name).iterdir()}
+    assert {"effects.md", "effects.csv", "credits.png", "front.svg", "interactions.png"} <= written
+    table.attrs["study"] = load_study("smoke")
+    assert main(["effects", "factorial_quick", "--results", str(tmp_path)]) == 2
+    assert "smoke is no factorial" in capsys.readouterr().err
+
+
+def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() -> None:
+    _, _, table = simulated(0)
+    with pytest.raises(ValueError, match="9 runs are too few to tell 12 effects apart"):
+        analyse(table.iloc[:10])
+    analysis = analyse(table.iloc[:60])
+    assert list(analysis.models) == ["additive"]
+    assert interactions(analysis).empty
+    credit = credit_over_orders(analysis, draws=50)
+    for figure in (
+        plot_effects(main_effects(analysis)),
+        plot_interactions(interactions(analysis), analysis.space.decisions),
+        plot_credits(credit),
+        plot_front(analysis),
+    ):
+        assert figure.axes
