@@ -54,7 +54,10 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
             "recipe.max_epochs is 'x'; it must be",
         ),
         (["study", "--set", "recipe.max_epochs"], "is no change; write recipe.max_epochs=12"),
-        (["notebook", "run_step", "out.ipynb", "-p", "PROFILE=quick"], "write STUDY=quick"),
+        (
+            ["notebook", "run_step", "out.ipynb", "-p", "PROFILE=quick"],
+            "write STUDY, with the same value",
+        ),
         (["study", "--steps", "layernorm"], "unknown step 'layernorm'; did you mean 'layer_norm'?"),
         (["study", "--seeds", "one"], "'one' is not a seed"),
         (["study", "--seeds", "-1"], ""),

@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from io import TextIOWrapper
 
 from convnext_steps.errors import ConvNeXtStepsError, NotebookError, StudyError
 from convnext_steps.text import first_line
@@ -32,7 +31,7 @@ COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --h
     "notebooks": ("course", "copy the course's notebooks into a folder, to work on"),
     "student": ("course", "a notebook, or the whole course, without the solutions"),
     "train": ("train", "train one step or one published model on any data set"),
-    "bench": ("bench", "time a model against a public peer, or find where a study's time goes"),
+    "bench": ("bench", "time a model against a public peer"),
     "doctor": ("doctor", "whether a study can run here, and what to do if it can't"),
 }
 EXAMPLES = """examples:
@@ -60,9 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack the sign ±
             stream.reconfigure(errors="replace")
     show_warnings()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # not every encoding of Windows has "→"
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         return int(options.command(options) or 0)
@@ -73,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; rerun the same command to resume", file=sys.stderr)
+        resume = "rerun with --resume" if "train" in sys.argv[1:2] else "rerun the same command"
+        print(f"\ninterrupted; {resume} to resume", file=sys.stderr)
         return 130
 
 

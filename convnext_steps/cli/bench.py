@@ -105,6 +105,8 @@ def build(options: argparse.Namespace, work: Work) -> nn.Module:
     Raises:
         ValueError: there is no such model.
     """
+    if not options.study and (options.changes or options.name or options.uses):
+        raise ValueError("--set, --name and --uses change a study; name it with --study")
     study = chosen_study(options) if options.study else load_study("quick")
     model = find_model(options.model, study)
     if isinstance(model, Step):
@@ -114,7 +116,7 @@ def build(options: argparse.Namespace, work: Work) -> nn.Module:
 
 
 def peer(options: argparse.Namespace, work: Work) -> nn.Module:
-    """The same network as another library builds it; of PyTorch, our own with its plain layers.
+    """The same network of another library; of PyTorch, our own with plain layers.
 
     None drops paths: torchvision's would by default, timm's and ours would not.
 

@@ -1,6 +1,7 @@
 """convnext-steps compare and effects: what the results of studies say."""
 
 import argparse
+from pathlib import Path
 
 from convnext_steps.cli.options import a_path, add_results_folder, add_study, chosen_study
 from convnext_steps.files import write_bytes

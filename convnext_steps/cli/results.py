@@ -40,7 +40,7 @@ def add_notebook(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a value for the parameters cell, paths are relative to notebooks/; may be repeated",
+        help="a parameter; a path is relative to the current folder; may be repeated",
     )
     parser.set_defaults(command=notebook_command)
 

@@ -1,4 +1,4 @@
-"""convnext-steps steps and show: a study's steps without training."""
+"""convnext-steps steps and show: a study's steps without training, at the paper's size."""
 
 import argparse
 

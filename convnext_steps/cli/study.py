@@ -1,4 +1,4 @@
-"""convnext-steps studies, study, status and report: what is asked, done and found."""
+"""convnext-steps studies, study, status and report: what is asked and done."""
 
 import argparse
 import re
@@ -45,32 +45,34 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         "runners may share a results folder, and with Ray all nodes of the cluster must."
     )
     add_plan(parser)
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--index",
         type=int,
         metavar="K",
         help="only do the K-th run of the plan, counted from 0, without a report",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--sweep",
         metavar="SECTION.FIELD=A,B,...",
         help="train a study for each value, and choose on held-out training images",
     )
-    parser.add_argument("--write", type=a_path, metavar="FILE", help="write the study as TOML")
+    instead.add_argument("--write", type=a_path, metavar="FILE", help="write the study as TOML")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their cost only")
     parser.add_argument(
         "--workers",
         type=positive,
         help="runs at once; default: one per core, or all that the cluster takes",
     )
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--backend",
         choices=("local", "ray"),
         default="local",
         help="local: processes of this machine (the default); ray: tasks of a Ray cluster, whose "
         "nodes all have this package and the results folder",
     )
-    parser.add_argument(
+    where.add_argument(
         "--address",
         help="a running Ray cluster, such as auto; without it, Ray runs on this machine alone",
     )
@@ -164,10 +166,10 @@ def run_sweep(
     wide = sweep_table([load_results(one, options.results, seeds) for one in studies], key)
     print(f"accuracy on held-out training images (%), by {key}:")
     print(choose(wide).round({"accuracy there": 2, "accuracy at it": 2, "cost": 2}).to_string())
-    print(
-        f"report with held_out = 0 and other seeds: convnext-steps study {study.name} "
-        f"--set {key}={choose(wide)['common best'].iloc[0]:g} --seeds ..."
-    )
+    best = choose(wide)["common best"].iloc[0]
+    words = ["convnext-steps", "study", str(options.study)]
+    words += [word for change in options.changes for word in ("--set", change)]
+    print(f"to report it: {' '.join(words)} --set {key}={best}, with seeds that chose nothing")
 
 
 def print_plan(runs: Sequence[Run], results: Path) -> None:

@@ -34,12 +34,17 @@ def rate_results(
         results: the folder of your own results; where it has none, the published ones are read.
         train: whether to train what is missing first, with this seed.
         seed: of the training.
+
+    Raises:
+        ValueError: none of these results are stored.
     """
     studies = sweep(load_study(study), KEY, rates)
     for each in studies if train else ():
         run_study(each, [seed], steps, results)
     wide = sweep_table([load_results(each, results) for each in studies], KEY)
-    long = wide.loc[list(steps)].stack().rename("accuracy").reset_index()
+    long = wide.loc[list(steps)].stack().dropna().rename("accuracy").reset_index()
+    if long.empty:
+        raise ValueError("no such steps and rates are stored; set TRAIN = True to train them")
     return long[["step", "learning_rate", "accuracy"]]
 
 

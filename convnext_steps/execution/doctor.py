@@ -48,7 +48,7 @@ def checks(results: Path) -> Mapping[str, Callable[[], str]]:
 
 
 def packages() -> str:
-    """Python and every package that the library needs, new enough, and PyTorch's two a pair."""
+    """Python and all needed packages, new enough; torch and torchvision match."""
     python, here = metadata.metadata(PACKAGE)["Requires-Python"], sys.version.split()[0]
     if not SpecifierSet(python).contains(here, prereleases=True):
         raise CheckError(f"Python {here} is not {python}; make setup PYTHON=python3.11, or newer")

@@ -28,6 +28,7 @@ class Live:
         steps = {} if study.factorial else study.steps()  # whose networks' seeds differ
         self.parents = {name: step.parent for name, step in steps.items()}
         self.accuracy = {found["hash"]: found["accuracy"] for found in read_results(results)}
+        self.finished = 0  # of this study, since it went on
         self.drawn = 0.0
 
     def ended(self, run: Run) -> None:
@@ -40,7 +41,8 @@ class Live:
         gain = self._gain(run)
         seconds = f"{sum(result['seconds'].values()):.0f} s"
         tqdm.write(f"{run.name}: {result['accuracy']:.2f} %{gain}, {seconds}")
-        if len(self.accuracy) > 1 and time.monotonic() - self.drawn > REDRAW_SECONDS:
+        self.finished += 1
+        if self.finished > 1 and time.monotonic() - self.drawn > REDRAW_SECONDS:
             self.draw()
 
     def _gain(self, run: Run) -> str:

@@ -64,14 +64,14 @@ class LocalAttempt:
         return self.ended
 
     def _finish(self, exit_code: int) -> Outcome:
-        last, held = last_line(self.partial), HeldError.__name__
-        log_of(self.partial).unlink(missing_ok=True)
         if exit_code == 0 and done(self.run, self.folder):
             with suppress(FileNotFoundError):  # another runner took it for a leftover
                 self.partial.replace(self.folder / NOTEBOOK)
             clear_leftovers(self.folder)
             return Outcome("done")
-        if held in last:
+        last = last_line(self.partial)
+        log_of(self.partial).unlink(missing_ok=True)
+        if HeldError.__name__ in last:
             self.partial.unlink(missing_ok=True)
             return Outcome("held")
         with suppress(FileNotFoundError):
@@ -84,7 +84,7 @@ class LocalAttempt:
         return Outcome("failed", error)
 
     def stop(self) -> None:
-        """End the process, and with it its hold on the run."""
+        """End the process; its kernel, which holds the run, follows within a tenth of a second."""
         if self.process is not None and self.ended is None:
             self.process.terminate()
             self.process.wait()

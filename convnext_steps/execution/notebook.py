@@ -20,8 +20,8 @@ from convnext_steps.text import unknown
 
 NOTEBOOKS = project_folder() / "notebooks"
 OLD = {
-    "PROFILE": "write STUDY=quick",
-    "REGIME": "write CHANGES=roadmap=base",
+    "PROFILE": "write STUDY, with the same value",
+    "REGIME": "write STUDY, of a study whose roadmap is tiny or base",
 }  # words of version 0.1
 
 
@@ -115,8 +115,9 @@ def log_of(output: Path) -> Path:
 
 def last_line(output: Path) -> str:
     """The last line that papermill printed: the error, where there was one."""
-    lines = log_of(output).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "papermill printed nothing"
+    log = log_of(output)
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return (text.strip().splitlines() or ["papermill printed nothing"])[-1]
 
 
 def _values(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:

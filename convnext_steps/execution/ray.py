@@ -26,8 +26,8 @@ class RayBackend:
     queued at once, so that an autoscaling cluster sees the demand.
 
     Args:
-        address: of a running cluster, such as "auto"; without one, a cluster of this machine alone
-            is made and ended.
+        address: of a running cluster, such as "auto"; "local": a cluster of this machine alone is
+            made and ended.
 
     Raises:
         ValueError: Ray is not installed, or there is no cluster at the address.
@@ -35,7 +35,7 @@ class RayBackend:
 
     workers = sys.maxsize
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str = "local") -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -43,10 +43,10 @@ class RayBackend:
             raise ValueError("--backend ray needs: pip install 'convnext-steps[ray]'") from None
         self.ray: Any = ray
         self.references: list[Any] = []
-        own = {} if address else {"num_cpus": cores(), "include_dashboard": False}
+        own = {} if address != "local" else {"num_cpus": cores(), "include_dashboard": False}
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
-            self.ray.init(address or "local", **own, **quiet)
+            self.ray.init(address, **own, **quiet)
         except (ConnectionError, RuntimeError) as error:
             raise ValueError(f"no Ray cluster at {address}: {first_line(error)}") from None
         self.gpus = int(max(node["Resources"].get("GPU", 0) for node in self.ray.nodes()))

@@ -123,8 +123,8 @@ def status(run: Run, results: Path, found: Mapping[str, Mapping[str, Any]]) -> S
         return Status("missing")
     owner = holder(folder)
     if owner is not None:
-        done = f"{100 * progress(folder):.0f} % of its training"
-        return Status("running", f"{done}, process {owner.pid} on {owner.host}")
+        share = f"{100 * progress(folder):.0f} % of its training"
+        return Status("running", f"{share}, process {owner.pid} on {owner.host}")
     with suppress(FileNotFoundError):
         failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
         return Status("failed", failure["error"])

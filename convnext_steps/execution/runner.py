@@ -219,7 +219,7 @@ def open_backend(study: Study, address: str | None) -> Backend:
         ValueError: Ray is not installed, or there is no cluster at the address.
     """
     if address:
-        return RayBackend(None if address == "local" else address)
+        return RayBackend(address)
     return LocalBackend() if study.how.notebooks else PoolBackend(study.uses)
 
 

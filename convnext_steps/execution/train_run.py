@@ -52,7 +52,7 @@ def train_run(
     """
     processes = min(run.how.processes, torch.cuda.device_count() or run.how.processes)
     made_with = environment() | {"processes": processes}
-    for name in LAUNCHED[1:]:  # they count what started the study, not what trains this run
+    for name in LAUNCHED[1:]:  # set by what launched the study, not by torchrun
         os.environ.pop(name, None)
     if processes == 1:
         trained = train_in_process(run, model, train, test, output)

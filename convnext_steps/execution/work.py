@@ -113,7 +113,7 @@ def result_from(run: Run, count: FlopCount, trained: Trained) -> dict[str, Any]:
 def trained_before(result: dict[str, Any]) -> Trained:
     """What a stored result says of its training."""
     names = ("accuracy", "loss", "correct", "test_images")
-    fit = result.get("fit", {"accuracy": 0.0, "loss": 0.0, "images": 0})
+    fit = result["fit"]
     return Trained(
         evaluation=Evaluation(*(result[name] for name in names)),
         fit=Evaluation(fit["accuracy"], fit["loss"], 0, fit["images"]),

@@ -1,4 +1,4 @@
-"""A module, such as papermill, in a process that ends with the process that started it.
+"""A module, such as papermill or torchrun, in a process that ends with the one that started it.
 
 Run as a file, so that nothing of the package is imported outside the notebook's kernel:
 `python -P worker.py MODULE ...`. The process that starts it holds the other end of its standard

@@ -15,7 +15,7 @@ def own_code(design: Design) -> str | None:
     """Sixteen hexadecimal digits that change with the code of a design's class; None for `Design`.
 
     For a class in a module, the whole file counts. For one in a notebook, its methods count, with
-    the functions and classes of the notebook that they use.
+    the functions and classes of the notebook that they name; its constants do not.
     """
     classes = type(design).__mro__
     own = classes[: classes.index(Design)]

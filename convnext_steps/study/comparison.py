@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ def compare_studies(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     Gains are over the parent, in points; differences are paired by seed. Columns: step, title,
     study, n (seeds that both have), first_gain, gain, difference, std, margin (half of the mean's
-    95 % t-interval), p (of the sign-flip test), p_holm (corrected over all rows) and verdict, which
-    needs as many seeds as that correction does.
+    95 % t-interval), p (of the sign-flip test), p_holm (corrected over all rows) and verdict, "too
+    few seeds" where no p could pass that correction.
 
     Args:
         tables: of `load_results`, one per study; the first is what the others are compared with.
@@ -132,7 +133,7 @@ def plot_comparison(tables: Sequence[pd.DataFrame]) -> Figure:
     titles = [step.title for step in steps_of(tables[0]).values()]
     figure = new_figure(13, max(0.42 * len(steps) + 1.6, 3))
     left, right = figure.subplots(1, 2, sharey=True)
-    for place, (table, style) in enumerate(zip(tables, STYLES, strict=False)):
+    for place, (table, style) in enumerate(zip(tables, cycle(STYLES), strict=False)):
         shift = 0.6 * ((place + 0.5) / len(tables) - 0.5)
         marks = style | {"linestyle": "", "label": study_of(table).name}
         _draw(left, accuracies(table), steps, shift, marks)

@@ -1,6 +1,7 @@
 """What each step costs in seconds on the reader's own machine, beside its multiply-adds."""
 
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -86,7 +87,7 @@ def plot_roofline(points: Sequence[LayerPoint], peak: float, bandwidth: float) -
     intensity = np.logspace(-1, 3, 100)
     roof = np.minimum(peak, bandwidth * intensity) / 1e9
     axes.loglog(intensity, roof, color="black", label="the machine's two ceilings")
-    for point, marker in zip(points, "osD^v", strict=False):
+    for point, marker in zip(points, cycle("osD^v"), strict=False):
         axes.loglog(point.intensity, point.rate / 1e9, marker, markersize=9, label=point.name)
     axes.set_xlabel("operations per byte moved")
     axes.set_ylabel("10⁹ operations per second")

@@ -67,7 +67,7 @@ def of_the_study(table: pd.DataFrame, study: Study) -> pd.DataFrame:
 def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
     """The runs of a study with the seeds of a table.
 
-    Where the study's own images are not here, those are taken for it that its results name.
+    Where the study's own images are not here, the content that its results name is assumed.
     """
     runs = study.plan(None if study.factorial else sorted({int(seed) for seed in table["seed"]}))
     try:

@@ -20,9 +20,9 @@ from convnext_steps.study.results import (
     parse_result,
     read_results,
 )
+from convnext_steps.training.checkpoint import HISTORY
 from convnext_steps.training.data import SOURCES
 
-HISTORY = "history.jsonl"  # next to a result of schema 1: its curve
 MOVED_1 = (  # fields with another place or value today
     *("schema", "profile", "regime", "config", "train_images", "data_fingerprint"),
     *("processes", "checksum"),

@@ -75,7 +75,7 @@ def run_hash(
         design: the fields of the network's design.
         recipe: the fields of the recipe.
         data: the content of the data set, and how many of its training images are used.
-        seed: of the training, not of the recipe.
+        seed: of everything random.
         code: a digest of the user's own code that the design comes from, if any.
     """
     recipe = {name: value for name, value in recipe.items() if name != "seed"}
@@ -136,7 +136,8 @@ class Data:
         """
         here = _content(self.source, self.root, self.skip_broken)
         if self.content not in ("", here):
-            raise DataError(f"data.content: {self.root or self.source} holds other images")
+            where = self.root or self.source
+            raise DataError(f"data.content is {self.content!r}, but {where} holds {here!r}")
         return load_data(
             self.source,
             self.images or None,

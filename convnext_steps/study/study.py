@@ -175,7 +175,7 @@ class Study:
                 plain[key] = convert(value, PLAIN[key], key)
                 before = getattr(self, key)
             if value != before and not {key, section} & UNNAMED:
-                words.append(f"{short or key}_{_word(value)}")
+                words.append(f"{short or key}_{word(value)}")
         for section, values in tables.items():
             before = vars(getattr(self, section) or SECTIONS[section]())
             plain[section] = build(SECTIONS[section], before | values, section)
@@ -240,8 +240,9 @@ def say_what_stays(study: Study, changed: Iterable[str]) -> None:
         LOG.warning("resnet_original keeps its own %s", ", ".join(unreached))
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """A value as a part of a study's name."""
     if isinstance(value, list | tuple):
-        return "-".join(map(_word, value))
+        return "-".join(map(word, value))
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return re.sub(r"[^\w.+-]+", "-", text)

@@ -8,7 +8,7 @@ import pandas as pd
 from convnext_steps.errors import InvalidStudyError
 from convnext_steps.study.loading import study_of
 from convnext_steps.study.statistics import accuracies
-from convnext_steps.study.study import Study
+from convnext_steps.study.study import Study, word
 
 HELD_OUT = 0.1  # share of the training images to choose on, unless the study has its own
 
@@ -29,10 +29,12 @@ def sweep(study: Study, key: str, values: Sequence[Any]) -> list[Study]:
     if len(values) < 2:
         raise InvalidStudyError(f"{key}: a sweep needs two values or more")
     held_out = study.data.held_out or HELD_OUT
-    short = key.rpartition(".")[2]
+    _, _, short = key.partition(".")
+    if not short:
+        raise InvalidStudyError(f"{key}: a sweep varies a field such as recipe.learning_rate")
     return [
         study.change(
-            {"data.held_out": held_out, key: value}, f"{study.name}_sweep_{short}_{value:g}"
+            {"data.held_out": held_out, key: value}, f"{study.name}_sweep_{short}_{word(value)}"
         )
         for value in values
     ]
