@@ -64,6 +64,7 @@ def count_flops(
     """
     if resolution < 1:
         raise ValueError(f"resolution is {resolution}; it must be at least 1")
+    model = getattr(model, "_orig_mod", model)  # inside what torch.compile returns
     if in_channels is None:
         first = first_convolution(model)
         if first is None:
