@@ -17,6 +17,18 @@ def project_folder() -> Path:
     return PACKAGE if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent
 
 
+def own_results(folder: str | Path | None = None) -> Path:
+    """The folder of one's own results: the one given, or `results/own`.
+
+    That is the project's from anywhere in its checkout, else one below the current folder.
+    """
+    if folder:
+        return Path(folder).expanduser()
+    project = project_folder()
+    inside = (project / "pyproject.toml").is_file() and Path.cwd().is_relative_to(project)
+    return Path(project if inside else "", "results", "own")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to that takes the name `path` when the block ends without an error."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from convnext_steps.files import own_results
 from convnext_steps.models.decisions import decisions
-from convnext_steps.study.results import own_results
 from convnext_steps.study.toml import load_study, study_file, study_names, write_study
 
 BAD = {  # what a file says: the line that answers it

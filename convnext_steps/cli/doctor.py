@@ -1,10 +1,10 @@
 """convnext-steps doctor: whether a study can run here, and what to do if it can't."""
 
 import argparse
+from pathlib import Path
 
-from convnext_steps.cli.options import a_path
 from convnext_steps.execution.doctor import CheckError, checks
-from convnext_steps.study.results import own_results
+from convnext_steps.files import own_results
 from convnext_steps.text import first_line
 
 REMEDY = "set up again, with make setup or pip install -e ."
@@ -16,14 +16,14 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
         "Check the installation and the machine, one line per check. The exit code is 1 if "
         "anything essential is missing."
     )
-    parser.add_argument("--results", type=a_path, default=own_results(), help="default results/own")
+    parser.add_argument("--results", type=Path, default=own_results(), help="default results/own")
     parser.set_defaults(command=doctor_command)
 
 
 def doctor_command(options: argparse.Namespace) -> int:
     """Print one line per check, and return 1 if one failed."""
     failed = 0
-    for name, check in checks(options.results).items():
+    for name, check in checks(options.results.expanduser()).items():
         try:
             level, line = "ok", check()
         except CheckError as problem:

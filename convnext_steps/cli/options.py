@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from convnext_steps.files import own_results
 from convnext_steps.models import convnext
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import Step
-from convnext_steps.study.results import own_results
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study, read_changes
 from convnext_steps.text import unknown

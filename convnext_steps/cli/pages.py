@@ -7,8 +7,7 @@ from pathlib import Path
 from convnext_steps.cli.options import a_path, add_results_folder, add_study, chosen_study
 from convnext_steps.course.executed import all_notebooks, execute_stale
 from convnext_steps.course.explorer import explorer_page
-from convnext_steps.files import write_bytes
-from convnext_steps.study.results import own_results
+from convnext_steps.files import own_results, write_bytes
 from convnext_steps.study.toml import load_study
 
 

@@ -18,10 +18,10 @@ from convnext_steps.execution.lock import holder
 from convnext_steps.execution.pool import PoolBackend
 from convnext_steps.execution.ray import RayBackend
 from convnext_steps.execution.runfolder import clear_leftovers, done, progress, result_of
-from convnext_steps.files import check_writable
+from convnext_steps.files import check_writable, own_results
 from convnext_steps.study.forecast import check_runs
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import RESULT, own_results, read_results
+from convnext_steps.study.results import RESULT, read_results
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study, study_file, write_study
 from convnext_steps.text import few

@@ -9,11 +9,11 @@ from torch import nn
 from convnext_steps.execution.lock import take
 from convnext_steps.execution.runfolder import done, prepare, record_failure, result_of, tidy
 from convnext_steps.execution.train_run import Trained, train_run
-from convnext_steps.files import write_json
+from convnext_steps.files import own_results, write_json
 from convnext_steps.measure.flops import FlopCount, count_flops
 from convnext_steps.study.code import own_code
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import RESULT, SCHEMA, checksum, own_results
+from convnext_steps.study.results import RESULT, SCHEMA, checksum
 from convnext_steps.text import first_line
 from convnext_steps.training.data import ImageData
 from convnext_steps.training.evaluation import Evaluation

@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from convnext_steps.errors import DataError, InvalidStudyError
+from convnext_steps.files import own_results
 from convnext_steps.models.roadmap import Step
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import PROJECT_RESULTS, all_results, own_results
+from convnext_steps.study.results import PROJECT_RESULTS, all_results
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
 

@@ -20,18 +20,6 @@ PROJECT_RESULTS = project_folder() / "results"  # the published studies
 LOG = logging.getLogger("convnext_steps")
 
 
-def own_results(folder: str | Path | None = None) -> Path:
-    """The folder of one's own results: the one given, or `results/own`.
-
-    That is the project's from anywhere in its checkout, else one below the current folder.
-    """
-    if folder:
-        return Path(folder).expanduser()
-    project = PROJECT_RESULTS.parent
-    inside = (project / "pyproject.toml").is_file() and Path.cwd().is_relative_to(project)
-    return Path(project if inside else "", "results", "own")
-
-
 def checksum(result: Mapping[str, Any]) -> str:
     """The SHA-256 sum of everything else in a result."""
     rest = {name: value for name, value in result.items() if name != "checksum"}

@@ -13,10 +13,9 @@ import tomli_w
 
 from convnext_steps.errors import InvalidStudyError
 from convnext_steps.fields import build, convert
-from convnext_steps.files import write_bytes
+from convnext_steps.files import own_results, write_bytes
 from convnext_steps.models.own import use
 from convnext_steps.study.own_steps import OwnStep
-from convnext_steps.study.results import own_results
 from convnext_steps.study.study import INSTEAD, PLAIN, SECTIONS, Study, checked, say_what_stays
 from convnext_steps.text import unknown
 

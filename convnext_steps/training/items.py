@@ -150,7 +150,7 @@ def image_data(dataset: Any) -> ImageData | None:
 
 def class_names(dataset: Any) -> tuple[str, ...]:
     """The names of the classes, in the order of the labels, as far as a data set knows them."""
-    while not hasattr(dataset, "classes"):
+    while not getattr(dataset, "classes", ()):
         parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
         dataset = getattr(dataset, "files", parts[0])
         if dataset is None:
