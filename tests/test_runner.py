@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -120,3 +121,14 @@ def interrupted(outcome):
         return found
 
     return ask
+
+
+def test_a_failed_run_is_not_counted_as_done_in_the_bar(tmp_path) -> None:
+    runs = plan("smoke")
+    work = Runner(runs, tmp_path, Pretended({run: [FAILED, FAILED] for run in runs}), 2)
+    work.execute()
+    shown, moved = [], []
+    bar = SimpleNamespace(n=0, update=moved.append)
+    bar.set_postfix_str = lambda text, refresh: shown.append(text)
+    work._show(bar)
+    assert (shown, moved) == (["2 failed"], [0])
