@@ -17,7 +17,7 @@ from convnext_steps.study.results import RESULT
 
 pytestmark = pytest.mark.slow
 
-KILLS = 25
+KILLS = 18
 
 
 class Crowd:
