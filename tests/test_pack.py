@@ -10,6 +10,7 @@ from studies import plan
 
 from convnext_steps import Design, cli
 from convnext_steps.execution.runner import run_study
+from convnext_steps.execution.work import Work
 from convnext_steps.study.code import own_code
 from convnext_steps.study.pack import hash_1, import_results, pack
 from convnext_steps.study.plan import run_hash
@@ -87,6 +88,17 @@ def test_laptops_pool_their_seeds_and_a_packed_study_reads_as_its_folders(tmp_pa
     assert pack(laptops[0], ".") == 20
     assert len(all_results(laptops[0])) == 20
     assert len((laptops[0] / PACKED).read_text().splitlines()) == 20
+
+
+def test_a_run_whose_result_was_imported_is_not_trained_again(old, tmp_path) -> None:
+    import_results([old], tmp_path / "own")
+    (run,) = plan("quick", steps=["gelu"], seeds=[2])
+    work = Work(run, tmp_path / "own")
+    found = work.train(None, None, None)
+    work.finish(None, found)
+    assert found.evaluation.accuracy == json.loads(OLD.read_text())["accuracy"]
+    assert found.fit is None
+    assert [path.name for path in work.folder.iterdir()] == ["run.lock"]
 
 
 def test_a_packed_line_edited_by_hand_is_named_and_left_out(tmp_path, caplog) -> None:

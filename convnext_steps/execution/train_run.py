@@ -32,7 +32,7 @@ class Trained:
     """The outcome of a run's training."""
 
     evaluation: Evaluation
-    fit: Evaluation  # on the first training images, without augmentation
+    fit: Evaluation | None  # on the first training images, without augmentation
     history: Sequence[Mapping[str, float]]
     steps: int
     seconds: Mapping[str, float]

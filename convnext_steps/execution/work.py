@@ -13,7 +13,7 @@ from convnext_steps.files import own_results, write_json
 from convnext_steps.measure.flops import FlopCount, count_flops
 from convnext_steps.study.code import own_code
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import RESULT, SCHEMA, checksum
+from convnext_steps.study.results import RESULT, SCHEMA, checksum, read_results
 from convnext_steps.text import first_line
 from convnext_steps.training.data import ImageData
 from convnext_steps.training.evaluation import Evaluation
@@ -37,7 +37,7 @@ class Work:
         self.run = run
         self.folder = Path(output).expanduser() if output else run.folder(own_results(results))
         self.lock = take(self.folder)
-        self.result = result_of(run, self.folder) if done(run, self.folder) else None
+        self.result = _stored(run, self.folder, own_results(results))
         if self.result is None:
             prepare(run, self.folder)
 
@@ -57,6 +57,13 @@ class Work:
             write_json(self.folder / RESULT, result_from(self.run, count, trained))
         tidy(self.folder)
         self.lock.release(force=True)
+
+
+def _stored(run: Run, folder: Path, results: Path) -> dict[str, Any] | None:
+    """The run's result if there is one, in its folder or anywhere in the results."""
+    if done(run, folder):
+        return result_of(run, folder)
+    return next((found for found in read_results(results) if found["hash"] == run.hash), None)
 
 
 def do_run(run: Run, results: str | Path) -> None:
@@ -84,6 +91,7 @@ def do_run(run: Run, results: str | Path) -> None:
 def result_from(run: Run, count: FlopCount, trained: Trained) -> dict[str, Any]:
     """What a run found, with its evidence, as it is stored."""
     evaluation, fit = trained.evaluation, trained.fit
+    assert fit is not None
     result = {
         "schema": SCHEMA,
         "hash": run.hash,
@@ -113,10 +121,10 @@ def result_from(run: Run, count: FlopCount, trained: Trained) -> dict[str, Any]:
 def trained_before(result: dict[str, Any]) -> Trained:
     """What a stored result says of its training."""
     names = ("accuracy", "loss", "correct", "test_images")
-    fit = result["fit"]
+    fit = result.get("fit")  # none in what version 0.1 made
     return Trained(
         evaluation=Evaluation(*(result[name] for name in names)),
-        fit=Evaluation(fit["accuracy"], fit["loss"], 0, fit["images"]),
+        fit=Evaluation(fit["accuracy"], fit["loss"], 0, fit["images"]) if fit else None,
         history=result["curve"],
         steps=result["training_steps"],
         seconds=result["seconds"],
