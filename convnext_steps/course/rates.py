@@ -25,10 +25,11 @@ def rate_results(
     train: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row per step and rate: `step`, `learning_rate`, `accuracy` in per cent, held out.
+    """One row per step and rate: `step`, `learning_rate`, `accuracy` (%, held out), and `study`.
 
     Args:
-        study: whose recipe is varied; a tenth of its training images are held out.
+        study: whose recipe is varied; a tenth of its training images are held out. Where it has no
+            results, those of the quick study are shown.
         steps: names of steps.
         rates: peak learning rates.
         results: the folder of your own results; where it has none, the published ones are read.
@@ -38,14 +39,15 @@ def rate_results(
     Raises:
         ValueError: none of these results are stored.
     """
-    studies = sweep(load_study(study), KEY, rates)
-    for each in studies if train else ():
+    for each in sweep(load_study(study), KEY, rates) if train else ():
         run_study(each, [seed], steps, results)
-    wide = sweep_table([load_results(each, results) for each in studies], KEY)
-    long = wide.loc[list(steps)].stack().dropna().rename("accuracy").reset_index()
-    if long.empty:
-        raise ValueError("no such steps and rates are stored; set TRAIN = True to train them")
-    return long[["step", "learning_rate", "accuracy"]]
+    for name in (study, "quick"):
+        studies = sweep(load_study(name), KEY, rates)
+        wide = sweep_table([load_results(each, results) for each in studies], KEY)
+        long = wide.reindex(list(steps)).stack().dropna().rename("accuracy").reset_index()
+        if len(long):
+            return long.assign(study=name)
+    raise ValueError("no such steps and rates are stored; set TRAIN = True to train them")
 
 
 def cost_of_one_rate(table: pd.DataFrame, rate: float) -> pd.DataFrame:
