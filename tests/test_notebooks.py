@@ -60,8 +60,8 @@ def test_run_step_trains_counts_and_writes(tmp_path, capsys) -> None:
     (run,) = plan("smoke", steps=["separate_downsampling"], seeds=[1])
     result = read_result(tmp_path / RESULT)
     assert result["hash"] == run.hash
-    do_run(run, tmp_path)
-    again = read_result(run.folder(tmp_path) / RESULT)
+    do_run(run, tmp_path / "again")
+    again = read_result(run.folder(tmp_path / "again") / RESULT)
     assert result["loss"] == pytest.approx(again["loss"], rel=1e-3)
     assert result["environment"]["packages"]["torch"]
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").open()]
