@@ -46,7 +46,7 @@ def whole(tmp_path_factory) -> Path:
 def stopped(folder: Path, at: int, config: TrainingConfig = CONFIG) -> None:
     """Train until an interruption in the middle of an update."""
     run = trainer(folder, config)
-    update = run._update
+    update = run.update._plain
 
     def interrupted(batches) -> float:
         loss = update(batches)
@@ -54,7 +54,7 @@ def stopped(folder: Path, at: int, config: TrainingConfig = CONFIG) -> None:
             raise KeyboardInterrupt
         return loss
 
-    run._update = interrupted
+    run.update._plain = interrupted
     with pytest.raises(KeyboardInterrupt):
         run.train()
 
@@ -291,7 +291,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(whole, tmp_path) -> None:
 
 def test_a_loss_that_is_not_finite_saves_nothing_broken(tmp_path) -> None:
     run = trainer(tmp_path)
-    update = run._update
+    update = run.update._plain
 
     def break_later(batches):
         if run.step == 9:
@@ -299,7 +299,7 @@ def test_a_loss_that_is_not_finite_saves_nothing_broken(tmp_path) -> None:
                 run.model.head[-1].weight.fill_(float("nan"))
         return update(batches)
 
-    run._update = break_later
+    run.update._plain = break_later
     with pytest.raises(TrainingError, match="nan at step 10 of 16"):
         run.train()
     for path in checkpoints(tmp_path):

@@ -32,7 +32,7 @@ data = synthetic(True, 64), synthetic(False, 41)
 trainer = Trainer(Network(design, in_channels=1, num_classes=4), *data, config, progress=False)
 batches = iter(loader(trainer.train_dataset, trainer.batches))
 trainer.network.train()
-loss = trainer._update(islice(batches, trainer.batches.micro_batches))
+trainer.update(islice(batches, trainer.batches.micro_batches))
 gradients = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
 evaluation = trainer.evaluate()
 if trainer.processes.main:

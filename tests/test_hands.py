@@ -447,16 +447,16 @@ def test_interrupted_and_called_again_a_trainer_ends_as_if_it_had_not_been(
     whole = trainer(seeded(), config=config)
     expected = whole.train()
     run = trainer(seeded(), config=config, output_dir=tmp_path if folder else None)
-    update = run._update
+    update = run.update._plain
 
     def interrupted(batches: Any) -> float:
         loss = update(batches)
         if run.step == at:
-            run._update = update
+            run.update._plain = update
             raise KeyboardInterrupt
         return loss
 
-    run._update = interrupted
+    run.update._plain = interrupted
     with pytest.raises(KeyboardInterrupt):
         run.train()
     assert run.train() == expected

@@ -8,6 +8,7 @@ import pytest
 from filelock import FileLock
 from studies import plan
 
+from convnext_steps import How
 from convnext_steps.errors import StudyError
 from convnext_steps.execution import runner
 from convnext_steps.execution.backends import Outcome
@@ -80,7 +81,7 @@ def test_a_folder_that_cannot_be_used_fails_its_run_alone(tmp_path) -> None:
     (run,) = plan("smoke", steps=["resnet"])
     run.folder(tmp_path).parent.mkdir(parents=True)
     run.folder(tmp_path).touch()
-    work = Runner([run], tmp_path, LocalBackend(), 1)
+    work = Runner([run], tmp_path, LocalBackend(How()), 1)
     work.execute()
     assert list(work.errors) == [run]
 
@@ -88,7 +89,7 @@ def test_a_folder_that_cannot_be_used_fails_its_run_alone(tmp_path) -> None:
 def test_the_others_are_completed_before_a_failure_is_told(tmp_path, monkeypatch) -> None:
     bad, good = plan("smoke")
     backend = Pretended({bad: [FAILED, FAILED]})
-    monkeypatch.setattr(runner, "LocalBackend", lambda: backend)
+    monkeypatch.setattr(runner, "LocalBackend", lambda how: backend)
     with pytest.raises(StudyError, match="1 of 2 runs failed:\n  resnet seed 0: why"):
         run_study("smoke", results=tmp_path)
     assert backend.started == {bad: 2, good: 1}

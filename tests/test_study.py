@@ -21,6 +21,7 @@ from convnext_steps.models.paper import published_roadmap
 from convnext_steps.study.plan import HASH_DEFAULTS, Run, read_run
 from convnext_steps.study.results import RESULT, SCHEMA, all_results, checksum
 from convnext_steps.study.tables import summarize
+from convnext_steps.training.device import device_name
 from convnext_steps.training.evaluation import Evaluation
 
 PINNED = "e8d64944102b219c"  # of quick, tiny, separate_downsampling, seed 0
@@ -345,11 +346,12 @@ def test_evidence_is_taken_before_the_training(monkeypatch) -> None:
     moments = ["before", "after"]
     monkeypatch.setattr(training, "environment", lambda: {"commit": moments[0]})
 
-    def train(*given) -> training.Trained:
+    def train(*given) -> training.Training:
+        yield
         moments.pop(0)
         return training.Trained(*[Evaluation(90.0, 0.3, 9, 10)] * 2, [], 1, {})
 
-    monkeypatch.setattr(training, "train_in_process", train)
+    monkeypatch.setattr(training, "steps_in_process", train)
     (run,) = plan("smoke", steps=["gelu"])
     trained = training.train_run(run, None, None, None, None)
-    assert trained.environment == {"commit": "before", "processes": 1}
+    assert trained.environment == {"commit": "before", "device": device_name(), "processes": 1}

@@ -7,12 +7,20 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
 from convnext_steps.errors import TrainingError
+from convnext_steps.training.batches import TrainingBatches, evaluation_batches, loader
 from convnext_steps.training.config import original_recipe
 from convnext_steps.training.data import synthetic
-from convnext_steps.training.optimization import build_optimizer, build_schedule, parameter_groups
+from convnext_steps.training.distributed import Processes
+from convnext_steps.training.optimization import (
+    LearningRates,
+    build_optimizer,
+    moving_average,
+    parameter_groups,
+)
 from convnext_steps.training.trainer import seed_everything
 
 CONFIG = TrainingConfig(max_epochs=2, batch_size=32, random_shift=1)
@@ -69,12 +77,12 @@ def test_norms_biases_and_scales_do_not_decay() -> None:
 
 def learning_rates(config: TrainingConfig, total_steps: int) -> list[float]:
     optimizer = build_optimizer(nn.Linear(2, 2), config)
-    schedule = build_schedule(optimizer, config, total_steps)
+    schedule = LearningRates(optimizer, config, total_steps)
     rates = []
-    for _ in range(total_steps):
-        rates.append(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
+    for step in range(total_steps):
+        schedule.set(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+        assert schedule.largest(step) == rates[-1]
     return rates
 
 
@@ -152,7 +160,7 @@ def test_label_smoothing_is_wired() -> None:
     for smoothing in (0.0, 0.4):
         config = replace(CONFIG, label_smoothing=smoothing, learning_rate=1e-12)
         trainer = Trainer(model, synthetic(True, 64), synthetic(False), config, progress=False)
-        losses[smoothing] = trainer._loss(images, labels).item()
+        losses[smoothing] = trainer.update._loss(images, labels).item()
     assert losses[0.0] == pytest.approx(0, abs=1e-3)
     assert losses[0.4] == pytest.approx(0.4 * 3 / 4 * 10, abs=1e-2)
 
@@ -186,3 +194,51 @@ def test_any_torch_dataset_trains() -> None:
     trainer = Trainer(small(), dataset, dataset, replace(CONFIG, max_epochs=1), progress=False)
     assert trainer.train().count == 70
     assert trainer.step == 2  # the incomplete third batch is left out
+
+
+READS = ("item", "tolist", "cpu", "__float__", "__int__", "__bool__", "__index__")
+
+
+@pytest.mark.parametrize("recipe", [{}, {"mixup": 0.8, "cutmix": 1.0, "random_erasing": 0.25}])
+def test_ten_steps_read_nothing_from_the_device(monkeypatch, recipe) -> None:
+    """On a GPU each read would wait for it; here the CPU's tensors stand for the GPU's."""
+    recipe = recipe | {"random_shift": 2, "horizontal_flip": 0.5, "drop_path_rate": 0.1}
+    config = replace(CONFIG, max_epochs=100, **recipe)
+    trainer = Trainer(small(), synthetic(True, 512), synthetic(False, 64), config, progress=False)
+    steps, reads = trainer.steps(), []
+    next(steps)
+    for name in READS:
+        known = getattr(torch.Tensor, name)
+
+        def counted(tensor, *arguments, name=name, known=known):
+            reads.append(name)
+            return known(tensor, *arguments)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    for _ in range(10):
+        next(steps)
+    assert reads == []
+    assert trainer.step == 11
+    assert float(torch.ones(())) == int(torch.ones(())) == 1
+    assert reads == ["__float__", "__int__"]
+
+
+def test_the_averages_count_is_read_without_waiting_for_a_gpu() -> None:
+    average = moving_average(small().to("meta"), 0.9)
+    assert average.n_averaged.device.type == "cpu"
+
+
+def test_batches_on_a_device_are_those_of_the_data_loader(monkeypatch) -> None:
+    data = synthetic(True, 100)
+    batches = TrainingBatches(len(data), replace(CONFIG, micro_batch_size=8), Processes())
+    expected = list(loader(data, batches))
+    monkeypatch.setattr("convnext_steps.training.batches.on_device", lambda dataset: True)
+    for each in (data, TensorDataset(data.images, data.labels)):
+        found = list(loader(each, batches))
+        assert len(found) == len(expected) == 12
+        for ours, theirs in zip(found, expected, strict=True):
+            assert all(map(torch.equal, ours, theirs))
+    uneven = evaluation_batches(1100, Processes())
+    many = synthetic(False, 1100)
+    labels = [labels for _, labels in loader(many, uneven)]
+    assert torch.equal(torch.cat(labels), many.labels)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from convnext_steps.training.device import device_name
+
 PACKAGES = (
     *("convnext-steps", "torch", "torchvision", "fvcore", "papermill", "numpy", "pandas"),
     "numba",  # optional: if it is installed, training on a CPU uses other kernels
@@ -23,7 +25,7 @@ def environment(*packages: str) -> dict[str, Any]:
         "cpu_model": _cpu_model(),
         "system": platform.system(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": device_name(),
         "threads": torch.get_num_threads(),
         **commit(),
     }

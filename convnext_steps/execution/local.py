@@ -5,8 +5,6 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.lock import HeldError
 from convnext_steps.execution.machine import cores
@@ -21,17 +19,33 @@ from convnext_steps.execution.runfolder import (
 )
 from convnext_steps.study.plan import Run
 from convnext_steps.study.toml import study_file
+from convnext_steps.training.device import gpus, visible
+from convnext_steps.training.how import How
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class LocalBackend:
-    """Attempts in processes of their own, one per core, or a single one where there is a GPU."""
+    """Attempts in processes of their own: one per core, or one per GPU.
 
-    def __init__(self) -> None:
-        self.workers = 1 if torch.cuda.is_available() else cores()
+    Args:
+        how: of the study whose runs they are.
+    """
+
+    def __init__(self, how: How) -> None:
+        found = gpus(how.device)
+        shares = range(0, found, how.processes)
+        self.gpus = [list(range(i, min(i + how.processes, found))) for i in shares]
+        self.workers = len(self.gpus) or max(1, cores() // how.processes)
+        self.attempts: list[LocalAttempt] = []
 
     def start(self, run: Run, results: Path) -> "LocalAttempt":
-        """Start the run's notebook."""
-        return LocalAttempt(run, results)
+        """Start the run's notebook, on the GPUs that fewest others use."""
+        self.attempts = [attempt for attempt in self.attempts if attempt.ended is None]
+        used = [attempt.gpus for attempt in self.attempts]
+        own = min(self.gpus, key=used.count, default=None)
+        self.attempts.append(LocalAttempt(run, results, own))
+        return self.attempts[-1]
 
     def close(self) -> None:
         """Nothing is left: each attempt ends when it is stopped."""
@@ -43,8 +57,8 @@ class LocalAttempt:
     The notebook has one thread, so that its result does not depend on how many run at once.
     """
 
-    def __init__(self, run: Run, results: Path) -> None:
-        self.run, self.folder = run, run.folder(results)
+    def __init__(self, run: Run, results: Path, own_gpus: list[int] | None = None) -> None:
+        self.run, self.folder, self.gpus = run, run.folder(results), own_gpus
         self.partial = self.folder / PARTIAL_NOTEBOOK.format(os.getpid())
         self.process: subprocess.Popen[bytes] | None = None
         self.ended: Outcome | None = None
@@ -52,7 +66,9 @@ class LocalAttempt:
             self.folder.mkdir(parents=True, exist_ok=True)
             values = parameters(run, results)
             notebook = find_notebook("run_step")
-            self.process = start_notebook(notebook, self.partial, values, threads=1)
+            self.process = start_notebook(
+                notebook, self.partial, values, ONE_THREAD | visible(own_gpus)
+            )
         except (OSError, ValueError) as error:
             self.ended = self._failed(str(error))
 

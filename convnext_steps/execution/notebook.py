@@ -58,7 +58,7 @@ def start_notebook(
     notebook: Path,
     output: Path,
     parameters: Mapping[str, Any],
-    threads: int | None = None,
+    settings: Mapping[str, str] = {},
     folder: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
     """Start papermill on a notebook in a process of its own; its messages go to `output`.log.
@@ -70,7 +70,7 @@ def start_notebook(
         notebook: the notebook.
         output: the executed notebook, a path.
         parameters: values for its parameters.
-        threads: the threads of its kernel; by default as many as PyTorch chooses.
+        settings: environment variables of its kernel, beside this process's own.
         folder: where its kernel works; by default the notebook's own folder.
     """
     worker = Path(__file__).with_name("worker.py")
@@ -80,9 +80,7 @@ def start_notebook(
     command += ["--cwd", str(folder or notebook.parent), "--kernel", "python3"]
     command += ["--no-progress-bar", "--log-level", "ERROR"]
     environment = os.environ | {"PYTHONSTARTUP": str(Path(__file__).with_name("kernel_start.py"))}
-    environment |= _folders_elsewhere()
-    if threads:
-        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment |= {**_folders_elsewhere(), **settings}
     with log_of(output).open("wb") as log:
         return subprocess.Popen(
             command,

@@ -1,10 +1,13 @@
-"""Runs in processes that do many of them in turn, without a notebook each."""
+"""Runs in processes that do many of them, without a notebook each."""
 
 import multiprocessing
 import os
 import threading
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache, partial
+from itertools import count
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -12,71 +15,146 @@ import torch
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.lock import HeldError
 from convnext_steps.execution.machine import cores
-from convnext_steps.execution.work import do_run
+from convnext_steps.execution.turns import Turns
+from convnext_steps.execution.work import run_steps
 from convnext_steps.models.own import use
-from convnext_steps.study.plan import Run
+from convnext_steps.study.plan import Data, Run
+from convnext_steps.study.study import Study
 from convnext_steps.text import first_line
+from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.data import ImageData
+from convnext_steps.training.device import gpus, visible
+
+AT_ONCE = 8  # runs on one GPU: more were no faster on an H100
 
 
 class PoolBackend:
-    """Attempts in a few processes, each of which does one run after the other.
+    """Attempts in a few processes: one per core, or one per GPU that does several by turns.
 
     Args:
-        uses: a Python file whose `add_step` adds decisions, or "".
+        study: whose runs they are: its `how`, and the file that adds its decisions.
     """
 
-    def __init__(self, uses: str = "") -> None:
-        self.workers = 1 if torch.cuda.is_available() else cores()
-        self.uses = uses
-        self.idle: list[ProcessPoolExecutor] = []
+    def __init__(self, study: Study) -> None:
+        self.uses, processes = study.uses, study.how.processes
+        found = gpus(study.how.device)
+        self.at_once = AT_ONCE if found and processes == 1 else 1
+        self.gpus = [list(range(i, i + processes)) for i in range(0, found, processes)]
+        self.workers = self.at_once * len(self.gpus) if found else max(1, cores() // processes)
+        if study.how.workers != "auto" and found:
+            self.at_once = -(-study.how.workers // len(self.gpus))
+        self.crews: list[Crew] = []
 
     def start(self, run: Run, results: Path) -> "PoolAttempt":
-        """Give the run to an idle process, or to a new one."""
-        process = self.idle.pop() if self.idle else self._process()
-        return PoolAttempt(process, process.submit(do_run, run, results.resolve()), self)
+        """Give the run to the process with the fewest, or to a new one."""
+        self.crews = [crew for crew in self.crews if crew.alive]
+        crew = min(self.crews, key=lambda crew: len(crew.open), default=None)
+        if crew is None or len(crew.open) >= self.at_once or self._idle_gpu(crew):
+            used = [crew.gpus for crew in self.crews]
+            free = [own for own in self.gpus if own not in used]
+            crew = Crew(self.uses, free[0] if free else None)
+            self.crews.append(crew)
+        return PoolAttempt(crew, crew.begin(run, results.resolve()))
 
-    def _process(self) -> ProcessPoolExecutor:
-        spawn = multiprocessing.get_context("spawn")  # a fork would inherit PyTorch's threads
-        return ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(self.uses,))
+    def _idle_gpu(self, crew: "Crew") -> bool:
+        return bool(crew.open) and len(self.crews) < len(self.gpus)
 
     def close(self) -> None:
-        """End the idle processes."""
-        for process in self.idle:
-            process.shutdown()
+        """End the processes."""
+        for crew in self.crews:
+            crew.end()
+
+
+class Crew:
+    """One process that does runs, and what it has said of them."""
+
+    def __init__(self, uses: str, own_gpus: Sequence[int] | None) -> None:
+        self.gpus = own_gpus
+        spawn = multiprocessing.get_context("spawn")  # a fork would inherit PyTorch's threads
+        self.pipe, other = spawn.Pipe()
+        self.process = spawn.Process(target=_work, args=(other, uses, visible(own_gpus)))
+        self.process.start()
+        other.close()
+        self.keys = count()
+        self.open: set[int] = set()
+        self.outcomes: dict[int, Outcome] = {}
+        self.alive = True
+
+    def begin(self, run: Run, results: Path) -> int:
+        """Hand over a run; return its key."""
+        key = next(self.keys)
+        self.open.add(key)
+        with suppress(OSError):  # it has died, which `outcome` says
+            self.pipe.send((key, run, results))
+        return key
+
+    def outcome(self, key: int) -> Outcome | None:
+        """How a run ended; None while it lasts."""
+        try:
+            while self.pipe.poll():
+                ended, outcome = self.pipe.recv()
+                self.outcomes[ended] = outcome
+                self.open.discard(ended)
+        except (EOFError, OSError):
+            self.alive = False
+            for lost in self.open:
+                self.outcomes[lost] = Outcome("failed", "its process died")
+            self.open.clear()
+        return self.outcomes.get(key)
+
+    def end(self) -> None:
+        """End the process, and with it its hold on its runs."""
+        self.alive = False
+        self.process.terminate()
+        self.process.join()
+        self.pipe.close()
 
 
 class PoolAttempt:
-    """One attempt in a process of the pool, which is idle again afterwards."""
+    """One attempt in a process of the pool."""
 
-    def __init__(
-        self, process: ProcessPoolExecutor, future: "Future[None]", backend: PoolBackend
-    ) -> None:
-        self.process, self.future, self.backend = process, future, backend
+    def __init__(self, crew: Crew, key: int) -> None:
+        self.crew, self.key = crew, key
 
     def outcome(self) -> Outcome | None:
         """How it ended; None while it lasts."""
-        if not self.future.done():
-            return None
-        error = self.future.exception()
-        if isinstance(error, BrokenProcessPool):
-            self.process.shutdown()
-            return Outcome("failed", "its process died")
-        self.backend.idle.append(self.process)
-        if error is None:
-            return Outcome("done")
-        if isinstance(error, HeldError):
-            return Outcome("held")
-        return Outcome("failed", first_line(str(error) or type(error).__name__))
+        return self.crew.outcome(self.key)
 
     def stop(self) -> None:
-        """End the process, and with it its hold on the run."""
-        for process in list((self.process._processes or {}).values()):
-            process.terminate()
-        self.process.shutdown()
+        """End the process, which all of its runs resume from elsewhere."""
+        if self.crew.alive:
+            self.crew.end()
 
 
-def _begin(uses: str) -> None:
-    """Make this process like a notebook's kernel: one thread, and no longer than its parent."""
+def _work(pipe: Connection, uses: str, settings: dict[str, str]) -> None:
+    """Do the runs that come through the pipe, by turns, and say how each ended."""
+    os.environ.update(settings)
+    _follow_parent()
+    torch.set_num_threads(1)
+    if uses:
+        use(Path(uses))
+    turns = Turns(lambda key, error: pipe.send((key, _outcome(error))))
+    with suppress(EOFError, KeyboardInterrupt):
+        while True:
+            while pipe.poll(0 if turns.busy else None):
+                key, run, results = pipe.recv()
+                turns.add(key, partial(run_steps, run, results, _load))
+            turns.go_on()
+
+
+def _load(run: Run) -> tuple[ImageData, ImageData]:
+    """A run's images, read once for all runs of this process that share them."""
+    names = ("resolution", "random_resized_crop", "rand_augment")  # what reading depends on
+    return _read(run.data, TrainingConfig(**{name: getattr(run.config, name) for name in names}))
+
+
+@lru_cache(maxsize=2)
+def _read(data: Data, config: TrainingConfig) -> tuple[ImageData, ImageData]:
+    return data.load(config)
+
+
+def _follow_parent() -> None:
+    """End this process with the one that started it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -85,6 +163,11 @@ def _begin(uses: str) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    torch.set_num_threads(1)
-    if uses:
-        use(Path(uses))
+
+
+def _outcome(error: BaseException | None) -> Outcome:
+    if error is None:
+        return Outcome("done")
+    if isinstance(error, HeldError):
+        return Outcome("held")
+    return Outcome("failed", first_line(str(error) or type(error).__name__))

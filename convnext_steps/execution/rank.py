@@ -7,19 +7,19 @@ import threading
 import time
 from pathlib import Path
 
-from convnext_steps.execution.train_run import train_in_process, write_trained
+from convnext_steps.execution.train_run import steps_in_process, write_trained
 from convnext_steps.study.plan import Run, read_run
 from convnext_steps.training.distributed import join
-from convnext_steps.training.trainer import seed_everything
+from convnext_steps.training.trainer import finish, seed_everything
 
 
 def train_share(run: Run, output: Path) -> None:
     """Train with the other processes; the first of them writes the outcome."""
-    processes = join()
+    processes = join(run.how.device)
     with processes.main_first():  # it downloads; the others find what it downloaded
         train, test = run.load_data()
     seed_everything(run.seed)
-    trained = train_in_process(run, run.build(train), train, test, output)
+    trained = finish(steps_in_process(run, run.build(train), train, test, output))
     if processes.main:
         write_trained(trained, output)
 

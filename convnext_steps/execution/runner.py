@@ -220,7 +220,7 @@ def open_backend(study: Study, address: str | None) -> Backend:
     """
     if address:
         return RayBackend(address)
-    return LocalBackend() if study.how.notebooks else PoolBackend(study.uses)
+    return LocalBackend(study.how) if study.how.notebooks else PoolBackend(study)
 
 
 def _bar(total: int) -> "tqdm[None]":

@@ -6,12 +6,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from convnext_steps.errors import TrainingError
@@ -19,9 +18,10 @@ from convnext_steps.execution.evidence import environment
 from convnext_steps.files import write_bytes
 from convnext_steps.study.plan import Run
 from convnext_steps.training.data import ImageData
+from convnext_steps.training.device import device_name, gpus
 from convnext_steps.training.distributed import LAUNCHED
 from convnext_steps.training.evaluation import Evaluation, evaluate
-from convnext_steps.training.trainer import Trainer
+from convnext_steps.training.trainer import Trainer, finish
 
 TRAINED = "training.partial.json"
 FIT_IMAGES = 2_000  # of the training images, on which each result says how well it fits them
@@ -39,23 +39,35 @@ class Trained:
     environment: Mapping[str, Any] = field(default_factory=dict)  # when it began
 
 
+Training = Generator[None, None, Trained]  # stops after each step
+
+
 def train_run(
     run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
 ) -> Trained:
     """Train and evaluate as the run's recipe says, resuming from a checkpoint in `output`.
 
-    A run of several processes is trained by torchrun, which builds the same model in each of them;
-    on GPUs there is one process per GPU, and no more than there are.
-
     Raises:
         TrainingError: training cannot start or continue.
     """
-    processes = min(run.how.processes, torch.cuda.device_count() or run.how.processes)
-    made_with = environment() | {"processes": processes}
+    return finish(training_steps(run, model, train, test, output))
+
+
+def training_steps(
+    run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
+) -> Training:
+    """Do what `train_run` does, but stop after each step.
+
+    A run of several processes is trained by torchrun, which builds the same model in each of them;
+    on GPUs there is one process per GPU, and no more than there are.
+    """
+    device = run.how.device
+    processes = min(run.how.processes, gpus(device) or run.how.processes)
+    made_with = environment() | {"device": device_name(device), "processes": processes}
     for name in LAUNCHED[1:]:  # set by what launched the study, not by torchrun
         os.environ.pop(name, None)
     if processes == 1:
-        trained = train_in_process(run, model, train, test, output)
+        trained = yield from steps_in_process(run, model, train, test, output)
     elif output:
         trained = _train_together(run, processes, Path(output))
     else:
@@ -64,13 +76,13 @@ def train_run(
     return replace(trained, environment=made_with)
 
 
-def train_in_process(
+def steps_in_process(
     run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
-) -> Trained:
+) -> Training:
     """Train in this process, together with those that torchrun started with it, if any."""
     shown = run.how.notebooks
     trainer = Trainer(model, train, test, run.config, output, progress=shown, how=run.how)
-    evaluation = trainer.train(resume=True)
+    evaluation = yield from trainer.steps(resume=True)
     known = train.first(min(FIT_IMAGES, len(train))).prepared(run.config, training=False)
     how = trainer.preparation, trainer.processes, run.how.data_workers
     fit = evaluate(trainer.compiled, known, *how)

@@ -1,5 +1,6 @@
 """One run from its beginning to its result: the same in a notebook and without one."""
 
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from torch import nn
 
 from convnext_steps.execution.lock import take
 from convnext_steps.execution.runfolder import done, prepare, record_failure, result_of, tidy
-from convnext_steps.execution.train_run import Trained, train_run
+from convnext_steps.execution.train_run import Trained, Training, training_steps
 from convnext_steps.files import own_results, write_json
 from convnext_steps.measure.flops import FlopCount, count_flops
 from convnext_steps.study.code import own_code
@@ -18,7 +19,9 @@ from convnext_steps.text import first_line
 from convnext_steps.training.data import ImageData
 from convnext_steps.training.evaluation import Evaluation
 from convnext_steps.training.how import OF_THE_STUDY
-from convnext_steps.training.trainer import seed_everything
+from convnext_steps.training.trainer import finish, seed_everything
+
+Halves = tuple[ImageData, ImageData]  # to train and to test on
 
 
 class Work:
@@ -47,9 +50,13 @@ class Work:
         Raises:
             TrainingError: training cannot start or continue.
         """
+        return finish(self.steps(model, train, test))
+
+    def steps(self, model: nn.Module, train: ImageData, test: ImageData) -> Training:
+        """Train as `train` does, but stop after each step."""
         if self.result is not None:
             return trained_before(self.result)
-        return train_run(self.run, model, train, test, self.folder)
+        return (yield from training_steps(self.run, model, train, test, self.folder))
 
     def finish(self, count: FlopCount, trained: Trained) -> None:
         """Write the result, last and atomically, tidy up, and release the lock."""
@@ -73,14 +80,27 @@ def do_run(run: Run, results: str | Path) -> None:
         HeldError: another process is working on the run.
         ConvNeXtStepsError: training failed; the run's folder says so too.
     """
+    finish(run_steps(run, results))
+
+
+def run_steps(
+    run: Run, results: str | Path, load: Callable[[Run], Halves] = Run.load_data
+) -> Generator[None, None, None]:
+    """Do what `do_run` does, but stop after each step of the training.
+
+    Args:
+        run: the run.
+        results: the results folder.
+        load: gives the run's training and test images.
+    """
     work = Work(run, results)
     try:
         if work.result is None:
             seed_everything(run.seed)
-            train, test = run.load_data()
+            train, test = load(run)
             model = run.build(train)
             count = count_flops(model, resolution=train[0][0].shape[-1])
-            work.finish(count, work.train(model, train, test))
+            work.finish(count, (yield from work.steps(model, train, test)))
     except Exception as error:
         record_failure(work.folder, first_line(error))
         raise

@@ -5,7 +5,6 @@ given a batch, they would move all of its images alike.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset
 from convnext_steps.training.checks import check_classes, check_labels, output_classes
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.items import check_items, image_data
+from convnext_steps.training.label_mixing import LabelMixing
 
 
 def random_shift(images: Tensor, pixels: int) -> Tensor:
@@ -67,20 +67,6 @@ def random_erasing(images: Tensor, probability: float) -> Tensor:
     return torch.where(erased, torch.randn_like(images), images)
 
 
-def label_mixing(
-    config: TrainingConfig, classes: int
-) -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """MixUp, CutMix, or one of the two at random for each batch; None if both are off."""
-    from torchvision.transforms import v2
-
-    kinds: list[v2.Transform] = []
-    if config.mixup:
-        kinds.append(v2.MixUp(alpha=float(config.mixup), num_classes=classes))
-    if config.cutmix:
-        kinds.append(v2.CutMix(alpha=float(config.cutmix), num_classes=classes))
-    return v2.RandomChoice(kinds) if kinds else None
-
-
 class Preparation:
     """Moves batches to the device, normalises them and, for training, augments them.
 
@@ -104,7 +90,8 @@ class Preparation:
         self.mean = torch.tensor(mean, device=device).view(-1, 1, 1)
         self.std = torch.tensor(std, device=device).view(-1, 1, 1)
         self.classes = self.try_images(model, dataset, "training")
-        self.mixing = label_mixing(config, self.classes)
+        mixes = config.mixup or config.cutmix
+        self.mixing = LabelMixing(config, self.classes, device) if mixes else None
 
     def try_images(self, model: nn.Module, dataset: Dataset[Any], role: str) -> int:
         """Check a few images and labels, and try the first image; return the network's classes.
@@ -139,14 +126,19 @@ class Preparation:
         images, labels = self._to_device(images, labels)
         return self._normalized(images), labels
 
-    def autocast(self) -> torch.autocast:
-        """A context in which the network computes with the recipe's precision."""
+    def autocast(self, cache: bool = True) -> torch.autocast:
+        """A context in which the network computes with the recipe's precision.
+
+        Args:
+            cache: whether weights are cast once for several uses; a CUDA graph must not.
+        """
         kind = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
         enabled = self.config.precision != "fp32"
-        return torch.autocast(self.device.type, kind, enabled=enabled)
+        return torch.autocast(self.device.type, kind, enabled=enabled, cache_enabled=cache)
 
     def _to_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        check_labels(labels, self.classes)  # before the copy: a GPU would just abort
+        if labels.device.type == "cpu":  # else all were checked before training
+            check_labels(labels, self.classes)  # before the copy: a GPU would just abort
         images = images.to(self.device, non_blocking=True)
         return images, labels.to(self.device, non_blocking=True)
 

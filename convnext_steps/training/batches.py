@@ -1,6 +1,6 @@
 """Which images make up which batch, in one process or many."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
-from convnext_steps.training.items import SeededItems, collate, takes_batches
+from convnext_steps.training.items import SeededItems, collate, on_device, takes_batches
 from convnext_steps.training.seeds import mixed_seed
 
 EVALUATION_BATCH_SIZE = 500
@@ -76,13 +76,28 @@ def loader(
     batches: Sampler[list[int]] | list[list[int]],
     workers: int = 0,
     seed: int = 0,
-) -> DataLoader[Any]:
+) -> Iterable[Any]:
     """Batches (images, labels) of any data set; data in memory are indexed by whole batches.
 
     Whatever else an item draws at random, it draws by the seed and its index.
     """
+    if on_device(dataset):
+        return _DeviceBatches(dataset, list(batches))
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
     if takes_batches(dataset):
         return DataLoader(dataset, sampler=batches, batch_size=None, **options)
     items = SeededItems(dataset, seed)
     return DataLoader(items, batch_sampler=batches, collate_fn=collate, **options)
+
+
+class _DeviceBatches:
+    """Batches of images that are on a device, whose indices go there once for all batches."""
+
+    def __init__(self, dataset: Any, batches: list[list[int]]) -> None:
+        self.dataset, self.batches = dataset, batches
+
+    def __iter__(self) -> Iterator[Any]:
+        device = self.dataset[0][0].device
+        every = torch.tensor([index for batch in self.batches for index in batch], device=device)
+        for indices in every.split([len(batch) for batch in self.batches]):
+            yield self.dataset[indices]

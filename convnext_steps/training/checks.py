@@ -18,6 +18,10 @@ REMEDIES = {
     "fewer data_workers (--data-workers 0), or give the container more (docker run --shm-size=8g)",
     r"(?i)(C|C\+\+|Cxx) ?compiler": "compile=True (--compile) needs a C++ compiler, and none works "
     "here; install one, such as g++, or train without compile",
+    r"does not have a deterministic implementation": "an operator of this network has no "
+    "deterministic form on a GPU; train without how.deterministic",
+    r"not currently implemented for the MPS device": "PyTorch lacks an operator of this network on "
+    "mps; set PYTORCH_ENABLE_MPS_FALLBACK=1, or use device cpu",
 }
 
 
@@ -113,7 +117,7 @@ def check_labels(labels: Tensor, classes: int) -> None:
     Raises:
         TrainingError: a label is negative, or not below the number of classes.
     """
-    low, high = int(labels.min()), int(labels.max())
+    low, high = labels.numpy().min(), labels.numpy().max()
     if low < 0 or high >= classes:
         raise TrainingError(
             f"a label is {low if low < 0 else high}, but the network has {classes} classes, "
@@ -127,8 +131,11 @@ def check_weights(model: nn.Module, step: int) -> None:
     Raises:
         TrainingError: one is not.
     """
-    for name, value in model.named_parameters():
-        if not torch.isfinite(value).all():
+    finite = [torch.isfinite(value).all() for value in model.parameters()]
+    for (name, _), is_finite in zip(
+        model.named_parameters(), torch.stack(finite).tolist(), strict=True
+    ):
+        if not is_finite:
             raise TrainingError(
                 f"{name} is no longer finite after step {step}; lower learning_rate or raise "
                 "warmup_fraction"

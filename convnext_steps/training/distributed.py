@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from convnext_steps.errors import TrainingError
+from convnext_steps.training.device import find_device
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -22,18 +26,12 @@ class Processes:
     rank: int = 0
     count: int = 1
     local_rank: int = 0
+    device: torch.device = CPU  # that this process trains on
 
     @property
     def main(self) -> bool:
         """Whether this process is the one that writes files and shows progress."""
         return self.rank == 0
-
-    @property
-    def device(self) -> torch.device:
-        """The device that this process trains on."""
-        if torch.cuda.is_available():
-            return torch.device("cuda", self.local_rank)
-        return torch.device("cpu")
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with its gradients averaged over all processes.
@@ -44,11 +42,15 @@ class Processes:
             return model
         if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(partial(_in_layout_of, parameter))
         return DistributedDataParallel(model)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
         if self.count > 1:
+            values = values.to(self.device)
             dist.all_reduce(values)
         return values
 
@@ -81,7 +83,9 @@ class Processes:
 
     def mean(self, value: float) -> float:
         """The mean of a number over all processes."""
-        total = self.sum(torch.tensor(value, dtype=torch.float64, device=self.device))
+        if self.count == 1:
+            return value
+        total = self.sum(torch.tensor(value, dtype=torch.float64))
         return float(total) / self.count
 
     def same_buffers(self, model: nn.Module) -> None:
@@ -97,25 +101,41 @@ class Processes:
         return nullcontext()
 
 
+def _in_layout_of(parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+    """A gradient with its parameter's strides, which the buffers of all processes have.
+
+    A channels-last convolution gives dimensions of size 1 (one channel per group, a 1x1 kernel)
+    strides of its own, although the values lie in the same order: then nothing is copied.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter, dtype=gradient.dtype).copy_(gradient)
+
+
 JOINED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what PyTorch joins by
 LAUNCHED = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # how many there are
 LOCAL = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
 
 
-def join() -> Processes:
+def join(device: str = "auto") -> Processes:
     """Join the other processes, once, if torchrun or another launcher started several.
 
+    Args:
+        device: as in `How`.
+
     Raises:
-        TrainingError: several were started, and nothing says how to join them.
+        TrainingError: several were started, and nothing says how to join them, or there is no such
+            device.
     """
+    if not dist.is_initialized() and "TORCHELASTIC_RUN_ID" not in os.environ and not _several():
+        return Processes(device=find_device(device))
+    found = find_device(device, _local_rank())
     if not dist.is_initialized():
-        if "TORCHELASTIC_RUN_ID" not in os.environ and not _several():
-            return Processes()
-        if torch.cuda.is_available():
-            torch.cuda.set_device(_local_rank())
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if found.type == "cuda":
+            torch.cuda.set_device(found)
+        dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
-    return Processes(dist.get_rank(), dist.get_world_size(), _local_rank())
+    return Processes(dist.get_rank(), dist.get_world_size(), _local_rank(), found)
 
 
 def _several() -> bool:

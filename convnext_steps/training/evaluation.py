@@ -42,7 +42,7 @@ def evaluate(
         TrainingError: a label is not one of the network's classes.
     """
     processes.same_buffers(model)
-    sums = torch.zeros(3, dtype=torch.float64, device=preparation.device)  # correct, loss, count
+    correct, losses, count = torch.zeros((), dtype=torch.long, device=preparation.device), [], 0
     size = len(dataset)  # type: ignore[arg-type]
     shares = evaluation_batches(size, processes, preparation.config.micro_batch_size)
     with evaluating(model):
@@ -50,9 +50,12 @@ def evaluate(
             images, labels = preparation.for_evaluation(*batch)
             with preparation.autocast():
                 logits = logits_of(model(images))
-            loss = F.cross_entropy(logits.float(), labels, reduction="sum")
-            correct = (logits.argmax(1) == labels).sum()
-            sums += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
-    correct, loss, count = processes.sum(sums).tolist()
+            losses.append(F.cross_entropy(logits.float(), labels, reduction="sum"))
+            correct += (logits.argmax(1) == labels).sum()
+            count += len(labels)
+    loss = sum(torch.stack(losses).tolist()) if losses else 0.0
+    sums = torch.tensor([int(correct), loss, count], dtype=torch.float64)  # which mps has not
+    all_correct, all_loss, every = processes.sum(sums).tolist()
     names = class_names(dataset)
-    return Evaluation(100 * correct / count, loss / count, int(correct), int(count), names)
+    accuracy = 100 * all_correct / every
+    return Evaluation(accuracy, all_loss / every, int(all_correct), int(every), names)

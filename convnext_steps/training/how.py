@@ -12,21 +12,27 @@ OF_THE_STUDY = ("workers", "notebooks")  # not of one training
 class How:
     """How a training is done; what is computed is the recipe's, `TrainingConfig`.
 
-    `fast_cpu`, `compile` and `processes` change rounding; `processes` also changes which random
-    numbers a batch's augmentations draw.
+    `device`, `fast_cpu`, `compile`, `graph` and `processes` change rounding; `device` and
+    `processes` also change which random numbers a batch's augmentations draw. On a CPU a training
+    repeats its bits; on a GPU it does with `deterministic`.
 
     Raises:
         ValueError: a field is out of range.
     """
 
+    device: Literal["auto", "cpu", "cuda", "mps"] = option(
+        "auto", "auto: a GPU through CUDA where there is one, else the CPU; cpu, cuda or mps"
+    )
     processes: int = option(1, "that train one run of a study together; on GPUs, one per GPU")
-    workers: Literal["auto"] | int = option("auto", "runs at once; auto: one per core")
+    workers: Literal["auto"] | int = option("auto", "runs at once; auto: by cores or GPUs")
     notebooks: bool = option(True, "each run in an executed notebook; else many in one process")
     checkpoint_every: int = option(1, "epochs; 0: never")
     keep_checkpoints: int = option(2, "how many of the newest checkpoints stay")
     data_workers: int = option(0, "processes that load images; 0: in the training process itself")
     fast_cpu: bool = option(True, "on a CPU, use layers that train faster")
     compile: bool = option(False, "use torch.compile")
+    graph: bool = option(True, "on a GPU, record the training step as a CUDA graph")
+    deterministic: bool = option(False, "on a GPU, repeat the same bits; slower")
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, MutableMapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.config import TrainingConfig
@@ -45,6 +46,36 @@ def takes_batches(dataset: Dataset[Any]) -> bool:
     if isinstance(dataset, ImageTensors):
         return dataset.transform is None
     return type(dataset) is TensorDataset
+
+
+COPIES: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()  # of data in memory, on a GPU
+SHARE = 0.25  # of a GPU's free memory that one data set may take
+
+
+def to_device(dataset: Dataset[Any], device: torch.device) -> Dataset[Any]:
+    """The data set on a GPU, if it is in memory and fits; trainings in one process share it."""
+    if device.type == "cpu" or not takes_batches(dataset):
+        return dataset
+    tensors = dataset.tensors if isinstance(dataset, TensorDataset) else _tensors(dataset)
+    size = sum(tensor.nbytes for tensor in tensors if tensor not in COPIES)
+    if device.type == "cuda" and size > SHARE * torch.cuda.mem_get_info(device)[0]:
+        return dataset
+    for tensor in tensors:
+        if tensor not in COPIES:
+            COPIES[tensor] = tensor.to(device)
+    copies = [COPIES[tensor] for tensor in tensors]
+    if isinstance(dataset, ImageTensors):
+        return replace(dataset, images=copies[0], labels=copies[1])
+    return TensorDataset(*copies)
+
+
+def _tensors(dataset: Any) -> tuple[Tensor, ...]:
+    return dataset.images, dataset.labels
+
+
+def on_device(dataset: Any) -> bool:
+    """Whether a data set's images are on a GPU."""
+    return takes_batches(dataset) and bool(_labels(dataset).device.type != "cpu")
 
 
 def collate(items: list[Any]) -> Any:

@@ -5,8 +5,7 @@ import re
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from convnext_steps.errors import TrainingError
@@ -80,19 +79,60 @@ def _layer(name: list[str], offset: int) -> tuple[int, int]:
     return (4, 0)
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW with betas (0.9, 0.999), or SGD with momentum."""
+def build_optimizer(
+    model: nn.Module, config: TrainingConfig, graph: bool = False
+) -> torch.optim.Optimizer:
+    """AdamW with betas (0.9, 0.999), or SGD with momentum, at the peak learning rate.
+
+    Args:
+        model: the network.
+        config: the recipe.
+        graph: whether its steps are to be recorded as a CUDA graph, which reads the learning
+            rates from the GPU.
+    """
     groups = parameter_groups(model, config)
+    if graph:
+        device = next(model.parameters()).device
+        for group in groups:
+            group["lr"] = torch.tensor(group["lr"], device=device)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, fused=True)
-    return torch.optim.AdamW(groups, fused=True)
+    return torch.optim.AdamW(groups, fused=True, capturable=graph)
 
 
-def build_schedule(
-    optimizer: torch.optim.Optimizer, config: TrainingConfig, total_steps: int
-) -> LambdaLR:
-    """The learning rate of each step, as a factor on the peak of every group of parameters."""
-    return LambdaLR(optimizer, lambda step: schedule_factor(step, config, total_steps))
+class LearningRates:
+    """Sets the learning rate of each group of parameters before a step.
+
+    Args:
+        optimizer: at its peak rates.
+        config: the recipe.
+        total_steps: of the whole training.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, config: TrainingConfig, total_steps: int
+    ) -> None:
+        self.optimizer, self.config, self.total_steps = optimizer, config, total_steps
+        self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def set(self, step: int) -> None:
+        """Make the rates those of a step, counted from 0."""
+        factor = schedule_factor(step, self.config, self.total_steps)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(peak * factor)
+            else:
+                group["lr"] = peak * factor
+
+    def largest(self, step: int) -> float:
+        """The largest rate of a step."""
+        return max(self.peaks) * schedule_factor(step, self.config, self.total_steps)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over an optimiser's state from a checkpoint, which may be of another device."""
+    own = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": own})
 
 
 def schedule_factor(step: int, config: TrainingConfig, total_steps: int) -> float:
@@ -114,8 +154,11 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     forgotten the initial weights; from 9 / (1 - decay) updates on, nothing differs.
     """
 
-    def update(averaged: Any, current: Any, count: Any) -> None:
-        warm = (1 + int(count)) / (10 + int(count))
-        get_ema_multi_avg_fn(min(decay, warm))(averaged, current, count)
+    def update(values: Any, current: Any, _: Any) -> None:
+        count = int(average.n_averaged)
+        warm = (1 + count) / (10 + count)
+        get_ema_multi_avg_fn(min(decay, warm))(values, current, count)
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    average.n_averaged = average.n_averaged.cpu()  # read at every step, without waiting for a GPU
+    return average

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,11 +31,25 @@ def seed_cpu(*numbers: int) -> None:
 
 @contextmanager
 def own_random_numbers() -> Iterator[None]:
-    """A block after which Python's, NumPy's and PyTorch's random numbers go on as if before it."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    """A block after which all random numbers go on as if before it."""
+    state = random_state()
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+        set_random_state(state)
+
+
+def random_state() -> tuple[Any, ...]:
+    """Where Python's, NumPy's and PyTorch's random numbers are, on the CPU and a GPU in use."""
+    gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), gpu
+
+
+def set_random_state(state: tuple[Any, ...]) -> None:
+    """Go on from where `random_state` was taken."""
+    python, numpy, torch_cpu, gpu = state
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_rng_state(torch_cpu)
+    if gpu is not None:
+        torch.cuda.set_rng_state(gpu)

@@ -3,15 +3,14 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -24,19 +23,26 @@ from convnext_steps.training.checkpoint import Output, copied
 from convnext_steps.training.checks import (
     check_used,
     check_weights,
-    logits_of,
     modules_in_eval,
     remedies,
 )
 from convnext_steps.training.config import TrainingConfig, one_recipe
+from convnext_steps.training.device import set_determinism
 from convnext_steps.training.distributed import join
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.how import How
-from convnext_steps.training.items import class_names, identity
-from convnext_steps.training.optimization import build_optimizer, build_schedule, moving_average
+from convnext_steps.training.items import class_names, identity, to_device
+from convnext_steps.training.optimization import (
+    LearningRates,
+    build_optimizer,
+    moving_average,
+    restore_optimizer,
+)
 from convnext_steps.training.seeds import mixed_seed
 from convnext_steps.training.seeds import seed_everything as seed_everything
+from convnext_steps.training.update import Update, can_record
 
+T = TypeVar("T")
 LOGS_PER_RUN = 50
 PROGRESS = ("step", "epoch", "best", "history", "seconds")  # attributes that a checkpoint holds
 
@@ -82,8 +88,9 @@ class Trainer:
         how: How = How(),
     ) -> None:
         self.config, self.how = one_recipe(config, configs), how
-        self.processes = join()
+        self.processes = join(how.device)
         self.device = self.processes.device
+        set_determinism(self.device, how.deterministic)
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # inside a compiled one
         self.model.to(self.device)
         self.preparation = Preparation(self.model, train_dataset, self.config, self.device)
@@ -93,7 +100,8 @@ class Trainer:
         self.compiled: nn.Module = compiled
         self.network = self.processes.wrap(self.compiled)
         self.still = modules_in_eval(self.model)
-        self.train_dataset, self.test_dataset = train_dataset, test_dataset
+        self.train_dataset = to_device(train_dataset, self.device)
+        self.test_dataset = to_device(test_dataset, self.device)
         own = identity(self.model, self.config, train_dataset, test_dataset) if output_dir else {}
         keep, names = how.keep_checkpoints, class_names(train_dataset)
         self.output = Output(output_dir, self.processes, self.config, own, keep, names)
@@ -102,10 +110,13 @@ class Trainer:
         size = len(train_dataset)  # type: ignore[arg-type]
         self.batches = TrainingBatches(size, self.config, self.processes)
         self.total_steps = max(1, round(self.config.max_epochs * self.batches.steps))
-        self.optimizer = build_optimizer(self.model, self.config)
-        self.schedule = build_schedule(self.optimizer, self.config, self.total_steps)
-        fp16 = self.config.precision == "fp16"
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)
+        parts = self.batches.micro_batches
+        can = can_record(self.config, self.processes, parts)
+        graph = how.graph and not how.compile and can
+        self.optimizer = build_optimizer(self.model, self.config, graph)
+        self.learning_rates = LearningRates(self.optimizer, self.config, self.total_steps)
+        prepared = self.optimizer, self.preparation, self.processes
+        self.update = Update(self.network, *prepared, parts, graph)
         decay = self.config.ema_decay
         self.ema = moving_average(self.model, decay) if decay else None
         self.step, self.epoch, self.best = 0, 0, -1.0
@@ -113,7 +124,6 @@ class Trainer:
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.broken: dict[str, Any] | None = None  # the state before an epoch that has not ended
 
-    @remedies()
     def train(self, resume: bool = False) -> Evaluation:
         """Train to the end of the recipe and return the last evaluation of the model.
 
@@ -127,9 +137,13 @@ class Trainer:
                 a checkpoint of another training, or another process is training there; the loss
                 or the weights are not finite; or a checkpoint cannot be written.
         """
-        with self.output.held():
+        return finish(self.steps(resume))
+
+    def steps(self, resume: bool = False) -> Generator[None, None, Evaluation]:
+        """Train as `train` does, but stop after each step, so that others can have a turn."""
+        with remedies(), self.output.held():
             self._begin(resume)
-            return self._train()
+            return (yield from self._train())
 
     def _begin(self, resume: bool) -> None:
         """Go back to the state that training goes on from, if there is one."""
@@ -142,7 +156,7 @@ class Trainer:
             self._restore(state)
         self.output.begin(self.history)
 
-    def _train(self) -> Evaluation:
+    def _train(self) -> Generator[None, None, Evaluation]:
         epochs = math.ceil(self.total_steps / self.batches.steps)
         evaluation = self.evaluate() if self.epoch == epochs else None
         fast = self.how.fast_cpu and self.compiled is self.model
@@ -150,7 +164,7 @@ class Trainer:
             while self.epoch < epochs:
                 self.broken = copied(self._state())
                 self.epoch += 1
-                self._train_epoch(bar)
+                yield from self._train_epoch(bar)
                 check_weights(self.model, self.step)
                 if self.epoch == epochs or self.epoch % self.config.evaluate_every == 0:
                     evaluation = self._evaluate_and_log()
@@ -177,7 +191,7 @@ class Trainer:
             disable=not self.progress,
         )
 
-    def _train_epoch(self, bar: "tqdm[Any]") -> None:
+    def _train_epoch(self, bar: "tqdm[Any]") -> Generator[None, None, None]:
         """Train on every image once, or until the last step of the recipe."""
         start = time.perf_counter()
         seed_everything(self.config.seed, self.epoch, self.processes.rank)
@@ -186,53 +200,41 @@ class Trainer:
         for module in self.still:
             module.training = False
         log_every = max(1, self.total_steps // LOGS_PER_RUN)
-        losses: list[float] = []
+        losses: list[Tensor] = []
         seed = mixed_seed(self.config.seed, self.epoch)
         batches = iter(loader(self.train_dataset, self.batches, self.how.data_workers, seed))
         for _ in range(min(self.batches.steps, self.total_steps - self.step)):
-            learning_rate = float(max(self.schedule.get_last_lr()))
-            losses.append(self._update(islice(batches, self.batches.micro_batches)))
+            self.learning_rates.set(self.step)
+            losses += self.update(islice(batches, self.batches.micro_batches))
+            if self.step == 0 and self.processes.count > 1:
+                check_used(self.model)
+            self.step += 1
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
             bar.update()
             if self.step % log_every == 0 or self.step == self.total_steps:
-                loss = self.processes.mean(sum(losses) / len(losses))
-                self._log({"training_loss": loss, "learning_rate": learning_rate})
+                rate = self.learning_rates.largest(self.step - 1)
+                self._log({"training_loss": self._mean(losses), "learning_rate": rate})
                 losses.clear()
+            yield
+        if losses:
+            self._mean(losses)
         self.seconds["training"] += time.perf_counter() - start
 
-    def _update(self, micro_batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-        """Update the weights from all micro-batches; return the mean loss before the update."""
-        parts = self.batches.micro_batches
-        total = 0.0
-        self.optimizer.zero_grad()
-        for part, (images, labels) in enumerate(micro_batches, start=1):
-            with self.processes.accumulating(self.network, last=part == parts):
-                loss = self._loss(images, labels)
-                total += self._finite(loss.item(), self.step + 1)
-                self.scaler.scale(loss / parts).backward()
-        if self.step == 0 and self.processes.count > 1:
-            check_used(self.model)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
-        self.step += 1
-        if self.ema is not None:
-            self.ema.update_parameters(self.model)
-        return total / parts
+    def _mean(self, losses: list[Tensor]) -> float:
+        """The mean of the last micro-batches' losses, read from the device all at once."""
+        values, parts = torch.stack(losses).tolist(), self.batches.micro_batches
+        steps = [sum(values[i : i + parts]) / parts for i in range(0, len(values), parts)]
+        for step, loss in enumerate(steps, start=self.step - len(steps) + 1):
+            self._finite(loss, step)
+        return self.processes.mean(sum(steps) / len(steps))
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss of one augmented micro-batch."""
-        images, labels = self.preparation.for_training(images, labels)
-        with self.preparation.autocast():
-            logits = logits_of(self.network(images))
-            return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-
-    def _finite(self, loss: float, step: int) -> float:
+    def _finite(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} at step {step} of {self.total_steps}; "
                 f"lower learning_rate ({self.config.learning_rate}) or raise warmup_fraction"
             )
-        return loss
 
     def evaluate(self, model: nn.Module | None = None) -> Evaluation:
         """Classify every image of the test set once.
@@ -285,14 +287,23 @@ class Trainer:
         for name in PROGRESS:
             setattr(self, name, state[name])
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+            if name == "optimizer":
+                restore_optimizer(self.optimizer, state[name])
+            else:
+                part.load_state_dict(state[name])
+        self.update.recorded = None  # it would go on with the tensors of before
 
     def _parts(self) -> dict[str, Any]:
         """What has state of its own; everything random follows from the seed and the epoch."""
-        parts = {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-            "scaler": self.scaler,
-        }
+        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.update.scaler}
         return parts if self.ema is None else parts | {"ema": self.ema}
+
+
+def finish(steps: Generator[None, None, T]) -> T:
+    """Take all steps of a piece of work; return what it ends with."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result

@@ -1,0 +1,55 @@
+"""A training step recorded as a CUDA graph: its thousand launches become one."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from convnext_steps.training.seeds import own_random_numbers
+
+WARM_UP = 3  # steps before the recording, in which libraries choose their kernels
+
+Step = Callable[[Tensor, Tensor], Tensor]  # (images, labels) -> loss, detached
+
+
+def record(step: Step, images: Tensor, labels: Tensor, tensors: Callable[[], list[Tensor]]) -> Step:
+    """Record a step; what it changes is afterwards as it was before.
+
+    A graph reads and writes the same memory each time: what the step changes must not be replaced
+    by other tensors later. https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+
+    Args:
+        step: forward, backward and optimiser; nothing in it may depend on a value on the GPU.
+        images: a batch, of the shape of all that follow.
+        labels: its labels.
+        tensors: all tensors that the step changes, in a fixed order. Those that come into being
+            in the first step, an optimiser's, begin with zeros and stand last.
+
+    Raises:
+        RuntimeError: the step cannot be recorded.
+    """
+    batch = images.clone(memory_format=torch.preserve_format), labels.clone()
+    before = [tensor.clone() for tensor in tensors()]
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    graph = torch.cuda.CUDAGraph()
+    with own_random_numbers():
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                step(*batch)
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.graph(graph):
+            loss = step(*batch)
+    changed = tensors()
+    for tensor, value in zip(changed, before, strict=False):
+        tensor.copy_(value)
+    for tensor in changed[len(before) :]:
+        tensor.zero_()
+
+    def replay(images: Tensor, labels: Tensor) -> Tensor:
+        batch[0].copy_(images)
+        batch[1].copy_(labels)
+        graph.replay()
+        return loss.clone()
+
+    return replay
