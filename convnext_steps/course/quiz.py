@@ -46,7 +46,8 @@ class Quiz:
         """Each choice unfolds to its explanation; neither a kernel nor a script is needed."""
         parts = []
         for number, question in enumerate(self.questions, start=1):
-            parts.append(f"<p><strong>{number}. {escape(question.text)}</strong></p>")
+            heading = f"<strong>{number}. {escape(question.text)}</strong>"
+            parts.append(f'<p style="margin-top: 1.2em">{heading}</p>')
             for choice in question.choices:
                 verdict = "Right." if choice.right else "No."
                 parts.append(
