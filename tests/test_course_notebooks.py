@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from convnext_steps.course import student
+from convnext_steps.course import quiz, student
 from convnext_steps.course.sections import SECTIONS, Section
-from convnext_steps.execution.notebook import execute_notebook
+from convnext_steps.execution.notebook import execute_notebook, find_notebook
 from convnext_steps.models import paper
 
 ROOT = Path(__file__).parents[1]
@@ -131,16 +131,61 @@ def test_numbers_in_prose_are_the_papers_with_their_table(name) -> None:
         assert not numbers or re.search(r"(Table|Figure) \d", text), text
 
 
+QUIZZES = [path.name.removesuffix(".toml") for path in quiz.FOLDER.iterdir()]
+
+
+@pytest.mark.parametrize("name", QUIZZES)
+def test_a_lesson_with_a_quiz_ends_with_it_a_recap_and_further_reading(name) -> None:
+    cells = [text_of(cell) for cell in cells_of(name)]
+    shown = cells.index(f'quiz("{name}")')
+    assert cells[shown - 1].startswith("## Quiz\n")
+    assert cells[shown + 1].startswith("## Recap\n")
+    assert cells[shown + 2].startswith("## Further reading\n")
+    texts = [question.text for question in quiz.quiz(name).questions]
+    choices = [choice for question in quiz.quiz(name).questions for choice in question.choices]
+    words = " ".join(texts + [f"{choice.text} {choice.why}" for choice in choices])
+    assert set(re.findall(r"\d+\.\d+", words)) <= published_numbers()
+
+
+STRICT = """from convnext_steps.course import exercises
+
+
+def scaled(value):
+    if isinstance(value, tuple):
+        return tuple(map(scaled, value))
+    if isinstance(value, bool):
+        return not value
+    return value if isinstance(value, (str, set, list)) else 1.1 * value
+
+
+def check(answer, cases, hint, judge=exercises.check):
+    for wrong in (lambda *_: next(iter(cases.values())), lambda *given: scaled(answer(*given))):
+        assert judge(wrong, cases, hint).points == 0, hint
+    return judge(answer, cases, hint)
+"""
+
+
+def write_strict_version(name: str, target: Path) -> None:
+    """A copy whose checks fail if a constant, or an answer ten per cent off, were right."""
+    notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    index = next(i for i, cell in enumerate(notebook["cells"]) if "import check" in text_of(cell))
+    strict = {**notebook["cells"][index], "id": "strict", "source": [STRICT]}
+    notebook["cells"].insert(index + 1, strict)
+    target.write_text(json.dumps(notebook), encoding="utf-8")
+
+
 def run(name: str, folder: Path, as_student: bool) -> Path:
-    output = folder / f"{name}.ipynb"
-    source = name
+    output, source = folder / f"{name}.ipynb", folder / f"copy-{name}.ipynb"
     if as_student:
-        source = str(folder / f"student-{name}.ipynb")
-        student.write_student_versions(name, Path(source))
+        student.write_student_versions(name, source)
+    elif name in QUIZZES:
+        write_strict_version(name, source)
+    else:
+        source = find_notebook(name)
     given = SMOKE | MEASURED.get(name, {})
     if name != "learning_rate":
         given["RESULTS"] = str(folder)
-    execute_notebook(source, output, given)
+    execute_notebook(str(source), output, given)
     return output
 
 

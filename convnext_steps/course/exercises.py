@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 MISSING = "**Not answered yet.** Write your answer in the cell above, run it, then this one again."
+TRIED: dict[str, set[str]] = {}  # different wrong results so far, by the exercise's hint
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,12 @@ class Verdict:
 def check(answer: Callable[..., Any], cases: Mapping[tuple[Any, ...], Any], hint: str) -> Verdict:
     """Call an answer with the arguments of each case and compare what it returns.
 
+    What is expected is shown from the second different wrong result on.
+
     Args:
         answer: the function that the reader completes.
         cases: what is expected, by the arguments.
-        hint: where to look when the answer is not right yet.
+        hint: where to look when the answer is not right yet; it also identifies the exercise.
     """
     for arguments, expected in cases.items():
         try:
@@ -43,11 +46,17 @@ def check(answer: Callable[..., Any], cases: Mapping[tuple[Any, ...], Any], hint
         if found is None or found is ...:
             return Verdict(0, MISSING)
         if not right:
-            return Verdict(0, _explanation(arguments, found, expected, hint))
+            tried = TRIED.setdefault(hint, set())
+            tried.add(_short(found))
+            shown = f", but `{_short(expected)}` is expected" if len(tried) > 1 else ""
+            return Verdict(0, _explanation(arguments, found, shown, hint))
     return Verdict(1, "**Right.**")
 
 
 def _equal(found: Any, expected: Any) -> bool:
+    if isinstance(expected, tuple):
+        same = isinstance(found, tuple) and len(found) == len(expected)
+        return same and all(map(_equal, found, expected))
     if isinstance(expected, torch.Tensor):
         return isinstance(found, torch.Tensor) and torch.allclose(found, expected, atol=1e-5)
     if isinstance(expected, float):
@@ -55,12 +64,9 @@ def _equal(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
-def _explanation(arguments: tuple[Any, ...], found: Any, expected: Any, hint: str) -> str:
+def _explanation(arguments: tuple[Any, ...], found: Any, shown: str, hint: str) -> str:
     given = f"For `{', '.join(_short(value) for value in arguments)}`: " if arguments else ""
-    return (
-        f"**Not yet.** {given}your answer gives `{_short(found)}`, "
-        f"but `{_short(expected)}` is expected. {hint}"
-    )
+    return f"**Not yet.** {given}your answer gives `{_short(found)}`{shown}. {hint}"
 
 
 def _short(value: Any) -> str:

@@ -126,7 +126,7 @@ def step_drawing(step: Step, against: str | None) -> tuple[Picture, str]:
 
     Args:
         step: the step.
-        against: the name of the step before it, if any.
+        against: the name of what it is compared with, its parent, if any.
     """
     before = find_step(against, step.regime) if against else step
     for place, caption in BLOCKS.items():

@@ -18,6 +18,7 @@ from convnext_steps.course.predict import multiply_adds
 from convnext_steps.models import convnext
 from convnext_steps.models.convnext import Block, Classifier
 from convnext_steps.models.design import Design
+from convnext_steps.models.paper import published_roadmap
 from convnext_steps.models.roadmap import find_step
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.text import number
@@ -84,6 +85,20 @@ def predict_then_measure(resolution: int = 224, guesses: Mapping[str, float] = {
             }
         )
     return pd.DataFrame(rows).set_index("model")
+
+
+def beside_swin() -> pd.DataFrame:
+    """ConvNeXt-T and -B beside the Swin Transformers of their size, as the paper has them.
+
+    One row per model: top-1 on ImageNet-1K at 224 pixels, in per cent, and 1e9 multiply-adds.
+    """
+    rows = {}
+    for regime in ("tiny", "base"):
+        swin, ours = published_roadmap(regime)["swin"], published().loc[f"convnext_{regime}"]
+        rows[swin.title.removesuffix(" (reference)")] = swin.top1_mean, swin.gflops_printed
+        rows[ours["model"]] = ours["top1_1k_224"], round(ours["conv_linear_macs_224"] / 1e9, 2)
+    columns = ["top-1 accuracy %", "G multiply-adds"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def halves(data: ImageTensors) -> tuple[ImageTensors, ImageTensors]:

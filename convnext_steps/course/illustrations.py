@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
-from convnext_steps.study.figures import new_figure, own_style
+from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 
 
 @torch.no_grad()
@@ -46,3 +46,27 @@ def draw_connections(layers: Mapping[str, nn.Module], channels: int) -> Picture:
         words.append(f"{name}: {int(matrix.sum())} of {matrix.numel()} paths")
     panels[0].set_ylabel("output channel")
     return Picture(figure, f"Which input channels reach which output channels. {'; '.join(words)}.")
+
+
+@own_style
+def draw_activations(layers: Mapping[str, nn.Module]) -> Picture:
+    """Activations and their slopes over the input, measured on the layers.
+
+    Args:
+        layers: by the name to write in the legend; each acts on single numbers.
+    """
+    figure = new_figure(9, 3.4)
+    panels = figure.subplots(1, 2)
+    words = []
+    for style, (name, layer) in zip(STYLES, layers.items(), strict=False):
+        x = torch.linspace(-4, 4, 801).requires_grad_()
+        y = layer(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        output = y.detach()
+        for axes, values in zip(panels, (output, slope), strict=True):
+            axes.plot(x.detach(), values, **(style | {"marker": ""}), label=name)
+        words.append(f"{name}: from {float(output.min()):.2f} to {float(output.max()):.2f}")
+    for axes, title in zip(panels, ("output", "slope"), strict=True):
+        axes.set(xlabel="input", ylabel=title)
+        finish(axes, "both", legend=True)
+    return Picture(figure, f"Output and slope for inputs from -4 to 4. {'; '.join(words)}.")

@@ -120,7 +120,7 @@ def _sentence(row: Any) -> str:
     ours = f"{row.difference:+z.2f} points over {row.n} seed{'' if row.n == 1 else 's'}"
     if not pd.isna(row.margin):
         low, high = row.difference - row.margin, row.difference + row.margin
-        ours += f" (95 % interval {low:+z.2f} to {high:+z.2f})"
+        ours += f" (95 % interval {low:+z.2f} to {high:+z.2f}, uncorrected)"
     return f"{name}: {ours}; in the paper {paper}. {_conclusion(row)}"
 
 

@@ -1,4 +1,4 @@
-"""How two stems see an edge, measured on the built layers."""
+"""What the outputs of a stem cover of an image, measured on the built layers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,16 +13,16 @@ from convnext_steps.models.network import stem
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 
 SIDE = 64  # of the images in pixels
-EDGES = range(18, 43)  # columns where the edge is
+EDGES = range(18, 43)  # columns where the bright part begins
 OUTPUTS = (6, 7, 8, 9)  # neighbours in the middle of the stem's output, four pixels apart
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class StemView:
-    """What neighbouring outputs of a stem see."""
+    """What neighbouring outputs of a stem cover."""
 
-    responses: Tensor  # (edges, outputs), 0 for a dark image and 1 for a bright one
+    responses: Tensor  # (edges, outputs): coverage, 0 for a dark image and 1 for a bright one
     windows: list[range]  # the columns of pixels that each output sees
 
     def partial(self) -> int:
@@ -33,9 +33,10 @@ class StemView:
 
 @torch.no_grad()
 def stem_view(design: Design) -> StemView:
-    """Move an edge over a stem whose filter takes the mean of what it covers.
+    """Move a bright part's border over a stem whose filter takes the mean of what it covers.
 
-    With this filter nothing but the geometry is left: window, stride and pooling.
+    With this filter nothing but the geometry is left: window, stride and pooling. A trained filter
+    would detect the edge; this one measures how much of the bright part it covers.
     """
     layers = stem(replace(design, width=1), in_channels=1).eval()
     for layer in layers:
@@ -60,7 +61,7 @@ def _outputs(layers: nn.Module, rows: Tensor) -> Tensor:
 
 @own_style
 def draw_stems(designs: Mapping[str, Design]) -> Picture:
-    """The responses of four neighbouring outputs while an edge moves by one pixel at a time.
+    """The coverage of four neighbouring outputs while a border moves by one pixel at a time.
 
     Args:
         designs: by the name to write above.
@@ -71,16 +72,16 @@ def draw_stems(designs: Mapping[str, Design]) -> Picture:
     for axes, (name, design) in zip(panels, designs.items(), strict=True):
         view = stem_view(design)
         _draw_view(axes, view)
-        axes.set(title=name, xlabel="column of the edge (pixels)")
+        axes.set(title=name, xlabel="column where the bright part begins (pixels)")
         widths = {len(window) for window in view.windows}
         words.append(
             f"{name}: each output sees {widths.pop()} columns, "
-            f"at most {view.partial()} respond partially at once"
+            f"at most {view.partial()} are covered in part at once"
         )
-    panels[0].set_ylabel("response (share of a bright image's)")
+    panels[0].set_ylabel("coverage (share of a bright image's)")
     panels[0].set_yticks([0, 0.25, 0.5, 0.75, 1])
     return Picture(
-        figure, f"Responses to a moving edge, outputs 4 pixels apart. {'; '.join(words)}."
+        figure, f"What outputs 4 pixels apart cover of a moving bright part. {'; '.join(words)}."
     )
 
 
