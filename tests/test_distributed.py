@@ -167,3 +167,30 @@ def rank_below(pid: int) -> int:
     listing = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True).stdout
     rows = [map(int, line.split()) for line in listing.splitlines()[1:]]
     return sorted(child for child, parent in rows if parent == pid)[1]
+
+
+WARNED = """
+import torch
+from convnext_steps import Network, Trainer, TrainingConfig, convnext_tiny, roadmap, scaled
+from convnext_steps.training.data import synthetic
+torch.set_num_threads(1)
+data = synthetic(True, 64), synthetic(False, 32)
+config = TrainingConfig(max_epochs=1, batch_size=32, micro_batch_size=8)
+size = {"width": 1 / 8, "depth": 1 / 3, "stem_stride": 2}
+designs = [scaled(step.design, **size) for step in roadmap().values()]
+models = [Network(design, in_channels=1, num_classes=4) for design in designs]
+for model in [*models, convnext_tiny(in_channels=1, num_classes=4)]:
+    Trainer(model, *data, config, progress=False).train()
+print("all trained")
+"""
+
+
+def test_two_processes_train_every_network_without_a_warning(tmp_path) -> None:
+    """PyTorch warns of gradients whose strides are not their parameter's."""
+    program = tmp_path / "program.py"
+    program.write_text(WARNED)
+    process = run(torchrun(2, str(program)))
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, out
+    assert out.count("all trained") == 2
+    assert "warn" not in out.lower()

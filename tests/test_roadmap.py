@@ -19,7 +19,7 @@ from torchvision.ops import StochasticDepth
 
 from convnext_steps.measure.flops import FlopCount, count_flops
 from convnext_steps.models import paper
-from convnext_steps.models.blocks import ResidualBlock
+from convnext_steps.models.blocks import ResidualBlock, shortcut
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.layers import LayerNorm2d
 from convnext_steps.models.network import Network
@@ -767,3 +767,21 @@ def test_an_unknown_step_names_the_nearest(name: str, nearest: str | None) -> No
     assert find_step(nearest or "gelu").name == (nearest or "gelu")
     with pytest.raises(ValueError, match="unknown regime 'tinny'"):
         find_step("gelu", "tinny")
+
+
+def test_a_narrow_projection_computes_what_pytorchs_does_and_stays_within_its_memory() -> None:
+    """PyTorch's own gradient, channels-last, ends the process within a few of these."""
+    for size in (16, 15):
+        x = torch.randn(32, 6, size, size).contiguous(memory_format=torch.channels_last)
+        for _ in range(30):
+            projection = shortcut(Design(), 6, 12, 2)[0].to(memory_format=torch.channels_last)
+            result = projection(x)
+            result.square().sum().backward()
+        reference = nn.Conv2d(6, 12, 1, 2, bias=False)  # channels first: PyTorch's is right
+        reference.load_state_dict(projection.state_dict())
+        expected = reference(x.contiguous())
+        expected.square().sum().backward()
+        torch.testing.assert_close(result, expected)
+        torch.testing.assert_close(
+            projection.weight.grad, reference.weight.grad, rtol=1e-4, atol=1e-2
+        )
