@@ -217,6 +217,14 @@ def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, capsys
     assert "304 of the 1,792 networks are measured" in shown
     written = {path.name for path in (tmp_path / study.name).iterdir()}
     assert {"effects.md", "effects.csv", "credits.png", "front.svg", "interactions.png"} <= written
+    flat = pd.read_csv(tmp_path / study.name / "networks.csv")
+    assert list(flat) == [
+        *("step", *study.factorial.space.decisions, "part", "seed", "accuracy", "loss", "macs"),
+        *("params", "seconds", "paper", "front"),
+    ]
+    both = flat.merge(table, on=["step", "seed"], suffixes=("", "_given"))
+    assert len(both) == len(flat) == len(table)
+    assert both["accuracy"].to_numpy() == pytest.approx(both["accuracy_given"].to_numpy())
     table.attrs["study"] = load_study("smoke")
     assert main(["effects", "factorial_quick", "--results", str(tmp_path)]) == 2
     assert "smoke is no factorial" in capsys.readouterr().err
