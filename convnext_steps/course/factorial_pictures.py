@@ -1,5 +1,7 @@
 """Pictures of factorials: against a walk that takes one decision at a time, and what pairs do."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -96,10 +98,10 @@ def draw_two_ways(table: pd.DataFrame) -> Picture:
     axes.axvline(0, color="black", linewidth=0.8)
     looks = (("walk", 0.15, ORANGE, "s"), ("factorial", -0.15, BLUE, "o"))
     for name, shift, color, mark in looks:
-        style = {"color": color, "marker": mark, "linestyle": "none", "capsize": 3}
+        style: dict[str, Any] = {"color": color, "marker": mark, "linestyle": "none", "capsize": 3}
         margins = table[f"{name}_margin"]
         axes.errorbar(table[name], places + shift, xerr=margins, label=name, **style)
-    line = {"marker": "|", "color": "black", "linestyle": "none", "markersize": 18}
+    line: dict[str, Any] = {"marker": "|", "color": "black", "linestyle": "none", "markersize": 18}
     axes.plot(table["truth"], places, label="true average effect", **line)
     axes.set_yticks(places, table["decision"])
     axes.set_xlabel("effect on accuracy (points), with 95 % intervals, simulated")

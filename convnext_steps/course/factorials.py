@@ -61,7 +61,7 @@ def where_trained(
     """Show a line instead, as long as there are no results."""
 
     @wraps(show)
-    def shown(analysis: Analysis | None, *arguments: P.args, **options: P.kwargs) -> Any:
+    def shown(analysis: Analysis | None, /, *arguments: P.args, **options: P.kwargs) -> Any:
         if analysis is None:
             return Markdown("*Nothing to show before the factorial is trained: see above.*")
         return show(analysis, *arguments, **options)
