@@ -52,7 +52,7 @@ def order_data(results: pd.DataFrame) -> dict[str, Any]:
         "decisions": [
             {
                 "name": name,
-                "title": titles[name].title,
+                "title": titles[name].title.removesuffix(" (ConvNeXt-T)"),
                 "section": titles[name].section,
                 "color": SECTION_COLORS[titles[name].section],
             }
