@@ -20,7 +20,11 @@ WORDS = 60
 SMOKE = {"STUDY": "smoke"}
 MEASURED = {"flops_are_not_seconds": {"ROUNDS": "1"}}  # this one measures
 
-BESIDES = ("learning_rate", "flops_are_not_seconds")  # lessons that belong to no single section
+BESIDES = (
+    "learning_rate",
+    "flops_are_not_seconds",
+    "15_order",
+)  # lessons that belong to no single section
 LESSONS = (*(section.notebook for section in SECTIONS), *BESIDES)  # with exercises
 every_notebook = pytest.mark.parametrize("name", LESSONS)
 every_section = pytest.mark.parametrize("name", [section.notebook for section in SECTIONS])

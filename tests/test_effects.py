@@ -81,6 +81,22 @@ def test_credits_agree_with_brute_force_on_five_decisions() -> None:
             assert _gain(known, before, row.decision) == pytest.approx(credit)
 
 
+def test_the_best_and_the_worst_order_agree_with_brute_force() -> None:
+    value = dict(zip(FIVE.codes(FIVE.sets).tolist(), range(len(FIVE.sets)), strict=True))
+    for seed in range(5):
+        known = np.random.default_rng(seed).normal(size=len(FIVE.sets))
+        sums = {}
+        for order in itertools.permutations(range(5)):
+            codes = np.cumsum([0, *(1 << place for place in order)]).tolist()
+            if all(code in value for code in codes):
+                names = tuple(FIVE.decisions[place] for place in order)
+                sums[names] = sum(known[value[code]] for code in codes)
+        assert orders.best_and_worst(FIVE, known) == (
+            max(sums, key=sums.get),
+            min(sums, key=sums.get),
+        )
+
+
 def _gain(known, before: set[str], decision: str) -> float:
     value = {
         frozenset(n for n, x in zip(FIVE.decisions, row, strict=True) if x): v
@@ -201,6 +217,14 @@ def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, capsys
     assert "304 of the 1,792 networks are measured" in shown
     written = {path.name for path in (tmp_path / study.name).iterdir()}
     assert {"effects.md", "effects.csv", "credits.png", "front.svg", "interactions.png"} <= written
+    flat = pd.read_csv(tmp_path / study.name / "networks.csv")
+    assert list(flat) == [
+        *("step", *study.factorial.space.decisions, "part", "seed", "accuracy", "loss", "macs"),
+        *("params", "seconds", "paper", "front"),
+    ]
+    both = flat.merge(table, on=["step", "seed"], suffixes=("", "_given"))
+    assert len(both) == len(flat) == len(table)
+    assert both["accuracy"].to_numpy() == pytest.approx(both["accuracy_given"].to_numpy())
     table.attrs["study"] = load_study("smoke")
     assert main(["effects", "factorial_quick", "--results", str(tmp_path)]) == 2
     assert "smoke is no factorial" in capsys.readouterr().err
@@ -208,8 +232,11 @@ def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, capsys
 
 def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() -> None:
     _, _, table = simulated(0)
+    with pytest.raises(ValueError, match="0 runs are too few to tell 12 effects apart"):
+        analyse(table.iloc[:0])
     with pytest.raises(ValueError, match="9 runs are too few to tell 12 effects apart"):
         analyse(table.iloc[:10])
+    assert list(analyse(table.iloc[:140]).models) == ["additive"]  # more runs than terms: too few
     analysis = analyse(table.iloc[:60])
     assert list(analysis.models) == ["additive"]
     assert interactions(analysis).empty

@@ -16,7 +16,7 @@ from convnext_steps.course.slides import set_slides, write_slides
 from convnext_steps.errors import StudyError
 
 NAMES = ["03_resnextify", "trajectory"]
-PARAMETERS = ["--profile", "smoke"]
+PARAMETERS = ["--study", "smoke"]
 
 
 @dataclass
@@ -208,7 +208,7 @@ def test_what_sphinx_warns_of_stops_the_site(tmp_path, capsys) -> None:
     path = tmp_path / "bad.ipynb"
     nbformat.write(notebook(markdown("# Title\n\n{nonsense}`x`")), path)
     with pytest.raises(StudyError, match="Sphinx failed or warned"):
-        write_site({"bad": path}, "", tmp_path / "source", tmp_path / "site")
+        write_site({"bad": path}, tmp_path / "source", tmp_path / "site")
     assert "nonsense" in capsys.readouterr().err
 
 

@@ -7,15 +7,21 @@ from pathlib import Path
 from convnext_steps.cli.options import a_path, add_results_folder, add_study, chosen_study
 from convnext_steps.course.executed import all_notebooks, execute_stale
 from convnext_steps.course.explorer import explorer_page
+from convnext_steps.course.order_page import order_page
 from convnext_steps.files import own_results, write_bytes
+from convnext_steps.study.loading import load_results
 from convnext_steps.study.toml import load_study
+
+FACTORIAL = "factorial_quick"  # whose decisions can be put into one's own order
 
 
 def add_explorer(parser: argparse.ArgumentParser) -> None:
     """The options of the command explorer."""
     parser.description = (
         "Write one HTML page with the trajectory of both regimes and, for every step, its block, "
-        "its diff, its counts and its time. It works offline."
+        "its diff, its counts and its time; beside it, if factorial_quick has results, a page on "
+        "which to put the decisions into your own order. Of a factorial, only the latter is "
+        "written. Both work offline."
     )
     parser.add_argument("output", type=a_path, metavar="OUTPUT", help="the page, an .html file")
     add_study(parser)
@@ -52,9 +58,32 @@ def explorer_command(options: argparse.Namespace) -> None:
     """Write the page."""
     if not options.output.parent.is_dir():
         raise ValueError(f"there is no folder {options.output.parent} for the page")
-    page = explorer_page(options.results, chosen_study(options))
+    study = chosen_study(options)
+    if study.factorial:
+        page = order_page(load_results(study, options.results))
+        write_bytes(options.output, page.encode())
+        print(f"written: {options.output}")
+        return
+    order = write_orders(options.output, options.results)
+    page = explorer_page(options.results, study, order)
     write_bytes(options.output, page.encode())
     print(f"written: {options.output}")
+
+
+def write_orders(trajectory: Path, results: Path | None) -> str:
+    """Write the page "Your own order" beside that of the trajectory, and return its name.
+
+    Without results of the factorial, it is not written, which is said; the name is empty.
+    """
+    path = trajectory.with_name(f"{trajectory.stem}_order.html")
+    try:
+        page = order_page(load_results(FACTORIAL, results), trajectory.name)
+    except ValueError as reason:
+        print(f"no page {path.name}: {FACTORIAL}: {reason}")
+        return ""
+    write_bytes(path, page.encode())
+    print(f"written: {path}")
+    return path.name
 
 
 def executed(options: argparse.Namespace) -> dict[str, Path]:
@@ -82,6 +111,9 @@ def site_command(options: argparse.Namespace) -> None:
     if find_spec("sphinx") is None:  # before the notebooks are executed, which takes minutes
         raise ValueError("the site needs: pip install 'convnext-steps[site]'")
     notebooks = executed(options)
-    page = explorer_page(own_results(options.results), load_study(options.study or "quick"))
-    write_site(notebooks, page, options.build / "site-source", options.build / "site")
+    shown = load_study(options.study or "quick")
+    write_site(notebooks, options.build / "site-source", options.build / "site")
+    explorer = options.build / "site" / "explorer.html"
+    order = write_orders(explorer, options.results)
+    write_bytes(explorer, explorer_page(own_results(options.results), shown, order).encode())
     print(f"site: {options.build / 'site' / 'index.html'}")

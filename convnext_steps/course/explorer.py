@@ -33,12 +33,13 @@ BLOCKS = {  # where to look for a step's change, by stage and index
 TABLES = {"tiny": "Table 10", "base": "Table 11"}
 
 
-def explorer_page(results: str | Path, study: Study | str = "quick") -> str:
+def explorer_page(results: str | Path, study: Study | str = "quick", order: str = "") -> str:
     """The page as HTML: both of the paper's regimes, opened with the study's.
 
     Args:
         results: the folder of your own results.
         study: whose results; where it has none, the project's own are shown.
+        order: the address of the page "Your own order"; without it, there is no link.
 
     Raises:
         ValueError: the study does not exist, or is of no regime of the paper.
@@ -59,10 +60,16 @@ def explorer_page(results: str | Path, study: Study | str = "quick") -> str:
             name: explorer_data(stored_results(one, results)) for name, one in both.items()
         },
     }
-    page = files(__package__).joinpath("templates", "explorer")
-    parts = {part.name: part.read_text("utf-8") for part in page.iterdir()}
-    parts["data.json"] = embedded(data)
-    return re.sub(r"\{\{ (\S+) \}\}", lambda match: parts[match[1]], parts["explorer.html"])
+    link = f'<p><a href="{order}">Your own order →</a></p>' if order else ""
+    return filled("explorer.html", data, link)
+
+
+def filled(name: str, data: Any, link: str = "") -> str:
+    """A page of the templates, with its parts, its data and a link to the other page."""
+    folder = files(__package__).joinpath("templates", "explorer")
+    parts = {part.name: part.read_text("utf-8") for part in folder.iterdir()}
+    parts |= {"data.json": embedded(data), "link": link}
+    return re.sub(r"\{\{ (\S+) \}\}", lambda match: parts[match[1]], parts[name])
 
 
 def embedded(data: Any) -> str:

@@ -1,4 +1,4 @@
-"""The site: executed notebooks, the explorer and the teacher's guide, made by Sphinx."""
+"""The site: executed notebooks and the teacher's guide, made by Sphinx."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,11 @@ from convnext_steps.files import write_bytes
 GUIDE = "guide"  # the name of notebooks/README.md among the pages
 
 
-def write_site(executed: Mapping[str, Path], explorer: str, source: Path, output: Path) -> None:
-    """Write the site.
+def write_site(executed: Mapping[str, Path], source: Path, output: Path) -> None:
+    """Write the site; its index expects the explorer's page beside it.
 
     Args:
         executed: executed notebooks by name.
-        explorer: the explorer's page.
         source: a folder for what Sphinx reads; it is recreated.
         output: the site's folder; it is recreated.
 
@@ -42,7 +41,6 @@ def write_site(executed: Mapping[str, Path], explorer: str, source: Path, output
         options = ["-q", "-W", "--keep-going", "-c", str(site), "-d", str(source / "doctrees")]
         if build_main([*options, str(source), str(output)]) != 0:
             raise StudyError("Sphinx failed or warned: see above")
-    write_bytes(output / "explorer.html", explorer.encode())
 
 
 def _write_pages(executed: Mapping[str, Path], source: Path) -> None:

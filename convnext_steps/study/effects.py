@@ -18,6 +18,7 @@ from convnext_steps.study.space import Bools, Floats, Space
 
 DRAWS = 2000  # of the bootstrap
 ALPHA = 0.05
+RUNS_PER_TERM = 2  # from which on interactions are fitted; with fewer, noise would be fitted
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Analysis:
 
     space: Space
     runs: pd.DataFrame  # of `networks`
-    models: Mapping[str, Any]  # statsmodels' results: additive, and if possible interactions
+    models: Mapping[str, Any]  # statsmodels' results: additive, with enough runs interactions
 
     @property
     def best(self) -> Any:
@@ -67,9 +68,10 @@ def analyse(results: pd.DataFrame) -> Analysis:
     fit = runs[runs["part"] != "held out"]
     rows, accuracy = fit[list(space.decisions)].to_numpy(float), fit["accuracy"].to_numpy()
     models = {}
-    for name in ("additive", "interactions"):
+    for name, per_term in (("additive", 1), ("interactions", RUNS_PER_TERM)):
         terms = space.terms(rows, name == "interactions")
-        if len(fit) > terms.shape[1] == np.linalg.matrix_rank(terms):
+        enough = len(fit) > per_term * terms.shape[1]
+        if enough and np.linalg.matrix_rank(terms) == terms.shape[1]:
             models[name] = OLS(accuracy, terms).fit()
     if "additive" not in models:
         raise ValueError(

@@ -112,6 +112,35 @@ def credits(space: Space, values: Floats) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def best_and_worst(space: Space, values: Floats) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The orders with the highest and the lowest mean value of the sets on their way.
+
+    Every order begins and ends at the same sets; the best is the one that gains early.
+
+    Args:
+        space: the sets.
+        values: of each set, in the order of `space.sets`.
+    """
+    best, worst = (_highest(space, sign * values) for sign in (1, -1))
+    return best, worst
+
+
+def _highest(space: Space, values: Floats) -> tuple[str, ...]:
+    """The order with the largest sum of values, set by set: a smaller code before a larger one."""
+    value = dict(zip(space.codes(space.sets).tolist(), values, strict=True))
+    sums, last = {0: value[0]}, dict[int, int]()
+    for code in sorted(value)[1:]:
+        before = {bit: code & ~(1 << bit) for bit in _bits(space) if code >> bit & 1}
+        ways = {bit: sums[rest] for bit, rest in before.items() if rest in sums}
+        last[code] = max(ways, key=lambda bit: ways[bit])
+        sums[code] = ways[last[code]] + value[code]
+    code, taken = max(value), list[str]()
+    while code:
+        taken.append(space.decisions[last[code]])
+        code &= ~(1 << last[code])
+    return tuple(reversed(taken))
+
+
 def _paper(space: Space, values: Floats) -> Floats:
     if len(space.paper) <= len(space.decisions):
         return np.full(len(space.decisions), np.nan)

@@ -65,7 +65,8 @@ class Space:
     def rows(self, names: Iterable[str]) -> Floats:
         """The sets with these names, (names, decisions)."""
         chosen = [name.split("+")[1:] for name in names]
-        return np.array([[one in each for one in self.decisions] for each in chosen], dtype=float)
+        rows = np.array([[one in each for one in self.decisions] for each in chosen], dtype=float)
+        return rows.reshape(-1, len(self.decisions))  # of no names too
 
     @cached_property
     def paper(self) -> Floats:

@@ -1,0 +1,72 @@
+"use strict";
+
+/** The curve of an order beside the paper's, as SVG; either may be missing. */
+function drawOrders(mine, paper, decisions, width) {
+  const narrow = width < 520;
+  const height = narrow ? 220 : 360;
+  const [left, right, top, bottom] = [38, 10, 12, height - 38];
+  const svg = shape("svg", {
+    viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": inWords(mine, decisions),
+  });
+  const across = (place) => left + ((width - left - right) * (place + 0.5)) / (decisions.length + 1);
+  const up = vertical([mine, paper], top, bottom);
+  for (const tick of up.ticks) {
+    const y = up.at(tick);
+    svg.append(shape("line", { class: "grid", x1: left, x2: width - right, y1: y, y2: y }),
+      shape("text", { class: "soft number", x: left - 6, y: y + 4, "text-anchor": "end" }, tick.toFixed(up.digits)));
+  }
+  for (let place = 0; place <= decisions.length; place++) {
+    svg.append(shape("text",
+      { class: "soft number", x: across(place), y: bottom + 18, "text-anchor": "middle" }, place));
+  }
+  svg.append(shape("text", { class: "soft", x: left, y: height - 4 },
+    "accuracy in %, after so many decisions"));
+  for (const [curve, name] of [[paper, "paper"], [mine, "mine"]]) {
+    if (!curve) continue;
+    const points = curve.points.map(({ accuracy }, place) => `${across(place)},${up.at(accuracy)}`);
+    svg.append(shape("polyline", { class: `line ${name}`, points: points.join(" ") }));
+    curve.points.forEach((point, place) => svg.append(
+      ...marks(point, across(place), up.at, name, decisions[curve.order[place - 1]])));
+  }
+  return svg;
+}
+
+/** The scale of the accuracies of all curves, with the margins of the predicted ones. */
+function vertical(curves, top, bottom) {
+  const points = curves.flatMap((curve) => curve?.points ?? []);
+  const ends = points.flatMap(({ accuracy, margin = 0 }) => [accuracy - margin, accuracy + margin]);
+  const [low, high] = ends.length ? [Math.min(...ends), Math.max(...ends)] : [0, 100];
+  const room = 0.05 * (high - low) + 0.1;
+  const [start, end] = [low - room, high + room];
+  const at = (value) => bottom - ((value - start) / (end - start)) * (bottom - top);
+  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20].find((size) => size >= (end - start) / 7) ?? 50;
+  const ticks = [];
+  for (let i = Math.ceil(start / step); i * step <= end; i++) ticks.push(i * step);
+  return { at, ticks, digits: step < 1 ? 1 : 0 };
+}
+
+/** A point: solid where it is measured, hollow with its interval where it is predicted. */
+function marks({ accuracy, margin, runs }, x, at, name, decision) {
+  const color = name === "mine" ? `--mark: ${decision?.color ?? "var(--ink)"}` : "--mark: var(--soft)";
+  const kind = `${runs ? "measured" : "predicted"} ${name}`;
+  const whisker = runs || name === "paper" ? [] : [shape("line",
+    { class: "whisker", x1: x, x2: x, y1: at(accuracy - margin), y2: at(accuracy + margin) })];
+  const size = name === "mine" ? 6 : 4;
+  const mark = name === "mine"
+    ? shape("circle", { class: kind, style: color, cx: x, cy: at(accuracy), r: size })
+    : shape("rect", { class: kind, style: color, x: x - size, y: at(accuracy) - size, width: 2 * size, height: 2 * size });
+  mark.append(shape("title", {}, `${decision?.title ?? "ResNet"}: ${pointText({ accuracy, margin, runs })}`));
+  return [...whisker, mark];
+}
+
+function pointText({ accuracy, margin, runs }) {
+  if (runs) return `${percent(accuracy)}, measured${runs > 1 ? `, mean of ${runs} runs` : ""}`;
+  return `${percent(accuracy)} ± ${margin.toFixed(2)}, predicted`;
+}
+
+function inWords(mine, decisions) {
+  if (!mine) return "The curve of your order is not drawn: the rules forbid it.";
+  const words = mine.points.map((point, place) =>
+    `${place ? decisions[mine.order[place - 1]].title : "ResNet"} ${pointText(point)}`);
+  return `Accuracy along your order: ${words.join("; ")}.`;
+}
