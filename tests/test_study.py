@@ -10,6 +10,7 @@ import pytest
 from studies import plan, table_of, the_study
 
 from convnext_steps import Design, How, TrainingConfig, plot_trajectory, roadmap
+from convnext_steps.device import device_name
 from convnext_steps.errors import ResultError
 from convnext_steps.execution import evidence, runfolder
 from convnext_steps.execution import train_run as training
@@ -21,7 +22,6 @@ from convnext_steps.models.paper import published_roadmap
 from convnext_steps.study.plan import HASH_DEFAULTS, Run, read_run
 from convnext_steps.study.results import RESULT, SCHEMA, all_results, checksum
 from convnext_steps.study.tables import summarize
-from convnext_steps.training.device import device_name
 from convnext_steps.training.evaluation import Evaluation
 
 PINNED = "e8d64944102b219c"  # of quick, tiny, separate_downsampling, seed 0

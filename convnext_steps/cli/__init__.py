@@ -32,6 +32,7 @@ COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --h
     "student": ("course", "a notebook, or the whole course, without the solutions"),
     "train": ("train", "train one step or one published model on any data set"),
     "bench": ("bench", "time a model against a public peer"),
+    "gpu": ("gpu", "what one GPU gives in a few minutes: checks, speeds, a study"),
     "doctor": ("doctor", "whether a study can run here, and what to do if it can't"),
 }
 EXAMPLES = """examples:

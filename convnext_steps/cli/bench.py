@@ -3,12 +3,13 @@
 import argparse
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from convnext_steps.cli.options import a_path, add_changes, chosen_study, find_model, positive
+from convnext_steps.device import device_name, find_device
 from convnext_steps.execution.evidence import environment
 from convnext_steps.files import write_json
 from convnext_steps.measure.speed import Precision, Speed, Work, measure_speeds, ratio
@@ -33,6 +34,8 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a step, or convnext_tiny, ...")
     parser.add_argument("--against", choices=("pytorch", "torchvision", "timm"), help="the peer")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument("--compile", action="store_true", help="time all with torch.compile")
     parser.add_argument("--inference", action="store_true", help="time that, not a training step")
     parser.add_argument("--resolution", type=positive, help="default 224, or the study's")
     parser.add_argument("--batch-size", type=positive, help="default 8, or the study's")
@@ -59,11 +62,13 @@ def model_times(options: argparse.Namespace) -> dict[str, Any]:
     models = {"ours": build(options, work)}
     if options.against:
         models[options.against] = peer(options, work)
+    if options.compile:
+        models = {name: compiled(model) for name, model in models.items()}
     speeds = measure_speeds(models, work, options.rounds, fast={"ours"})
     kind = "training" if work.training else "inference"
     print(
         f"{options.model}, {kind}, {work.precision}, batch {work.batch_size}, "
-        f"{work.resolution}x{work.resolution}, {torch.get_num_threads()} threads"
+        f"{work.resolution}x{work.resolution}, {where(work)}"
     )
     for name, speed in speeds.items():
         print(f"{name:12} {_describe(speed)}")
@@ -76,6 +81,12 @@ def model_times(options: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
+def compiled(model: nn.Module) -> nn.Module:
+    """The model as `torch.compile` makes it."""
+    result: Any = torch.compile(model)
+    return cast(nn.Module, result)
+
+
 def _describe(speed: Speed) -> str:
     low, high = 1000 * min(speed.seconds), 1000 * max(speed.seconds)
     memory = "" if speed.peak_memory is None else f", {speed.peak_memory / 2**20:.0f} MiB at peak"
@@ -83,6 +94,13 @@ def _describe(speed: Speed) -> str:
         f"{speed.images_per_second:8.1f} images/s, {speed.milliseconds:.1f} ms "
         f"({low:.1f} to {high:.1f}), {100 * speed.share_of_peak:.0f} % of the matrix peak{memory}"
     )
+
+
+def where(work: Work) -> str:
+    """What the work is done on, in words."""
+    if find_device(work.device).type == "cpu":
+        return f"{torch.get_num_threads()} threads"
+    return device_name(work.device)
 
 
 def work_of(options: argparse.Namespace) -> Work:
@@ -96,7 +114,8 @@ def work_of(options: argparse.Namespace) -> Work:
     given = {name: getattr(options, name) for name in ("resolution", "batch_size")}
     sizes |= {name: value for name, value in given.items() if value}
     precision: Precision = options.precision
-    return Work(training=not options.inference, precision=precision, **sizes)
+    training, device = not options.inference, options.device
+    return Work(training=training, precision=precision, device=device, **sizes)
 
 
 def build(options: argparse.Namespace, work: Work) -> nn.Module:

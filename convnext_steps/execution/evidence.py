@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from convnext_steps.training.device import device_name
+from convnext_steps.device import device_name
 
 PACKAGES = (
     *("convnext-steps", "torch", "torchvision", "fvcore", "papermill", "numpy", "pandas"),

@@ -5,6 +5,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from convnext_steps.device import gpus, visible
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.lock import HeldError
 from convnext_steps.execution.machine import cores
@@ -19,7 +20,6 @@ from convnext_steps.execution.runfolder import (
 )
 from convnext_steps.study.plan import Run
 from convnext_steps.study.toml import study_file
-from convnext_steps.training.device import gpus, visible
 from convnext_steps.training.how import How
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

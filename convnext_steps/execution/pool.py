@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from convnext_steps.device import gpus, visible
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.lock import HeldError
 from convnext_steps.execution.machine import cores
@@ -23,7 +24,6 @@ from convnext_steps.study.study import Study
 from convnext_steps.text import first_line
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.data import ImageData
-from convnext_steps.training.device import gpus, visible
 
 AT_ONCE = 8  # runs on one GPU: more were no faster on an H100
 

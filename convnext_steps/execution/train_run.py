@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import nn
 
+from convnext_steps.device import device_name, gpus
 from convnext_steps.errors import TrainingError
 from convnext_steps.execution.evidence import environment
 from convnext_steps.files import write_bytes
 from convnext_steps.study.plan import Run
 from convnext_steps.training.data import ImageData
-from convnext_steps.training.device import device_name, gpus
 from convnext_steps.training.distributed import LAUNCHED
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.trainer import Trainer, finish

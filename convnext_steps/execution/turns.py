@@ -5,7 +5,7 @@ computes alone.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from convnext_steps.execution.lock import HeldError
 from convnext_steps.training.seeds import random_state, set_random_state
 
-Steps = Generator[None, None, None]
+Steps = Iterator[None]
 Ended = Callable[[int, BaseException | None], None]
 
 

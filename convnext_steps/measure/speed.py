@@ -15,11 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_steps.cpu.depthwise import fast_depthwise
+from convnext_steps.device import find_device
 from convnext_steps.measure.flops import count_flops
 
 Precision = Literal["fp32", "bf16"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SIZES = (256, 512, 1024, 2048)  # of matrices; large ones reach the peak
+LARGE_SIZES = (4096, 8192)  # for a GPU
 PATIENCE = 1.0  # seconds for a product: a CPU without bf16 takes 20 for the largest
 
 
@@ -33,6 +35,7 @@ class Work:
     precision: Precision = "fp32"
     in_channels: int = 3
     num_classes: int = 1000
+    device: str = "cpu"  # a word of `How.device`
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def measure_speeds(
                 elapsed = _seconds(steps[name])
             if number >= 0:
                 seconds[name].append(elapsed)
-    rate = _rate(work.precision, torch.get_num_threads())
+    rate = _rate(work.precision, torch.get_num_threads(), work.device)
     return {
         name: _speed(model, work, seconds[name], peaks[name], rate)
         for name, model in models.items()
@@ -107,12 +110,14 @@ def ratio(one: Speed, other: Speed) -> Ratio:
 
 def prepare_step(model: nn.Module, work: Work) -> Callable[[], object]:
     """A function that does one step of the work: channels last, AdamW, autocast for bf16."""
-    model.to(memory_format=torch.channels_last).train(work.training)
+    device = find_device(work.device)
+    model.to(device).to(memory_format=torch.channels_last).train(work.training)
     generator = torch.Generator().manual_seed(0)
     shape = (work.batch_size, work.in_channels, work.resolution, work.resolution)
     images = torch.randn(shape, generator=generator).to(memory_format=torch.channels_last)
     labels = torch.randint(work.num_classes, (work.batch_size,), generator=generator)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=work.precision == "bf16")
+    images, labels = images.to(device), labels.to(device)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bf16")
     if not work.training:
 
         @torch.inference_mode()
@@ -133,13 +138,14 @@ def prepare_step(model: nn.Module, work: Work) -> Callable[[], object]:
     return train
 
 
-def matrix_rate(precision: Precision) -> float:
+def matrix_rate(precision: Precision, device: str = "cpu") -> float:
     """The rate of a square matrix product here, in operations per second, the best of 10.
 
     A multiply-add counts as two operations.
     """
-    for size in SIZES:
-        a, b = (torch.randn(size, size, dtype=TYPES[precision]) for _ in range(2))
+    where, dtype = find_device(device), TYPES[precision]
+    for size in SIZES if where.type == "cpu" else LARGE_SIZES:
+        a, b = (torch.randn(size, size, dtype=dtype, device=where) for _ in range(2))
         best = min(_seconds(partial(torch.matmul, a, b)) for _ in range(10))
         if 8 * best > PATIENCE:  # the next size takes eight times as long
             break
@@ -147,9 +153,9 @@ def matrix_rate(precision: Precision) -> float:
 
 
 @cache
-def _rate(precision: Precision, threads: int) -> float:
-    """The matrix rate of so many threads, measured once."""
-    return matrix_rate(precision)
+def _rate(precision: Precision, threads: int, device: str) -> float:
+    """The matrix rate of so many threads, or of a GPU, measured once."""
+    return matrix_rate(precision, device)
 
 
 def _speed(
@@ -165,6 +171,8 @@ def _speed(
 def _seconds(step: Callable[[], object]) -> float:
     start = time.perf_counter()
     step()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -174,7 +182,15 @@ def _typical_memory(step: Callable[[], object], times: int = 5) -> int | None:
 
 
 def _peak_memory(step: Callable[[], object]) -> int | None:
-    """How far one step raises the resident memory, in bytes; None where Linux does not tell."""
+    """How far one step raises the memory of a GPU in use, or what is resident, in bytes.
+
+    None where Linux does not tell.
+    """
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - held
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     try:
         ctypes.CDLL(None).malloc_trim(0)  # or the step would find what earlier ones had left

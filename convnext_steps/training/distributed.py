@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from convnext_steps.device import find_device
 from convnext_steps.errors import TrainingError
-from convnext_steps.training.device import find_device
 
 CPU = torch.device("cpu")
 

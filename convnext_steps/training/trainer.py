@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from convnext_steps.cpu.depthwise import fast_depthwise
+from convnext_steps.device import set_determinism
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.batches import TrainingBatches, loader
@@ -27,7 +28,6 @@ from convnext_steps.training.checks import (
     remedies,
 )
 from convnext_steps.training.config import TrainingConfig, one_recipe
-from convnext_steps.training.device import set_determinism
 from convnext_steps.training.distributed import join
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.how import How

@@ -1,0 +1,185 @@
+"""What one GPU gives, in a few minutes: checks, speeds, and the study made for it.
+
+Each part leaves a file when it ends, and is not done again: a machine that is taken away loses
+little. `small` tries all of it at a tiny size, on a CPU too.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from convnext_steps.device import find_device
+from convnext_steps.errors import StudyError
+from convnext_steps.execution.evidence import environment
+from convnext_steps.execution.turns import Turns
+from convnext_steps.files import write_json
+from convnext_steps.measure.speed import Work, measure_speeds
+from convnext_steps.models.convnext import convnext_tiny
+from convnext_steps.models.design import scaled
+from convnext_steps.models.network import Network
+from convnext_steps.models.roadmap import find_step
+from convnext_steps.study.pack import pack
+from convnext_steps.study.results import RESULT
+from convnext_steps.study.study import Study
+from convnext_steps.study.toml import load_study
+from convnext_steps.training.data import synthetic
+from convnext_steps.training.how import How
+from convnext_steps.training.trainer import Trainer
+
+STUDIES = ("cifar10_jpeg_gpu", "cifar10_jpeg_gpu_plain")
+STEPS = ("resnet", "separate_downsampling")  # whose speed is measured
+TESTS = Path(__file__).parents[2] / "tests"
+POLL_SECONDS = 1.0
+
+
+def gpu_check(folder: Path, minutes: float, small: bool = False) -> None:
+    """Run the tests for GPUs, and measure speeds; each part writes a JSON file to a folder.
+
+    Args:
+        folder: where the files go; what is there is not done again.
+        minutes: when no other part is begun, and the tests are ended.
+        small: a tiny size.
+    """
+    end = time.monotonic() + 60 * minutes
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "tests": lambda: run_tests(end - time.monotonic()),
+        "runs_at_once": lambda: runs_at_once(small),
+        "eager": lambda: against_peers(small, compiled=False),
+        "compiled": lambda: against_peers(small, compiled=True),
+    }
+    for name, part in parts.items():
+        path = folder / f"gpu_check_{name}.json"
+        if path.exists():
+            print(f"{name}: is there already, {path}")
+        elif time.monotonic() > end:
+            print(f"{name}: no time is left")
+        else:
+            figures = part()
+            write_json(path, {"small": small, "figures": figures, "environment": environment()})
+            print(f"{name}: {json.dumps(figures)}", flush=True)
+
+
+def run_tests(seconds: float) -> dict[str, Any]:
+    """Run the tests that are marked `gpu`, where the project's checkout is there."""
+    if not TESTS.is_dir():
+        return {"left out": "the tests are not in a wheel"}
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(TESTS / "test_gpu.py")]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        return {"exit code": None, "output": str(error)}
+    return {"exit code": done.returncode, "output": done.stdout[-3000:]}
+
+
+def against_peers(small: bool, compiled: bool) -> dict[str, Any]:
+    """Images per second in training of ConvNeXt-T at 224, in bf16, beside two public libraries'."""
+    import timm
+    import torchvision
+
+    work = Work(224, 128, precision="bf16", device="auto")
+    if small:
+        work = replace(work, resolution=32, batch_size=2)
+    models: dict[str, nn.Module] = {
+        "ours": convnext_tiny(),
+        "timm": timm.create_model("convnext_tiny"),
+        "torchvision": torchvision.models.get_model("convnext_tiny", stochastic_depth_prob=0.0),
+    }
+    if compiled:
+        models = {name: torch.compile(model) for name, model in models.items()}  # type: ignore[misc]
+    speeds = measure_speeds(models, work, rounds=2 if small else 20, warmup=3)
+    return {"work": asdict(work)} | {name: asdict(speed) for name, speed in speeds.items()}
+
+
+def runs_at_once(small: bool) -> dict[str, Any]:
+    """Images per second of all runs together, by how many go on by turns, and without a graph."""
+    found: dict[str, Any] = {}
+    for step in STEPS:
+        for count, graph in ((1, False), (1, True), (2, True), (4, True), (8, True), (16, True)):
+            words = f"{step}, {count} at once, {'graph' if graph else 'eager'}"
+            found[words] = images_per_second(step, count, How(graph=graph), 3 if small else 100)
+    return found
+
+
+def images_per_second(step: str, count: int, how: How, steps: int) -> float:
+    """The speed of a few runs of a step at the size of the study for GPUs."""
+    study = load_study(STUDIES[0])
+    design = scaled(find_step(step).design, **asdict(study.scale))
+    config = replace(study.recipe, max_epochs=1000, batch_size=128 if steps > 3 else 8)
+    data = synthetic(True, 8 * config.batch_size), synthetic(False, 32)
+
+    def work(seed: int) -> Iterator[None]:
+        model = Network(design, in_channels=1, num_classes=4)
+        own = replace(config, seed=seed)
+        return Trainer(model, *data, own, progress=False, how=how).steps()
+
+    turns = Turns(_fail)
+    for seed in range(count):
+        turns.add(seed, partial(work, seed))
+    for _ in range(3):
+        turns.go_on()
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(steps):
+        turns.go_on()
+    synchronize()
+    return count * steps * config.batch_size / (time.perf_counter() - start)
+
+
+def _fail(key: int, error: BaseException | None) -> None:
+    raise StudyError(f"run {key} ended early: {error}")
+
+
+def synchronize() -> None:
+    """Wait until the GPU, if there is one, has done all that it was given."""
+    if find_device().type == "cuda":
+        torch.cuda.synchronize()
+
+
+def gpu_train(results: Path, minutes: float, small: bool = False) -> None:
+    """Train the studies for GPUs one after the other, as far as the time goes.
+
+    After each run, all that are done are packed into one file per study.
+
+    Args:
+        results: the results folder.
+        minutes: when the runs under way are interrupted; rerun to resume.
+        small: a tiny size, on synthetic images.
+    """
+    end = time.monotonic() + 60 * minutes
+    for study in map(load_study, STUDIES):
+        command = [sys.executable, "-m", "convnext_steps", "study", study.name]
+        if small:
+            command[-1] = "smoke"
+            command += ["--name", f"smoke_of_{study.name}", "--set", "how.notebooks=false"]
+            study = replace(study, name=f"smoke_of_{study.name}")
+        process = subprocess.Popen([*command, "--results", str(results)])
+        _pack_as_they_come(process, study, results, end)
+        if time.monotonic() > end:
+            print("the time is over; rerun to resume")
+            break
+
+
+def _pack_as_they_come(
+    process: "subprocess.Popen[bytes]", study: Study, results: Path, end: float
+) -> None:
+    packed = 0
+    while True:
+        over = process.poll() is not None
+        if not over and time.monotonic() > end:
+            process.terminate()
+        there = len(list((results / study.name).glob(f"*/seed-*/{RESULT}")))
+        if there > packed:
+            pack(results, study.name)
+            packed = there
+        if over:
+            break
+        time.sleep(POLL_SECONDS)
