@@ -18,18 +18,20 @@ ROOT = Path(__file__).parents[1]
 PAPER = Path(paper.__file__).parent
 WORDS = 60
 SMOKE = {"STUDY": "smoke"}
-MEASURED = {"flops_are_not_seconds": {"ROUNDS": "1"}}  # this one measures
+RATES, SECONDS = "10_learning_rate", "18_flops_are_not_seconds"
+MEASURED = {SECONDS: {"ROUNDS": "1"}}  # this one measures
 
-BESIDES = ("learning_rate", "flops_are_not_seconds")  # lessons that belong to no single section
-LESSONS = (*(section.notebook for section in SECTIONS), *BESIDES)  # with exercises
+PROBES = ("11_budget", "13_another_data_set", "14_leave_one_out", "17_stem_stride")
+WITHOUT_EXERCISES = (*PROBES, "16_bring_your_own_step")
+SECTION_NAMES = [section.notebook for section in SECTIONS]
+LESSONS = [name for name in SECTION_NAMES if name not in WITHOUT_EXERCISES]
 every_notebook = pytest.mark.parametrize("name", LESSONS)
-every_section = pytest.mark.parametrize("name", [section.notebook for section in SECTIONS])
+every_section = pytest.mark.parametrize("name", SECTION_NAMES)
 
 
 def navigation(notebook: str) -> str:
     """The line of links to the neighbours that begins and ends each notebook, as Markdown."""
-    names = [section.notebook for section in SECTIONS]
-    here = names.index(notebook)
+    here = SECTION_NAMES.index(notebook)
     links = []
     if here > 0:
         links.append(f"← {link_to(SECTIONS[here - 1])}")
@@ -138,7 +140,7 @@ def run(name: str, folder: Path, as_student: bool) -> Path:
         source = str(folder / f"student-{name}.ipynb")
         student.write_student_versions(name, Path(source))
     given = SMOKE | MEASURED.get(name, {})
-    if name != "learning_rate":
+    if name != RATES:
         given["RESULTS"] = str(folder)
     execute_notebook(source, output, given)
     return output
@@ -163,7 +165,7 @@ def assert_runs(path: Path, name: str) -> None:
         assert "Warning" not in "".join(output.get("text", []))
         images += re.findall(r"<img[^>]*>", "".join(output.get("data", {}).get("text/html", "")))
     alternatives = [html.unescape(re.search(r'alt="([^"]*)"', image)[1]) for image in images]
-    assert len(images) >= (1 if name == "learning_rate" else 2)
+    assert len(images) >= (1 if name == RATES else 2)
     assert all(len(text.split()) >= 5 for text in alternatives)
 
 

@@ -9,6 +9,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from convnext_steps.course.executed import prepares, read_static, relink
+from convnext_steps.course.sections import PARTS, SECTIONS
 from convnext_steps.errors import StudyError
 from convnext_steps.execution.notebook import NOTEBOOKS
 from convnext_steps.files import write_bytes
@@ -70,16 +71,12 @@ def fold(notebook: NotebookNode) -> NotebookNode:
 
 
 def contents(names: Iterable[str], guide: list[str]) -> str:
-    """The tables of contents: the course's sections, other notebooks, the teacher's guide."""
-    names = sorted(names)
-    parts = {
-        "The course": [name for name in names if name[0].isdigit()],
-        "Besides": [name for name in names if not name[0].isdigit()],
-        "Teaching": guide,
-    }
-    trees = [
+    """The tables of contents: the course's parts, other notebooks, the teacher's guide."""
+    names, course = sorted(names), {section.notebook: section.part for section in SECTIONS}
+    trees = {part: [name for name in names if course.get(name) == part] for part in PARTS}
+    trees |= {"Tools": [name for name in names if name not in course], "Teaching": guide}
+    return "\n\n".join(
         "\n".join(["```{toctree}", f":caption: {caption}", ":maxdepth: 1", "", *pages, "```"])
-        for caption, pages in parts.items()
+        for caption, pages in trees.items()
         if pages
-    ]
-    return "\n\n".join(trees)
+    )
