@@ -27,6 +27,7 @@ from convnext_steps.course import (
     trial,
     whole,
 )
+from convnext_steps.course import quiz as quizzes
 from convnext_steps.course.executed import all_notebooks
 from convnext_steps.course.exercises import check
 from convnext_steps.course.sections import SECTIONS, find_section
@@ -484,3 +485,38 @@ def test_recipes_are_drawn_from_what_trains() -> None:
     for fields in list(recipes.AUGMENTATIONS.values())[1:]:
         assert not torch.equal(recipes.augmented(data, images, labels, fields, seed=0), plain)
     assert "CutMix" in recipes.draw_augmentations(data).alternative
+
+
+QUIZZES = sorted(path.name.removesuffix(".toml") for path in quizzes.FOLDER.iterdir())
+
+
+@pytest.mark.parametrize("name", QUIZZES)
+def test_a_quiz_has_one_right_choice_and_a_reason_for_each(name) -> None:
+    questions = quizzes.quiz(name).questions
+    assert len(questions) >= 2
+    for question in questions:
+        assert sum(choice.right for choice in question.choices) == 1
+        assert len(question.choices) >= 3
+        assert len({choice.text for choice in question.choices}) == len(question.choices)
+        for choice in question.choices:
+            assert len(choice.why.split()) >= 8, choice.text
+
+
+def test_the_right_choice_does_not_always_stand_at_the_same_place() -> None:
+    questions = [question for name in QUIZZES for question in quizzes.quiz(name).questions]
+    places = {[choice.right for choice in question.choices].index(True) for question in questions}
+    assert places >= {0, 1, 2}
+
+
+def test_a_quiz_says_nothing_before_a_choice_is_opened() -> None:
+    quiz = quizzes.Quiz(
+        [quizzes.Question("Is 1 < 2?", [quizzes.Choice("<yes>", "It is.", right=True)])]
+    )
+    assert repr(quiz) == "1. Is 1 < 2?\n   a) <yes>"
+    page = ET.fromstring(f"<div>{quiz._repr_html_()}</div>")
+    (details,) = page.findall("details")
+    assert "open" not in details.attrib
+    assert details.find("summary").text == "<yes>"
+    assert "".join(details.find("p").itertext()) == "Right. It is."
+    outside = [element for element in page.iter() if element not in list(details.iter())]
+    assert "It is" not in "".join(element.text or "" for element in outside)

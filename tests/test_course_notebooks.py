@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convnext_steps.course import student
+from convnext_steps.course import quiz, student
 from convnext_steps.course.sections import SECTIONS, Section
 from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.models import paper
@@ -131,6 +131,21 @@ def test_numbers_in_prose_are_the_papers_with_their_table(name) -> None:
         numbers = re.findall(r"\d+\.\d+", text)
         assert set(numbers) <= published_numbers(), text
         assert not numbers or re.search(r"(Table|Figure) \d", text), text
+
+
+QUIZZES = [path.name.removesuffix(".toml") for path in quiz.FOLDER.iterdir()]
+
+
+@pytest.mark.parametrize("name", QUIZZES)
+def test_a_lesson_shows_its_own_quiz_before_its_recap(name) -> None:
+    cells = [text_of(cell) for cell in cells_of(name)]
+    shown = cells.index(f'quiz("{name}")')
+    assert cells[shown - 1].startswith("## Quiz\n")
+    assert cells[shown + 1].startswith("## Recap\n")
+    texts = [question.text for question in quiz.quiz(name).questions]
+    choices = [choice for question in quiz.quiz(name).questions for choice in question.choices]
+    words = " ".join(texts + [f"{choice.text} {choice.why}" for choice in choices])
+    assert set(re.findall(r"\d+\.\d+", words)) <= published_numbers()
 
 
 def run(name: str, folder: Path, as_student: bool) -> Path:

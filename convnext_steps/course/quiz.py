@@ -1,0 +1,75 @@
+"""The quiz that ends a lesson: questions whose every choice explains itself once it is opened."""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+
+FOLDER = files(__package__).joinpath("quizzes")
+LETTERS = "abcdef"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer of a question, and why it is right or wrong."""
+
+    text: str
+    why: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its choices, one of which is right."""
+
+    text: str
+    choices: Sequence[Choice]
+
+
+@dataclass(frozen=True)
+class Quiz:
+    """Questions as a notebook shows them, alive or executed, and as slides and the site do."""
+
+    questions: Sequence[Question]
+
+    def __repr__(self) -> str:
+        """Questions and choices as plain text, without the answers."""
+        blocks = []
+        for number, question in enumerate(self.questions, start=1):
+            choices = zip(LETTERS, question.choices, strict=False)
+            lines = [f"   {letter}) {choice.text}" for letter, choice in choices]
+            blocks.append("\n".join([f"{number}. {question.text}", *lines]))
+        return "\n\n".join(blocks)
+
+    def _repr_html_(self) -> str:
+        """Each choice unfolds to its explanation; neither a kernel nor a script is needed."""
+        parts = []
+        for number, question in enumerate(self.questions, start=1):
+            parts.append(f"<p><strong>{number}. {escape(question.text)}</strong></p>")
+            for choice in question.choices:
+                verdict = "Right." if choice.right else "No."
+                parts.append(
+                    f"<details><summary>{escape(choice.text)}</summary>"
+                    f"<p><strong>{verdict}</strong> {escape(choice.why)}</p></details>"
+                )
+        return "\n".join(parts)
+
+
+def quiz(notebook: str) -> Quiz:
+    """The quiz of a lesson: `quizzes/NOTEBOOK.toml`, so that no cell of the lesson gives it away.
+
+    Args:
+        notebook: the lesson's name, such as "03_resnextify".
+
+    Raises:
+        FileNotFoundError: the lesson has no quiz.
+    """
+    content = tomllib.loads(FOLDER.joinpath(f"{notebook}.toml").read_text(encoding="utf-8"))
+    return Quiz([_question(**question) for question in content["question"]])
+
+
+def _question(text: str, right: str, choices: Sequence[tuple[str, str]]) -> Question:
+    """A question as its file has it: each choice a pair of text and reason, `right` a letter."""
+    lettered = zip(LETTERS, choices, strict=False)
+    return Question(text, [Choice(*choice, right=letter == right) for letter, choice in lettered])
