@@ -1,5 +1,6 @@
 """What the notebooks of the course share: counted, drawn, checked and stripped of solutions."""
 
+import itertools
 import json
 import warnings
 import xml.etree.ElementTree as ET
@@ -8,6 +9,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from studies import plan, the_study
 from torch import nn
 
@@ -22,6 +24,7 @@ from convnext_steps.course import (
     predict,
     receptive_field,
     recipes,
+    seeds,
     stems,
     student,
     trial,
@@ -323,9 +326,48 @@ def test_the_whole_trajectory_is_read_in_words_and_figures() -> None:
     assert (
         "stage ratio no result (+0.54)" in whole.draw_gains(as_in_the_paper(1).iloc[:0]).alternative
     )
-    seeds = whole.draw_seeds(16)
-    assert "needs 10 seeds" in seeds.alternative
-    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in seeds.figure.axes)
+    drawn = seeds.draw_seeds(16)
+    assert "needs 10 seeds" in drawn.alternative
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in drawn.figure.axes)
+
+
+def drawn_at_random(seeds: int) -> pd.DataFrame:
+    results = results_of(plan("quick", seeds=range(seeds)))
+    noise = torch.randn(len(results), generator=torch.Generator().manual_seed(0))
+    return with_accuracy(results, pd.Series(50 + noise.numpy(), results.index).astype(float))
+
+
+def test_a_gain_is_taken_apart_seed_by_seed() -> None:
+    results = drawn_at_random(5)
+    table = seeds.pairs_of_seeds(results, "gelu")
+    by_hand = results[results["step"] == "gelu"].set_index("seed")["accuracy"]
+    assert list(table.columns) == ["kernel_7", "gelu", "gain"]
+    assert list(table["gelu"]) == list(by_hand.loc[range(5)])
+    row = seeds.pairing(results).loc["ReLU -> GELU"]
+    covariance = table[["kernel_7", "gelu"]].cov().iloc[0, 1]
+    assert row["paired"] ** 2 == pytest.approx(row["unpaired"] ** 2 - 2 * covariance)
+    interval = stats.ttest_1samp(table["gain"], 0).confidence_interval()
+    half = (interval.high - interval.low) / 2
+    picture = seeds.draw_pairs_of_seeds(results, "gelu")
+    assert f"half of the mean's interval {half:.2f}" in picture.alternative
+    with pytest.raises(ValueError, match="'resnet_original' is not compared"):
+        seeds.pairs_of_seeds(results, "resnet_original")
+
+
+def test_every_smaller_study_is_asked() -> None:
+    """Against scipy's interval for each choice of three of the five seeds, one by one."""
+    results = drawn_at_random(5)
+    row = seeds.smaller_studies(results, 3).loc["BN -> LN"]
+    gains = seeds.pairs_of_seeds(results, "layer_norm")["gain"]
+    chosen = [list(each) for each in itertools.combinations(gains, 3)]
+    side = 1 if gains.mean() > 0 else -1
+    intervals = [stats.ttest_1samp(each, 0).confidence_interval() for each in chosen]
+    lows, highs = [each.low * side for each in intervals], [each.high * side for each in intervals]
+    assert row["same sign %"] == 10 * sum(side * sum(each) > 0 for each in chosen)
+    excluded = [min(low, high) > 0 for low, high in zip(lows, highs, strict=True)]
+    assert row["interval on this side %"] == 10 * sum(excluded)
+    few = seeds.smaller_studies(drawn_at_random(2), 3)
+    assert few["same sign %"].isna().all()
 
 
 def test_gains_of_several_studies_stand_side_by_side(tmp_path) -> None:

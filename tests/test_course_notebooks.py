@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAPER = Path(paper.__file__).parent
 WORDS = 60
 SMOKE = {"STUDY": "smoke"}
-RATES, SECONDS = "10_learning_rate", "18_flops_are_not_seconds"
+RATES, FIT, SECONDS = "10_learning_rate", "12_fit", "18_flops_are_not_seconds"
 MEASURED = {SECONDS: {"ROUNDS": "1"}}  # this one measures
 
 PROBES = ("11_budget", "13_another_data_set", "14_leave_one_out", "17_stem_stride")
@@ -59,7 +59,7 @@ def graded(name: str) -> list[dict]:
     return [cell for cell in cells_of(name) if "nbgrader" in cell["metadata"]]
 
 
-@every_notebook
+@every_section
 def test_cells_have_ids_in_their_order_and_prose_is_short(name) -> None:
     cells = cells_of(name)
     assert [cell["id"] for cell in cells] == [f"cell-{i:02}" for i in range(len(cells))]
@@ -67,7 +67,7 @@ def test_cells_have_ids_in_their_order_and_prose_is_short(name) -> None:
         assert len(text_of(cell).split()) <= WORDS, text_of(cell)
 
 
-@every_notebook
+@every_section
 def test_a_notebook_has_goals_prerequisites_time_parameters_and_a_recap(name) -> None:
     prose = [text_of(cell) for cell in cells_of(name, "markdown")]
     (goals,) = [text for text in prose if text.startswith("## Goals")]
@@ -123,7 +123,7 @@ def published_numbers() -> set[str]:
     return numbers
 
 
-@every_notebook
+@every_section
 def test_numbers_in_prose_are_the_papers_with_their_table(name) -> None:
     for cell in cells_of(name, "markdown"):
         text = re.sub(r"\]\([^)]*\)", "", text_of(cell))
@@ -176,11 +176,12 @@ def assert_runs(path: Path, name: str) -> None:
     images = []
     for output in outputs(path):
         assert output["output_type"] != "error"
-        assert output.get("name") != "stderr", output["text"]
+        told = "make them with" in "".join(output.get("text", []))  # results that are missing
+        assert output.get("name") != "stderr" or told, output["text"]
         assert "Warning" not in "".join(output.get("text", []))
         images += re.findall(r"<img[^>]*>", "".join(output.get("data", {}).get("text/html", "")))
     alternatives = [html.unescape(re.search(r'alt="([^"]*)"', image)[1]) for image in images]
-    assert len(images) >= (1 if name == RATES else 2)
+    assert len(images) >= (1 if name in (RATES, FIT) else 2)
     assert all(len(text.split()) >= 5 for text in alternatives)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import pandas as pd
+from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -11,6 +12,7 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.study.probes import paper_gains
+from convnext_steps.study.statistics import accuracies
 
 COLUMNS = 5
 SEEDS = {"linestyle": "", "markersize": 3, "alpha": 0.6}  # small marks
@@ -124,3 +126,21 @@ def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
         for step in first.columns
     )
     return Picture(plot_pairs(series, quantity), f"{quantity}, {one} and {other}: {means}.")
+
+
+def draw_fit(results: pd.DataFrame) -> Picture | Markdown:
+    """The accuracy of each step on training images, without augmentation, and on test images.
+
+    Args:
+        results: a table of `load_results`; where none holds the former, a sentence says so.
+    """
+    known = results.dropna(subset=["fit_accuracy"])
+    if known.empty:
+        return Markdown("These results do not hold the accuracy on training images.")
+    series = {
+        "the first 2,000 training images": accuracies(known, "fit_accuracy"),
+        "test images": accuracies(known),
+    }
+    return draw_pairs(
+        {name: each.dropna(axis="columns") for name, each in series.items()}, "accuracy (%)"
+    )
