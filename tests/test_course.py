@@ -198,7 +198,7 @@ def test_the_course_is_copied_and_nothing_is_overwritten(tmp_path, capsys) -> No
     folder = tmp_path / "course"
     assert cli.main(["notebooks", str(folder)]) == 0
     copied = {path.name for path in folder.iterdir()}
-    assert copied == {f"{name}.ipynb" for name in all_notebooks()} | {"README.md"}
+    assert copied == {f"{name}.ipynb" for name in all_notebooks()} | {"README.md", "glossary.md"}
     (folder / "README.md").unlink()
     (folder / "00_overview.ipynb").write_text("mine", encoding="utf-8")
     capsys.readouterr()

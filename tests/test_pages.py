@@ -202,7 +202,7 @@ def test_the_contents_leave_out_what_is_not_there() -> None:
     names = ["trajectory", "11_budget", "00_overview"]
     assert contents(names, []).count("{toctree}") == 3
     captions = re.findall(r":caption: (.+)", contents(names, ["guide"]))
-    assert captions == ["The roadmap", "The craft of ablations", "Tools", "Teaching"]
+    assert captions == ["The roadmap", "The craft of ablations", "Tools", "Reference"]
 
 
 def test_what_sphinx_warns_of_stops_the_site(tmp_path, capsys) -> None:
