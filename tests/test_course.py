@@ -1,6 +1,5 @@
 """What the notebooks of the course share: counted, drawn, checked and stripped of solutions."""
 
-import itertools
 import json
 import warnings
 import xml.etree.ElementTree as ET
@@ -9,7 +8,6 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from scipy import stats
 from studies import plan, the_study
 from torch import nn
 
@@ -33,7 +31,7 @@ from convnext_steps.course import (
 from convnext_steps.course import quiz as quizzes
 from convnext_steps.course.executed import all_notebooks
 from convnext_steps.course.exercises import check
-from convnext_steps.course.sections import SECTIONS, find_section
+from convnext_steps.course.sections import PARTS, SECTIONS, find_section
 from convnext_steps.models.layers import LayerNorm2d
 from convnext_steps.study import loading
 from convnext_steps.training.config import RECIPES
@@ -192,6 +190,9 @@ def test_the_command_writes_student_versions(tmp_path, capsys) -> None:
     assert cli.main(["student", str(target), str(target)]) == 2
     assert "choose another output" in capsys.readouterr().err
     assert cli.main(["student", "nothing", str(target)]) == 2
+    assert cli.main(["student", "course", str(tmp_path / "course")]) == 0
+    handed_out = {path.name for path in (tmp_path / "course").iterdir()}
+    assert handed_out == {f"{name}.ipynb" for name in all_notebooks()} | {"glossary.md"}
 
 
 def test_the_course_is_copied_and_nothing_is_overwritten(tmp_path, capsys) -> None:
@@ -212,6 +213,8 @@ def test_the_course_is_copied_and_nothing_is_overwritten(tmp_path, capsys) -> No
 def test_sections_follow_the_roadmap_and_link_to_their_neighbours() -> None:
     taught = [step.name for section in SECTIONS for step in section.steps()]
     assert taught == list(STEPS)
+    assert [int(section.notebook[:2]) for section in SECTIONS] == list(range(len(SECTIONS)))
+    assert list(dict.fromkeys(section.part for section in SECTIONS)) == list(PARTS)
     assert find_section("2.3").names() == ["patchify", "depthwise", "width"]
     assert find_section("2.1").names() == ["resnet_original", "resnet"]
     with pytest.raises(ValueError, match="choose from 2"):
@@ -329,45 +332,6 @@ def test_the_whole_trajectory_is_read_in_words_and_figures() -> None:
     drawn = seeds.draw_seeds(16)
     assert "needs 10 seeds" in drawn.alternative
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in drawn.figure.axes)
-
-
-def drawn_at_random(seeds: int) -> pd.DataFrame:
-    results = results_of(plan("quick", seeds=range(seeds)))
-    noise = torch.randn(len(results), generator=torch.Generator().manual_seed(0))
-    return with_accuracy(results, pd.Series(50 + noise.numpy(), results.index).astype(float))
-
-
-def test_a_gain_is_taken_apart_seed_by_seed() -> None:
-    results = drawn_at_random(5)
-    table = seeds.pairs_of_seeds(results, "gelu")
-    by_hand = results[results["step"] == "gelu"].set_index("seed")["accuracy"]
-    assert list(table.columns) == ["kernel_7", "gelu", "gain"]
-    assert list(table["gelu"]) == list(by_hand.loc[range(5)])
-    row = seeds.pairing(results).loc["ReLU -> GELU"]
-    covariance = table[["kernel_7", "gelu"]].cov().iloc[0, 1]
-    assert row["paired"] ** 2 == pytest.approx(row["unpaired"] ** 2 - 2 * covariance)
-    interval = stats.ttest_1samp(table["gain"], 0).confidence_interval()
-    half = (interval.high - interval.low) / 2
-    picture = seeds.draw_pairs_of_seeds(results, "gelu")
-    assert f"half of the mean's interval {half:.2f}" in picture.alternative
-    with pytest.raises(ValueError, match="'resnet_original' is not compared"):
-        seeds.pairs_of_seeds(results, "resnet_original")
-
-
-def test_every_smaller_study_is_asked() -> None:
-    """Against scipy's interval for each choice of three of the five seeds, one by one."""
-    results = drawn_at_random(5)
-    row = seeds.smaller_studies(results, 3).loc["BN -> LN"]
-    gains = seeds.pairs_of_seeds(results, "layer_norm")["gain"]
-    chosen = [list(each) for each in itertools.combinations(gains, 3)]
-    side = 1 if gains.mean() > 0 else -1
-    intervals = [stats.ttest_1samp(each, 0).confidence_interval() for each in chosen]
-    lows, highs = [each.low * side for each in intervals], [each.high * side for each in intervals]
-    assert row["same sign %"] == 10 * sum(side * sum(each) > 0 for each in chosen)
-    excluded = [min(low, high) > 0 for low, high in zip(lows, highs, strict=True)]
-    assert row["interval on this side %"] == 10 * sum(excluded)
-    few = seeds.smaller_studies(drawn_at_random(2), 3)
-    assert few["same sign %"].isna().all()
 
 
 def test_gains_of_several_studies_stand_side_by_side(tmp_path) -> None:

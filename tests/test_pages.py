@@ -121,6 +121,14 @@ def test_the_site_is_read_and_searched_from_its_folder(built, browser) -> None:
 
     browser.open((built / "site" / "index.html").as_uri())
     browser.screenshot("site")
+    assert browser.run("return document.querySelector('.figure img').naturalWidth") > 100
+    doors = browser.run(
+        "return [...document.querySelectorAll('.door strong')].map(e => e.innerText)"
+    )
+    assert doors == ["Read.", "Run.", "Teach."]
+    browser.size(390, 900)
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    browser.size(1400, 1000)
     browser.driver.find_element(By.PARTIAL_LINK_TEXT, "ResNeXt-ify").click()
     images = "[...document.querySelectorAll('.cell_output img')]"
     assert browser.run(f"return {images}.filter(img => img.naturalWidth > 100).length") >= 3
