@@ -16,7 +16,7 @@ from convnext_steps.course.slides import set_slides, write_slides
 from convnext_steps.errors import StudyError
 
 NAMES = ["03_resnextify", "trajectory"]
-PARAMETERS = ["--profile", "smoke"]
+PARAMETERS = ["--study", "smoke"]
 
 
 @dataclass

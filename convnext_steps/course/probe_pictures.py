@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import pandas as pd
-from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -128,19 +127,16 @@ def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
     return Picture(plot_pairs(series, quantity), f"{quantity}, {one} and {other}: {means}.")
 
 
-def draw_fit(results: pd.DataFrame) -> Picture | Markdown:
+def draw_fit(results: pd.DataFrame) -> Picture:
     """The accuracy of each step on training images, without augmentation, and on test images.
 
     Args:
-        results: a table of `load_results`; where none holds the former, a sentence says so.
+        results: a table of `load_results`; those without the former are left out.
     """
     known = results.dropna(subset=["fit_accuracy"])
-    if known.empty:
-        return Markdown("These results do not hold the accuracy on training images.")
     series = {
         "the first 2,000 training images": accuracies(known, "fit_accuracy"),
         "test images": accuracies(known),
     }
-    return draw_pairs(
-        {name: each.dropna(axis="columns") for name, each in series.items()}, "accuracy (%)"
-    )
+    found = {name: table.dropna(axis="columns", how="all") for name, table in series.items()}
+    return draw_pairs(found, "accuracy (%)")

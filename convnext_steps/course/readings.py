@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import pandas as pd
 from scipy import stats
 
+from convnext_steps.study.loading import study_of
 from convnext_steps.study.probes import fit_gaps, gains, likeness, trends
 from convnext_steps.study.statistics import (
     ALPHA,
@@ -162,10 +163,20 @@ def read_step(results: pd.DataFrame, step: str) -> str:
 
 
 def read_fit(results: pd.DataFrame) -> str:
-    """Which steps fit the training images best, and which lose most of it on the test images."""
-    table = fit_gaps(results).dropna(subset=["gap"])
+    """Which steps fit the training images best, and which lose most of it on the test images.
+
+    Where no result has the accuracy on training images, one line says what to train.
+    """
+    table = fit_gaps(results)
+    if results.empty:
+        return NOTHING
     if table.empty:
-        return "These results do not hold the accuracy on training images."
+        fresh = range(results["seed"].max() + 1, results["seed"].max() + 4)
+        command = f"convnext-steps study {study_of(results).name} --seeds {fresh[0]}-{fresh[-1]}"
+        return (
+            "These results, of an older version, lack the accuracy on training images. Fresh "
+            f"seeds have it: `{command}`."
+        )
     wide, best = table["gap"].idxmax(), table["training"].idxmax()
     test = table["test"].idxmax()
     lines = [
