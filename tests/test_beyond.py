@@ -22,7 +22,7 @@ from convnext_steps.models import roadmap as roadmap_module
 from convnext_steps.models.roadmap import add_step
 from convnext_steps.study.probes import budget_gains, images_seen, likeness, planned_results, trends
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "bring_your_own_step.ipynb"
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "16_bring_your_own_step.ipynb"
 
 # By hand from the paper's README: what each field of the finished network was before its step.
 BEFORE = {

@@ -23,6 +23,7 @@ from convnext_steps.course import (
     predict,
     receptive_field,
     recipes,
+    seeds,
     stems,
     student,
     trial,
@@ -31,7 +32,7 @@ from convnext_steps.course import (
 from convnext_steps.course import quiz as quizzes
 from convnext_steps.course.executed import all_notebooks
 from convnext_steps.course.exercises import check
-from convnext_steps.course.sections import SECTIONS, find_section
+from convnext_steps.course.sections import PARTS, SECTIONS, find_section
 from convnext_steps.models.layers import LayerNorm2d
 from convnext_steps.study import loading
 from convnext_steps.training.config import RECIPES
@@ -225,13 +226,16 @@ def test_the_command_writes_student_versions(tmp_path, capsys) -> None:
     assert cli.main(["student", str(target), str(target)]) == 2
     assert "choose another output" in capsys.readouterr().err
     assert cli.main(["student", "nothing", str(target)]) == 2
+    assert cli.main(["student", "course", str(tmp_path / "course")]) == 0
+    handed_out = {path.name for path in (tmp_path / "course").iterdir()}
+    assert handed_out == {f"{name}.ipynb" for name in all_notebooks()} | {"glossary.md"}
 
 
 def test_the_course_is_copied_and_nothing_is_overwritten(tmp_path, capsys) -> None:
     folder = tmp_path / "course"
     assert cli.main(["notebooks", str(folder)]) == 0
     copied = {path.name for path in folder.iterdir()}
-    assert copied == {f"{name}.ipynb" for name in all_notebooks()} | {"README.md"}
+    assert copied == {f"{name}.ipynb" for name in all_notebooks()} | {"README.md", "glossary.md"}
     (folder / "README.md").unlink()
     (folder / "00_overview.ipynb").write_text("mine", encoding="utf-8")
     capsys.readouterr()
@@ -245,6 +249,8 @@ def test_the_course_is_copied_and_nothing_is_overwritten(tmp_path, capsys) -> No
 def test_sections_follow_the_roadmap_and_link_to_their_neighbours() -> None:
     taught = [step.name for section in SECTIONS for step in section.steps()]
     assert taught == list(STEPS)
+    assert [int(section.notebook[:2]) for section in SECTIONS] == list(range(len(SECTIONS)))
+    assert list(dict.fromkeys(section.part for section in SECTIONS)) == list(PARTS)
     assert find_section("2.3").names() == ["patchify", "depthwise", "width"]
     assert find_section("2.1").names() == ["resnet_original", "resnet"]
     with pytest.raises(ValueError, match="choose from 2"):
@@ -359,9 +365,9 @@ def test_the_whole_trajectory_is_read_in_words_and_figures() -> None:
     assert (
         "stage ratio no result (+0.54)" in whole.draw_gains(as_in_the_paper(1).iloc[:0]).alternative
     )
-    seeds = whole.draw_seeds(16)
-    assert "needs 10 seeds" in seeds.alternative
-    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in seeds.figure.axes)
+    drawn = seeds.draw_seeds(16)
+    assert "needs 10 seeds" in drawn.alternative
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in drawn.figure.axes)
 
 
 def test_gains_of_several_studies_stand_side_by_side(tmp_path) -> None:

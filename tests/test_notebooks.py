@@ -46,6 +46,14 @@ def assert_clean(path: Path) -> None:
         assert output.get("name") != "stderr", output["text"]
 
 
+def test_a_notebook_is_found_by_its_name_without_its_number() -> None:
+    assert find_notebook("learning_rate") == find_notebook("10_learning_rate")
+    assert find_notebook("learning_rate.ipynb") == find_notebook("learning_rate")
+    assert find_notebook("trajectory").name == "trajectory.ipynb"  # the report, not 08
+    with pytest.raises(ValueError, match="no notebook '_rate'"):
+        find_notebook("_rate")
+
+
 def test_run_step_trains_counts_and_writes(tmp_path, capsys) -> None:
     executed = tmp_path / "executed.ipynb"
     parameters = ["STEP=separate_downsampling", "STUDY=smoke", "SEED=1", f"OUTPUT={tmp_path}"]

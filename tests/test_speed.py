@@ -8,8 +8,9 @@ from studies import plan
 from torch import nn
 
 from convnext_steps import cli
+from convnext_steps.measure import speed
 from convnext_steps.measure.roofline import layers, measure_layers, memory_rate
-from convnext_steps.measure.speed import Speed, Work, _rate, measure_speeds, ratio
+from convnext_steps.measure.speed import Speed, Work, _rate, measure_speeds, ratio, spare_threads
 from convnext_steps.study.cost import measure_costs, plot_costs, plot_roofline
 
 WORK = Work(resolution=16, batch_size=2, in_channels=1, num_classes=4)
@@ -64,6 +65,21 @@ def test_the_ratio_is_paired_by_round() -> None:
     one, other = Speed((1.0, 2.0, 4.0), 1, None, 1), Speed((2.0, 6.0, 4.0), 1, None, 1)
     paired = ratio(one, other)
     assert (paired.low, paired.median, paired.high) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spare"),
+    [
+        ({4: 1.0, 2: 2.0, 1: 4.0}, 4),  # nothing else is running
+        ({4: 1.9, 2: 2.0, 1: 4.0}, 2),
+        ({4: 5.0, 2: 4.2, 1: 4.0}, 1),  # one core is left
+    ],
+)
+def test_threads_that_do_not_pay_off_are_left_to_others(monkeypatch, seconds, spare) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(speed, "_seconds", lambda step: seconds[torch.get_num_threads()])
+    assert spare_threads(4) == spare
+    assert torch.get_num_threads() == before
 
 
 def test_layers_are_counted_by_hand() -> None:

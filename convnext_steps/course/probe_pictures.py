@@ -11,6 +11,7 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.study.probes import paper_gains
+from convnext_steps.study.statistics import accuracies
 
 COLUMNS = 5
 SEEDS = {"linestyle": "", "markersize": 3, "alpha": 0.6}  # small marks
@@ -124,3 +125,18 @@ def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
         for step in first.columns
     )
     return Picture(plot_pairs(series, quantity), f"{quantity}, {one} and {other}: {means}.")
+
+
+def draw_fit(results: pd.DataFrame) -> Picture:
+    """The accuracy of each step on training images, without augmentation, and on test images.
+
+    Args:
+        results: a table of `load_results`; those without the former are left out.
+    """
+    known = results.dropna(subset=["fit_accuracy"])
+    series = {
+        "the first 2,000 training images": accuracies(known, "fit_accuracy"),
+        "test images": accuracies(known),
+    }
+    found = {name: table.dropna(axis="columns", how="all") for name, table in series.items()}
+    return draw_pairs(found, "accuracy (%)")

@@ -1,6 +1,7 @@
 """Accuracy over the peak learning rate: what one rate for all steps costs each of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -11,10 +12,16 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.execution.runner import run_study
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.study.loading import load_results
+from convnext_steps.study.study import Study
 from convnext_steps.study.sweep import sweep, sweep_table
 from convnext_steps.study.toml import load_study
 
 KEY = "recipe.learning_rate"
+
+
+def studies_at(study: str, steps: Sequence[str], rates: Sequence[float]) -> list[Study]:
+    """A study for each rate, of these steps only, tested on held-out training images."""
+    return sweep(replace(load_study(study), only=tuple(steps)), KEY, rates)
 
 
 def rate_results(
@@ -39,10 +46,10 @@ def rate_results(
     Raises:
         ValueError: none of these results are stored.
     """
-    for each in sweep(load_study(study), KEY, rates) if train else ():
+    for each in studies_at(study, steps, rates) if train else ():
         run_study(each, [seed], steps, results)
     for name in (study, "quick"):
-        studies = sweep(load_study(name), KEY, rates)
+        studies = studies_at(name, steps, rates)
         wide = sweep_table([load_results(each, results) for each in studies], KEY)
         long = wide.reindex(list(steps)).stack().dropna().rename("accuracy").reset_index()
         if len(long):

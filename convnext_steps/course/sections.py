@@ -1,14 +1,17 @@
-"""The sections of the course in their order."""
+"""The course in its order: three parts, and the notebooks of each."""
 
 from dataclasses import dataclass
 
 from convnext_steps.models.roadmap import Step, roadmap
+
+PARTS = ("The roadmap", "The craft of ablations", "Your own")
 
 
 @dataclass(frozen=True)
 class Section:
     """One notebook of the course; `number` is the paper's section whose steps it teaches, or ""."""
 
+    part: str
     notebook: str
     title: str
     number: str = ""
@@ -24,16 +27,27 @@ class Section:
         return [start, *names] if start else names
 
 
+ROADMAP, CRAFT, OWN = PARTS
 SECTIONS = (
-    Section("00_overview", "Overview"),
-    Section("01_training_recipe", "Training recipe", "2.1"),
-    Section("02_macro_design", "Macro design", "2.2"),
-    Section("03_resnextify", "ResNeXt-ify", "2.3"),
-    Section("04_inverted_bottleneck", "Inverted bottleneck", "2.4"),
-    Section("05_large_kernels", "Large kernels", "2.5"),
-    Section("06_micro_design", "Micro design", "2.6"),
-    Section("07_family", "The family"),
-    Section("08_trajectory", "The trajectory"),
+    Section(ROADMAP, "00_overview", "Overview"),
+    Section(ROADMAP, "01_training_recipe", "Training recipe", "2.1"),
+    Section(ROADMAP, "02_macro_design", "Macro design", "2.2"),
+    Section(ROADMAP, "03_resnextify", "ResNeXt-ify", "2.3"),
+    Section(ROADMAP, "04_inverted_bottleneck", "Inverted bottleneck", "2.4"),
+    Section(ROADMAP, "05_large_kernels", "Large kernels", "2.5"),
+    Section(ROADMAP, "06_micro_design", "Micro design", "2.6"),
+    Section(ROADMAP, "07_family", "The family"),
+    Section(ROADMAP, "08_trajectory", "The trajectory"),
+    Section(CRAFT, "09_seeds", "What a seed can tell"),
+    Section(CRAFT, "10_learning_rate", "Learning rate"),
+    Section(CRAFT, "11_budget", "Budget"),
+    Section(CRAFT, "12_fit", "Fit and generalisation"),
+    Section(CRAFT, "13_another_data_set", "Another data set"),
+    Section(CRAFT, "14_leave_one_out", "Leave one out"),
+    Section(CRAFT, "15_order", "Every order at once"),
+    Section(OWN, "16_bring_your_own_step", "A step of your own"),
+    Section(OWN, "17_stem_stride", "Stem stride"),
+    Section(OWN, "18_flops_are_not_seconds", "FLOPs are not seconds"),
 )
 
 

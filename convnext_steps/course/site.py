@@ -1,4 +1,4 @@
-"""The site: executed notebooks and the teacher's guide, made by Sphinx."""
+"""The site: executed notebooks, the explorer, glossary and teacher's guide, made by Sphinx."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -9,11 +9,14 @@ import nbformat
 from nbformat import NotebookNode
 
 from convnext_steps.course.executed import prepares, read_static, relink
+from convnext_steps.course.lesson import trajectory
+from convnext_steps.course.sections import PARTS, SECTIONS
 from convnext_steps.errors import StudyError
 from convnext_steps.execution.notebook import NOTEBOOKS
 from convnext_steps.files import write_bytes
+from convnext_steps.study.loading import stored_results
 
-GUIDE = "guide"  # the name of notebooks/README.md among the pages
+TEXTS = {"glossary.md": "glossary", "README.md": "guide"}  # of notebooks/, by their page's name
 
 
 def write_site(executed: Mapping[str, Path], source: Path, output: Path) -> None:
@@ -32,28 +35,31 @@ def write_site(executed: Mapping[str, Path], source: Path, output: Path) -> None
     for folder in (source, output):
         shutil.rmtree(folder, ignore_errors=True)
     source.mkdir(parents=True)
-    _write_pages(executed, source)
+    pages = _write_pages(executed, source)
     with as_file(files(__package__).joinpath("templates", "site")) as site:
-        text = (site / "index.md").read_text(encoding="utf-8")
-        guide = [GUIDE] if (source / f"{GUIDE}.md").exists() else []
-        text = text.replace("{{ contents }}", contents(executed, guide))
+        text = relink((site / "index.md").read_text(encoding="utf-8"), pages)
+        figure = trajectory(stored_results("standard"))
+        text = text.replace("{{ figure }}", figure._repr_html_())
+        texts = [page for page in TEXTS.values() if f"{page}.md" in pages.values()]
+        text = text.replace("{{ contents }}", contents(executed, texts))
         write_bytes(source / "index.md", text.encode())
         options = ["-q", "-W", "--keep-going", "-c", str(site), "-d", str(source / "doctrees")]
         if build_main([*options, str(source), str(output)]) != 0:
             raise StudyError("Sphinx failed or warned: see above")
 
 
-def _write_pages(executed: Mapping[str, Path], source: Path) -> None:
+def _write_pages(executed: Mapping[str, Path], source: Path) -> dict[str, str]:
+    """Write what Sphinx reads, and return the page's file for each file of `notebooks/`."""
     pages = {f"{name}.ipynb": f"{name}.ipynb" for name in executed}
-    guide = NOTEBOOKS / "README.md"
-    if guide.exists():
-        pages["README.md"] = f"{GUIDE}.md"
-        text = relink(guide.read_text(encoding="utf-8"), pages)
-        write_bytes(source / f"{GUIDE}.md", text.encode())
+    pages |= {file: f"{page}.md" for file, page in TEXTS.items() if (NOTEBOOKS / file).exists()}
+    for file in set(pages) & set(TEXTS):
+        text = relink((NOTEBOOKS / file).read_text(encoding="utf-8"), pages)
+        write_bytes(source / pages[file], text.encode())
     built = {file: f"{Path(page).stem}.html" for file, page in pages.items()}
     for name, path in executed.items():
         notebook = fold(read_static(path, pages, built))  # Sphinx leaves links in outputs alone
         write_bytes(source / f"{name}.ipynb", nbformat.writes(notebook).encode())
+    return pages
 
 
 def fold(notebook: NotebookNode) -> NotebookNode:
@@ -67,17 +73,13 @@ def fold(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def contents(names: Iterable[str], guide: list[str]) -> str:
-    """The tables of contents: the course's sections, other notebooks, the teacher's guide."""
-    names = sorted(names)
-    parts = {
-        "The course": [name for name in names if name[0].isdigit()],
-        "Besides": [name for name in names if not name[0].isdigit()],
-        "Teaching": guide,
-    }
-    trees = [
+def contents(names: Iterable[str], texts: list[str]) -> str:
+    """The tables of contents: the course's parts, other notebooks, and texts such as the guide."""
+    names, course = sorted(names), {section.notebook: section.part for section in SECTIONS}
+    trees = {part: [name for name in names if course.get(name) == part] for part in PARTS}
+    trees |= {"Tools": [name for name in names if name not in course], "Reference": texts}
+    return "\n\n".join(
         "\n".join(["```{toctree}", f":caption: {caption}", ":maxdepth: 1", "", *pages, "```"])
-        for caption, pages in parts.items()
+        for caption, pages in trees.items()
         if pages
-    ]
-    return "\n\n".join(trees)
+    )

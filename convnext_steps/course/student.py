@@ -13,6 +13,7 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 CODE_STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")  # nbgrader's own two
 TEXT_STUB = "YOUR ANSWER HERE"
 COURSE = "course"
+GLOSSARY = NOTEBOOKS / "glossary.md"
 
 
 def copy_course(folder: Path) -> list[Path]:
@@ -65,7 +66,7 @@ def without_solution(source: str) -> str:
 
 
 def write_student_versions(name: str, output: Path) -> list[Path]:
-    """Write the student version of a notebook, or of all that the course has into a folder.
+    """Write the student version of a notebook, or of all into a folder, with the glossary.
 
     A notebook without exercises stays as it is.
 
@@ -79,6 +80,7 @@ def write_student_versions(name: str, output: Path) -> list[Path]:
     """
     if name == COURSE:
         output.mkdir(parents=True, exist_ok=True)
+        write_bytes(output / GLOSSARY.name, GLOSSARY.read_bytes())
         targets = {name: output / f"{name}.ipynb" for name in all_notebooks()}
     else:
         targets = {name: output}

@@ -16,7 +16,6 @@ from convnext_steps.study.loading import of_the_study, stored_results
 from convnext_steps.study.probes import gains, paper_gains
 from convnext_steps.study.results import PROJECT_RESULTS, all_results
 from convnext_steps.study.statistics import (
-    ALPHA,
     accuracies,
     compare,
     comparisons,
@@ -96,6 +95,20 @@ def elsewhere(studies: Sequence[str], results: str | Path = PROJECT_RESULTS) -> 
     return columns.rename(index={name: step.title for name, step in roadmap().items()})
 
 
+def turning(table: pd.DataFrame) -> str:
+    """Which gains have different signs in different studies, one line each, as Markdown.
+
+    Args:
+        table: of `elsewhere`.
+    """
+    lines = []
+    for step, row in table.drop(columns="paper").round(2).iterrows():
+        up, down = (list(row.index[sign]) for sign in (row > 0, row < 0))
+        if up and down:
+            lines.append(f"- **{step}** goes up in {', '.join(up)}; down in {', '.join(down)}.")
+    return "\n".join(lines) or "No gain changes its sign between these studies."
+
+
 def predict_agreement(results: pd.DataFrame, guess: int = -1) -> pd.DataFrame:
     """How many comparisons have the paper's direction: guessed, by coins, repeated, and ours.
 
@@ -146,7 +159,6 @@ def _names(table: pd.DataFrame, column: str, value: str) -> str:
 
 
 OURS, TINY, BASE = BLUE, ORANGE, GREEN
-SEEDS = range(2, 13)
 
 
 @own_style
@@ -188,37 +200,3 @@ def draw_gains(results: pd.DataFrame) -> Picture:
 
 def _gain(points: float) -> str:
     return "no result" if pd.isna(points) else f"{points:+z.2f}"
-
-
-@own_style
-def draw_seeds(comparisons: int = 16) -> Picture:
-    """What seeds buy and comparisons cost: interval, smallest p-value, false alarms.
-
-    Args:
-        comparisons: how many are made at once.
-    """
-    figure = new_figure(12, 3.4)
-    interval, p_value, alarms = figure.subplots(1, 3)
-    widths = {n: stats.t.ppf(1 - ALPHA / 2, n - 1) / n**0.5 for n in SEEDS}
-    interval.plot(SEEDS, list(widths.values()), "o-", color=OURS)
-    interval.set(ylim=(0, None), xlabel="seeds")
-    interval.set_ylabel("half of the 95 % interval\n(standard deviations)")
-    p_value.semilogy(SEEDS, [smallest_p(n) for n in SEEDS], "s-", color=TINY)
-    for count, style in ((1, "--"), (comparisons, ":")):
-        p_value.axhline(ALPHA / count, color="black", linestyle=style, label=f"{ALPHA} / {count}")
-    p_value.set(xlabel="seeds", ylabel="smallest possible p-value\nof the sign-flip test")
-    many = range(1, comparisons + 1)
-    chances = [1 - (1 - ALPHA) ** count for count in many]
-    alarms.plot(many, [100 * chance for chance in chances], "D-", color=BASE, label="uncorrected")
-    alarms.axhline(100 * ALPHA, color="black", linestyle="--", label="Holm: at most")
-    alarms.set(ylim=(0, None), xlabel="independent comparisons without an effect")
-    alarms.set_ylabel("chance of a false alarm (%)")
-    for axes in (interval, p_value, alarms):
-        finish(axes, "both", legend=axes is not interval)
-    return Picture(
-        figure,
-        f"Half of a mean's interval falls from {widths[2]:.1f} standard deviations with 2 seeds "
-        f"to {widths[10]:.1f} with 10. A sign-flip test of {comparisons} comparisons needs "
-        f"{seeds_needed(comparisons)} seeds. That many uncorrected tests raise a false alarm "
-        f"with a chance of {chances[-1]:.0%}.",
-    )

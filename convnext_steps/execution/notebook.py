@@ -1,6 +1,7 @@
 """Notebooks as programs: found, their parameters checked, executed by papermill in a process."""
 
 import atexit
+import glob
 import json
 import os
 import shutil
@@ -26,15 +27,16 @@ OLD = {
 
 
 def find_notebook(name: str) -> Path:
-    """A notebook by path, or by name in the project's `notebooks/`.
+    """A notebook by path, or by name in the project's `notebooks/`, with or without its number.
 
     Raises:
         ValueError: there is none.
     """
     file = name if name.endswith(".ipynb") else f"{name}.ipynb"
     for folder in (NOTEBOOKS, Path("notebooks"), Path()):
-        if (folder / file).is_file():
-            return (folder / file).resolve()
+        for path in (folder / file, *folder.glob(f"[0-9][0-9]_{glob.escape(file)}")):
+            if path.is_file():
+                return path.resolve()
     raise ValueError(f"no notebook {name!r} in {NOTEBOOKS}, in notebooks/, or here")
 
 

@@ -22,6 +22,7 @@ Precision = Literal["fp32", "bf16"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SIZES = (256, 512, 1024, 2048)  # of matrices; large ones reach the peak
 LARGE_SIZES = (4096, 8192)  # for a GPU
+HARDLY = 0.75  # of the time with half of the threads: less, and the others are worth it
 PATIENCE = 1.0  # seconds for a product: a CPU without bf16 takes 20 for the largest
 
 
@@ -136,6 +137,27 @@ def prepare_step(model: nn.Module, work: Work) -> Callable[[], object]:
         optimizer.step()
 
     return train
+
+
+def spare_threads(most: int) -> int:
+    """How many threads pay off here and now, while other programs may keep some of the cores busy.
+
+    A matrix product is timed with `most` threads, then with half as many, and so on, as long as
+    that is hardly slower. PyTorch's own number of threads is left as it was.
+    """
+    before = torch.get_num_threads()
+    a, b = torch.randn(2, 1024, 1024)
+
+    def median(threads: int) -> float:
+        torch.set_num_threads(threads)
+        return statistics.median(_seconds(partial(torch.matmul, a, b)) for _ in range(10))
+
+    try:
+        while most > 1 and median(most) > HARDLY * median(most // 2):
+            most //= 2
+    finally:
+        torch.set_num_threads(before)
+    return most
 
 
 def matrix_rate(precision: Precision, device: str = "cpu") -> float:

@@ -25,9 +25,7 @@ def load_results(
 ) -> pd.DataFrame:
     """The reader's own results of a study; where there are none, those that the project publishes.
 
-    One row per run; columns: study, step, seed, accuracy (%), loss and correct (of test_images),
-    macs and params (of the network as trained), training_seconds, evaluation_seconds, hash, commit,
-    content (of the data).
+    One row per run; for the columns see `all_results`.
 
     Args:
         study: a study, or what `load_study` takes.

@@ -149,3 +149,32 @@ def removals(results: pd.DataFrame) -> pd.DataFrame:
     """What the finished network loses without each decision: rows are seeds, columns steps."""
     lost = -gains(results)
     return lost.rename(columns=lambda name: name.removeprefix("without_"))
+
+
+def fit_gaps(results: pd.DataFrame) -> pd.DataFrame:
+    """How well each step fits its training images, and what remains on the test images.
+
+    One row per step with such results: seeds, the mean accuracy on the first training images
+    (without augmentation) and on the test images in per cent, the mean of their difference by seed
+    in points (`gap`) with half of its 95 % t-interval, and both mean losses.
+    """
+    training, test = accuracies(results, "fit_accuracy"), accuracies(results)
+    losses = {name: accuracies(results, name).mean() for name in ("fit_loss", "loss")}
+    rows = []
+    for name in test:
+        difference = (training[name] - test[name]).dropna()
+        if difference.size:
+            seeds = difference.index
+            rows.append(
+                {
+                    "step": name,
+                    "seeds": difference.size,
+                    "training": training[name][seeds].mean(),
+                    "test": test[name][seeds].mean(),
+                    **spread(difference.to_numpy(), "gap"),
+                    "training loss": losses["fit_loss"][name],
+                    "test loss": losses["loss"][name],
+                }
+            )
+    columns = ["step", "seeds", "training", "test", "gap", "margin", "training loss", "test loss"]
+    return pd.DataFrame(rows, columns=columns).set_index("step")

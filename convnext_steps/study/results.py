@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,9 @@ def read_results(folder: str | Path) -> Iterator[dict[str, Any]]:
 def all_results(folder: str | Path) -> pd.DataFrame:
     """All results below a folder as a table, one row per run.
 
-    Columns: study, step, seed, accuracy (%), loss and correct (of test_images), macs and params (of
-    the network as trained), training_seconds, evaluation_seconds, hash, commit.
+    Columns: study, step, seed, accuracy (%), loss and correct (of test_images), fit_accuracy (%)
+    and fit_loss (of training images; NaN where a result lacks them), macs and params (of the
+    network as trained), training_seconds, evaluation_seconds, hash, commit, content (of the data).
     """
     rows = []
     for result in read_results(folder):
@@ -101,7 +103,8 @@ def all_results(folder: str | Path) -> pd.DataFrame:
 
 
 COLUMNS = [
-    *("study", "step", "seed", "accuracy", "loss", "correct", "test_images", "macs", "params"),
+    *("study", "step", "seed", "accuracy", "loss", "correct", "test_images"),
+    *("fit_accuracy", "fit_loss", "macs", "params"),
     *("training_seconds", "evaluation_seconds", "hash", "commit", "content"),
 ]
 
@@ -110,4 +113,6 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
     seconds = {f"{name}_seconds": value for name, value in result["seconds"].items()}
     known = {**result, **seconds, "commit": result["environment"]["commit"]}
     known["content"] = result["data"]["content"]
+    fit = result.get("fit") or {}  # results of version 0.1 lack it
+    known |= {f"fit_{name}": fit.get(name, math.nan) for name in ("accuracy", "loss")}
     return {name: known[name] for name in COLUMNS}

@@ -1,0 +1,216 @@
+"""What results beyond the roadmap say, in words written when the notebook runs, as Markdown.
+
+A lesson whose parameters choose the results has no fixed sentence about them: it has one of these.
+"""
+
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+from scipy import stats
+
+from convnext_steps.study.loading import study_of
+from convnext_steps.study.probes import fit_gaps, gains, likeness, trends
+from convnext_steps.study.statistics import (
+    ALPHA,
+    accuracies,
+    compare,
+    seeds_needed,
+    smallest_p,
+    spread,
+)
+
+NOTHING = "No results yet."
+
+
+def floor(seeds: int, comparisons: int) -> str:
+    """What so few seeds can prove, in one sentence."""
+    needed = seeds_needed(comparisons)
+    if seeds >= needed:
+        return f"{seeds} seeds are enough for a verdict on {comparisons} comparisons."
+    return (
+        f"With {seeds} seed{'s' * (seeds != 1)} no p-value of the sign-flip test can fall below "
+        f"{smallest_p(seeds):.2g}, and {comparisons} comparisons need {needed} seeds: what follows "
+        "are means and intervals, no verdicts."
+    )
+
+
+def read_gains(table: pd.DataFrame) -> str:
+    """The largest differences of a table of `compare` or `compare_studies`, and what they prove."""
+    known = table.dropna(subset=["difference"])
+    if known.empty:
+        return NOTHING
+    low, high = known["difference"].idxmin(), known["difference"].idxmax()
+    clear = known[known["difference"].abs() > known["margin"]]
+    lines = [
+        floor(int(known["n"].min()), len(table)),
+        f"**Highest:** {_gain(known.loc[high])}. **Lowest:** {_gain(known.loc[low])}.",
+        f"**Intervals that exclude zero:** {len(clear)} of {len(known)}"
+        + (f" ({', '.join(clear['title'])})" if len(clear) else "")
+        + f". They are not corrected: without any effect, {ALPHA * len(known):.1f} of "
+        f"{len(known)} would exclude it on average.",
+    ]
+    return _lines(lines)
+
+
+def read_costs(table: pd.DataFrame, costs: "pd.Series[float]", finished: str) -> str:
+    """Which removals leave a network that costs about the same, so that only accuracy differs.
+
+    Args:
+        table: of `compare`.
+        costs: multiply-adds by step.
+        finished: the step that the others are compared with.
+    """
+    known = table.set_index("step")
+    ratios = costs[known.index] / costs[finished]
+    far = ratios[(ratios - 1).abs() > 0.1].sort_values()
+    words = [f"{known.loc[step, 'title']} ({ratio:.1f} ×)" for step, ratio in far.items()]
+    return (
+        f"**Not at equal cost:** {', '.join(words) or 'none'} as multiples of the finished "
+        "network's multiply-adds. There a gain may be paid for, and a loss may save something."
+    )
+
+
+def read_trends(budget: pd.DataFrame) -> str:
+    """Which gains grow and shrink with the images seen, and which change their sign on the way."""
+    table = trends(budget)
+    if table.empty:
+        return NOTHING
+    passed = table[table["verdict"].isin(["grows", "shrinks"])]
+    lines = [f"{len(passed)} of {len(table)} slopes pass the corrected test."]
+    for depth, part in table.groupby("depth", sort=False):
+        rows = part.set_index("step")["slope"].dropna()
+        if len(rows):
+            up, down = rows.idxmax(), rows.idxmin()
+            lines.append(
+                f"**{depth} blocks:** {up} grows most ({rows[up]:+.2f} points per fourfold), "
+                f"{down} shrinks most ({rows[down]:+.2f})."
+            )
+            lines.append(f"Mean gains that change their sign: {_crossing(budget, depth)}.")
+    return _lines(lines)
+
+
+def _crossing(budget: pd.DataFrame, depth: object) -> str:
+    part = budget[budget["depth"] == depth]
+    means = part.pivot_table(index="step", columns="images", values="gain", sort=False)
+    few, many = means[means.columns.min()], means[means.columns.max()]
+    words = [
+        f"{step} ({few[step]:+.2f} to {many[step]:+.2f})" for step in means[few * many < 0].index
+    ]
+    return ", ".join(words) or "none"
+
+
+def read_likeness(budget: pd.DataFrame) -> str:
+    """Whether more images bring the order of the gains closer to the paper's."""
+    table = likeness(budget).dropna()
+    if table.empty:
+        return NOTHING
+    lines = [
+        f"**{depth} blocks:** {', '.join(f'{each:.2f}' for each in part['correlation'])}, from "
+        f"{part['images'].min():,} images to {part['images'].max():,}."
+        for depth, part in table.sort_values("images").groupby("depth")
+    ]
+    steps = int(table["steps"].max())
+    chance = f"With {steps} steps, chance alone stays below {_chance(steps):.2f} in 95 % of cases."
+    return _lines([*lines, chance])
+
+
+def _chance(steps: int) -> float:
+    """The correlation of ranks that 5 % of unrelated orders exceed, in either direction."""
+    t = stats.t.ppf(1 - ALPHA / 2, steps - 2)
+    return float(t / math.sqrt(steps - 2 + t**2))
+
+
+def read_scales(one: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> str:
+    """Two studies that differ in one thing: how far their levels lie apart, and their gains.
+
+    Args:
+        one: a table of `load_results`.
+        other: a table with the same steps and seeds.
+        names: of the two, for the reader.
+    """
+    levels = (accuracies(one) - accuracies(other)).mean().dropna()
+    if levels.empty:
+        return NOTHING
+    first, second = gains(one).mean(), gains(other).mean()
+    turned = first.index[(first * second).reindex(first.index) < 0]
+    words = [f"{step} ({first[step]:+.2f} and {second[step]:+.2f})" for step in turned]
+    return _lines(
+        [
+            f"**Level:** {names[0]} against {names[1]}, {levels.min():+.1f} points "
+            f"({levels.idxmin()}) to {levels.max():+.1f} ({levels.idxmax()}).",
+            f"**Mean gains of opposite sign**, {names[0]} and {names[1]}: "
+            f"{', '.join(words) or 'none'}.",
+            floor(accuracies(one).shape[0], len(first)),
+        ]
+    )
+
+
+def read_step(results: pd.DataFrame, step: str) -> str:
+    """What the results say of one step: its gain, its interval, and what that excludes."""
+    row = compare(results).set_index("step").loc[step]
+    if math.isnan(row["difference"]):
+        return NOTHING
+    if math.isnan(row["margin"]):
+        return f"One seed: {row['difference']:+.2f} points, without an interval."
+    low, high = row["difference"] - row["margin"], row["difference"] + row["margin"]
+    zero = "excludes" if low > 0 or high < 0 else "includes"
+    return (
+        f"{row['difference']:+.2f} points over {row['n']} seeds; the 95 % interval from {low:+.2f} "
+        f"to {high:+.2f} {zero} zero. Effects outside it are hardly compatible with these seeds; "
+        f"those inside cannot be told apart. Verdict: {row['verdict']}."
+    )
+
+
+def read_fit(results: pd.DataFrame) -> str:
+    """Which steps fit the training images best, and which lose most of it on the test images.
+
+    Where no result has the accuracy on training images, one line says what to train.
+    """
+    table = fit_gaps(results)
+    if results.empty:
+        return NOTHING
+    if table.empty:
+        fresh = range(results["seed"].max() + 1, results["seed"].max() + 4)
+        command = f"convnext-steps study {study_of(results).name} --seeds {fresh[0]}-{fresh[-1]}"
+        return (
+            "These results, of an older version, lack the accuracy on training images. Fresh "
+            f"seeds have it: `{command}`."
+        )
+    wide, best = table["gap"].idxmax(), table["training"].idxmax()
+    test = table["test"].idxmax()
+    lines = [
+        f"**Fit:** {best} fits best ({table.loc[best, 'training']:.1f} % of the training images); "
+        f"{test} generalises best ({table.loc[test, 'test']:.1f} % of the test images).",
+        f"**Gap:** widest for {wide} ({_points(table.loc[wide])} points); over all steps "
+        f"{table['gap'].min():+.2f} to {table['gap'].max():+.2f}.",
+    ]
+    return _lines(lines)
+
+
+def read_regularisation(bare: pd.DataFrame, mixed: pd.DataFrame) -> str:
+    """What mixing and erasing change, step by step: on training images, and on test images."""
+    lines = []
+    for name in accuracies(bare):
+        words = []
+        for column, images in (("fit_accuracy", "training"), ("accuracy", "test")):
+            change = (accuracies(mixed, column)[name] - accuracies(bare, column)[name]).dropna()
+            found = spread(change.to_numpy(), "gap")
+            if change.size:
+                words.append(f"{_points(pd.Series(found))} points on the {images} images")
+        if words:
+            lines.append(f"**{name}:** {', '.join(words)}.")
+    return _lines(lines) if lines else NOTHING
+
+
+def _gain(row: "pd.Series[float]") -> str:
+    margin = "" if math.isnan(row["margin"]) else f" ± {row['margin']:.2f}"
+    return f"{row['title']} {row['difference']:+.2f}{margin}"
+
+
+def _points(row: "pd.Series[float]") -> str:
+    return f"{row['gap']:+.2f}" + ("" if math.isnan(row["margin"]) else f" ± {row['margin']:.2f}")
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
