@@ -9,11 +9,14 @@ import pytest
 import torch
 from studies import plan, results_without_times
 
+from convnext_steps import How, load_weights
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.lock import HeldError
 from convnext_steps.execution.pool import Crew, PoolAttempt
+from convnext_steps.execution.runfolder import WEIGHTS
 from convnext_steps.execution.turns import Turns
 from convnext_steps.execution.work import do_run, run_steps
+from convnext_steps.study.results import RESULT, read_result
 
 
 def to_the_end(turns: Turns, limit: int = 10_000) -> None:
@@ -126,3 +129,24 @@ def test_a_process_that_dies_fails_all_of_its_runs(tmp_path) -> None:
         Outcome("failed", "its process died")
     ] * 2
     assert not crew.alive
+
+
+def test_the_trained_weights_are_kept_where_that_is_asked_for(tmp_path) -> None:
+    (run,) = plan("smoke", steps=["resnet"])
+    run = replace(run, how=How(keep_weights=True))
+    do_run(run, tmp_path)
+    folder = run.folder(tmp_path)
+    result = read_result(folder / RESULT)
+    train, test = run.load_data()
+    model = run.build(train).eval()
+    load_weights(model, folder / WEIGHTS)
+    mean, std = torch.tensor(test.mean), torch.tensor(test.std)
+    with torch.no_grad():
+        logits = model((test.images.float() / 255 - mean) / std)
+    assert int((logits.argmax(1) == test.labels).sum()) == result["correct"]
+    assert sorted(path.suffix for path in folder.iterdir()) == [
+        ".json",
+        ".jsonl",
+        ".lock",
+        ".safetensors",
+    ]

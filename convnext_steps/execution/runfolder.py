@@ -20,6 +20,7 @@ from convnext_steps.training.checkpoint import HISTORY, clear
 PARTIAL_NOTEBOOK = "run_step.partial-{}.ipynb"  # of the process that executes it
 NOTEBOOK = "run_step.ipynb"
 FAILED_NOTEBOOK = "run_step.failed.ipynb"
+WEIGHTS = "weights.safetensors"  # where they are kept
 FAILURE = "failure.json"
 REJECTED = "result.rejected-{}.json"
 PLAN = "plan.partial"  # the hash of the plan whose checkpoints are here

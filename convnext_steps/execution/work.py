@@ -8,7 +8,14 @@ from typing import Any
 from torch import nn
 
 from convnext_steps.execution.lock import take
-from convnext_steps.execution.runfolder import done, prepare, record_failure, result_of, tidy
+from convnext_steps.execution.runfolder import (
+    WEIGHTS,
+    done,
+    prepare,
+    record_failure,
+    result_of,
+    tidy,
+)
 from convnext_steps.execution.train_run import Trained, Training, training_steps
 from convnext_steps.files import own_results, write_json
 from convnext_steps.measure.flops import FlopCount, count_flops
@@ -61,6 +68,8 @@ class Work:
     def finish(self, count: FlopCount, trained: Trained) -> None:
         """Write the result, last and atomically, tidy up, and release the lock."""
         if self.result is None:
+            if self.run.how.keep_weights:
+                (self.folder / "final.safetensors").replace(self.folder / WEIGHTS)
             write_json(self.folder / RESULT, result_from(self.run, count, trained))
         tidy(self.folder)
         self.lock.release(force=True)

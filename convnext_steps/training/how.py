@@ -5,7 +5,7 @@ from typing import Literal
 
 from convnext_steps.training.config import check_types, option, require
 
-OF_THE_STUDY = ("workers", "notebooks")  # not of one training
+OF_THE_STUDY = ("workers", "notebooks", "keep_weights")  # not of one training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class How:
     notebooks: bool = option(True, "each run in an executed notebook; else many in one process")
     checkpoint_every: int = option(1, "epochs; 0: never")
     keep_checkpoints: int = option(2, "how many of the newest checkpoints stay")
+    keep_weights: bool = option(False, "keep a run's trained weights beside its result")
     data_workers: int = option(0, "processes that load images; 0: in the training process itself")
     fast_cpu: bool = option(True, "on a CPU, use layers that train faster")
     compile: bool = option(False, "use torch.compile")
