@@ -137,11 +137,12 @@ QUIZZES = [path.name.removesuffix(".toml") for path in quiz.FOLDER.iterdir()]
 
 
 @pytest.mark.parametrize("name", QUIZZES)
-def test_a_lesson_shows_its_own_quiz_before_its_recap(name) -> None:
+def test_a_lesson_with_a_quiz_ends_with_it_a_recap_and_further_reading(name) -> None:
     cells = [text_of(cell) for cell in cells_of(name)]
     shown = cells.index(f'quiz("{name}")')
     assert cells[shown - 1].startswith("## Quiz\n")
     assert cells[shown + 1].startswith("## Recap\n")
+    assert cells[shown + 2].startswith("## Further reading\n")
     texts = [question.text for question in quiz.quiz(name).questions]
     choices = [choice for question in quiz.quiz(name).questions for choice in question.choices]
     words = " ".join(texts + [f"{choice.text} {choice.why}" for choice in choices])
