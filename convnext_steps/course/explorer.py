@@ -47,7 +47,10 @@ def explorer_page(results: str | Path, study: Study | str = "quick", order: str 
     study = load_study(study)
     if study.roadmap not in REGIME_TITLES:
         raise ValueError(unknown("roadmap", study.roadmap, REGIME_TITLES))
-    both = {name: study.change({"roadmap": name}, study.name) for name in REGIME_TITLES}
+    both = {
+        name: study if name == study.roadmap else study.change({"roadmap": name})
+        for name in REGIME_TITLES
+    }
     sections = {step.section for name in REGIME_TITLES for step in roadmap(name).values()}
     data = {
         "opens": study.roadmap,

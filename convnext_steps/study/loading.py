@@ -112,7 +112,7 @@ def stored_results(
     study = load_study(study)
     own, published = all_results(own_results(results)), all_results(PROJECT_RESULTS)
     changes = {"roadmap": study.roadmap}
-    others = [load_study(name).change(changes, name) for name in ("standard", "quick")]
+    others = [load_study(name).change(changes) for name in ("standard", "quick")]
     candidates = [(own, study), (own, others[0]), *((published, other) for other in others)]
     for table, candidate in candidates:
         found = of_the_study(table, candidate)
