@@ -183,6 +183,7 @@ def test_an_own_step_may_be_built_upon(own_steps) -> None:
     assert step_diff("response_norm", "wider").fields == {"width": (96, 128)}
 
 
+@pytest.mark.slow
 def test_an_own_step_trained_here_is_in_the_figure(own_steps, tmp_path) -> None:
     step = notebooks_step()["step"]
     (run,) = plan("smoke", steps=[step.name])

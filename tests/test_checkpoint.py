@@ -236,6 +236,7 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path) -> None:
     assert not list(tmp_path.glob(".*.partial"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_resuming_is_exact_in_every_precision(tmp_path, precision) -> None:
     config = replace(CONFIG, precision=precision, max_epochs=2.5)

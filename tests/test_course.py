@@ -449,6 +449,7 @@ def test_the_halves_of_a_data_set_have_half_of_the_classes_each() -> None:
         assert torch.equal(half.images, test.images[chosen])
 
 
+@pytest.mark.slow
 def test_a_design_of_the_readers_own_is_counted_and_trained_if_asked() -> None:
     mine = replace(STEPS["depthwise"].design, depths=(1, 1, 1, 1))
     table = trial.compare_designs({"mine": mine})

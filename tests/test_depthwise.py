@@ -333,6 +333,7 @@ def test_training_with_them_is_training_without_them_but_for_rounding():
     assert losses(How()) == pytest.approx(losses(How(fast_cpu=False)), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_importing_it_does_not_import_numba():
     """Only training needs the kernels: whoever evaluates should not wait for them."""
     program = "import sys, convnext_steps.training.trainer; assert 'numba' not in sys.modules"

@@ -141,6 +141,7 @@ def test_a_kernel_that_dies_or_is_anothers(monkeypatch, tmp_path, program, reaso
         doctor.kernel()
 
 
+@pytest.mark.slow
 def test_a_torchvision_that_cannot_be_imported(tmp_path) -> None:
     """The doctor speaks where nothing else of the library can be imported."""
     (tmp_path / "torchvision").mkdir()

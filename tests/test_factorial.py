@@ -139,6 +139,7 @@ def test_counts_are_remembered(tmp_path, monkeypatch) -> None:
     assert counts.counts(runs) == [7, 7]
 
 
+@pytest.mark.slow
 def test_a_factorial_from_the_command_line(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file, results = tmp_path / "small.toml", tmp_path / "results"

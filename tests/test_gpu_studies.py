@@ -17,6 +17,7 @@ SIZES = {  # training images, classes, and the side of images that come in one s
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_every_step_can_be_built_and_trained_on_the_data(name) -> None:
     images, classes, side = SIZES[name]

@@ -53,6 +53,7 @@ def test_each_task_does_its_own_run(tmp_path, kind) -> None:
     assert len(all_results(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_an_index_that_the_plan_does_not_have_is_one_line(tmp_path) -> None:
     command, variables = commands(tmp_path, 9)[0]
     done = subprocess.run(command, env=environment(**variables), capture_output=True, text=True)

@@ -209,6 +209,7 @@ def test_counting_warns_of_nothing(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_fresh_process_prints_nothing(tmp_path: Path) -> None:
     code = (
         "from convnext_steps import count_flops, roadmap\n"

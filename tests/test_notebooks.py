@@ -108,6 +108,7 @@ def test_trajectory_opens_on_a_fresh_clone(tmp_path) -> None:
     assert "81.97" in printed(executed)
 
 
+@pytest.mark.slow
 def test_a_probe_without_results_says_how_to_make_them(tmp_path) -> None:
     executed = tmp_path / "executed.ipynb"
     execute_notebook("budget", executed, {"RESULTS": str(tmp_path), "DEEP": "[smoke]"})
@@ -181,6 +182,7 @@ def test_lists_and_numbers_on_the_command_line() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_in_this_python_whatever_kernel_it_names(tmp_path) -> None:
     """Without a home that can be written to, and in a folder with a name that YAML would cut."""
     kernel = {"name": "gone", "display_name": ""}
@@ -197,6 +199,7 @@ def test_a_notebook_runs_in_this_python_whatever_kernel_it_names(tmp_path) -> No
     assert printed(folder / "out.ipynb").strip() == sys.prefix
 
 
+@pytest.mark.slow
 def test_a_terminal_that_lacks_a_sign_shows_the_rest() -> None:
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-m", "convnext_steps", "show", "gelu"]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -25,8 +26,8 @@ def test_every_field_of_the_recipe_and_of_how_is_an_option() -> None:
         if option.type is bool:
             value = not option.default
             given = [flag if value else flag.replace("--", "--no-")]
-        elif option.name in ("precision", "optimizer", "schedule"):
-            value = {"precision": "bf16", "optimizer": "sgd", "schedule": "thirds"}[option.name]
+        elif get_origin(option.type) is Literal:
+            value = get_args(option.type)[-1]
             given = [flag, value]
         else:
             value = option.type(1)
@@ -89,6 +90,7 @@ def test_a_published_model_trains(tmp_path, monkeypatch, model) -> None:
     assert (tmp_path / "final_ema.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_finetuning_begins_with_given_weights_and_a_small_head(tmp_path, capsys) -> None:
     torch.manual_seed(0)
     model = convnext_tiny(num_classes=7, in_channels=1)

@@ -74,8 +74,8 @@ def _add_option(group: argparse._ArgumentGroup, option: "Field[Any]") -> None:
 
 def train_command(options: argparse.Namespace) -> None:
     """Train as asked, and print where the weights are."""
-    config = config_from(options)
-    with join().main_first():  # it downloads; the others find what it downloaded
+    config, how = config_from(options), how_from(options)
+    with join(how.device).main_first():  # it downloads; the others find what it downloaded
         train, test = load_data(
             options.data,
             options.train_images,
@@ -86,7 +86,7 @@ def train_command(options: argparse.Namespace) -> None:
         )
     seed_everything(config.seed)
     model = build(options, train, config)
-    trainer = Trainer(model, train, test, config, options.output, how=how_from(options))
+    trainer = Trainer(model, train, test, config, options.output, how=how)
     with _tensorboard(options) as trainer.log:
         evaluation = trainer.train(resume=options.resume)
     if trainer.processes.main:
@@ -158,7 +158,7 @@ def _tensorboard(options: argparse.Namespace) -> Iterator[Callable[..., None] | 
     Raises:
         ValueError: TensorBoard is not installed.
     """
-    if not options.tensorboard or not join().main:
+    if not options.tensorboard or not join(how_from(options).device).main:
         yield None
         return
     try:
