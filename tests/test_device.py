@@ -120,13 +120,14 @@ def test_parts_of_a_check_that_are_there_are_not_done_again(monkeypatch, tmp_pat
     done = []
     monkeypatch.setattr(gpu, "run_tests", lambda seconds: done.append("tests") or {"exit code": 0})
     monkeypatch.setattr(gpu, "runs_at_once", lambda small: done.append("runs") or {"a": 1.0})
+    monkeypatch.setattr(gpu, "deterministic", lambda small: done.append("bits") or {})
     monkeypatch.setattr(gpu, "against_peers", lambda small, compiled: 1 / 0)
     command = ["gpu", "check", "--small", "--output", str(tmp_path)]
     with pytest.raises(ZeroDivisionError):
         cli.main(command)
     monkeypatch.setattr(gpu, "against_peers", lambda small, compiled: {"compiled": compiled})
     assert cli.main(command) == 0
-    assert done == ["tests", "runs"]
+    assert done == ["tests", "runs", "bits"]
     assert json.loads((tmp_path / "gpu_check_compiled.json").read_text())["figures"] == {
         "compiled": True
     }
@@ -139,6 +140,14 @@ def test_parts_of_a_check_that_are_there_are_not_done_again(monkeypatch, tmp_pat
 def test_the_speed_of_runs_at_once_is_measured_on_a_cpu_too() -> None:
     found = gpu.images_per_second("separate_downsampling", 2, How(device="cpu"), 2)
     assert found > 0
+
+
+@pytest.mark.slow
+def test_two_trainings_of_a_seed_are_compared() -> None:
+    found = gpu.deterministic(small=True)
+    if not torch.cuda.is_available():  # a CPU repeats its bits anyway
+        assert found["not deterministic"]["largest difference of two losses"] == 0
+    assert found["deterministic"]["largest difference of two losses"] == 0
 
 
 @pytest.mark.slow

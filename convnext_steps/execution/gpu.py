@@ -33,7 +33,7 @@ from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.how import How
-from convnext_steps.training.trainer import Trainer
+from convnext_steps.training.trainer import Trainer, seed_everything
 
 STUDIES = ("cifar10_jpeg_gpu", "cifar10_jpeg_gpu_plain")
 STEPS = ("resnet", "separate_downsampling")  # whose speed is measured
@@ -53,6 +53,7 @@ def gpu_check(folder: Path, minutes: float, small: bool = False) -> None:
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "tests": lambda: run_tests(end - time.monotonic()),
         "runs_at_once": lambda: runs_at_once(small),
+        "deterministic": lambda: deterministic(small),
         "eager": lambda: against_peers(small, compiled=False),
         "compiled": lambda: against_peers(small, compiled=True),
     }
@@ -132,6 +133,31 @@ def images_per_second(step: str, count: int, how: How, steps: int) -> float:
         turns.go_on()
     synchronize()
     return count * steps * config.batch_size / (time.perf_counter() - start)
+
+
+def deterministic(small: bool) -> dict[str, Any]:
+    """What repeating the bits costs, and how far two trainings of a seed differ without it."""
+    found: dict[str, Any] = {}
+    for wanted in (True, False):
+        how = How(deterministic=wanted)
+        speed = images_per_second(STEPS[1], 1, how, 3 if small else 100)
+        one, other = (_losses(how, 2 if small else 20) for _ in range(2))
+        apart = max(abs(a - b) for a, b in zip(one, other, strict=True))
+        words = "deterministic" if wanted else "not deterministic"
+        found[words] = {"images/s": speed, "largest difference of two losses": apart}
+    return found
+
+
+def _losses(how: How, epochs: int) -> list[float]:
+    seed_everything(0)
+    study = load_study(STUDIES[0])
+    design = scaled(find_step(STEPS[1]).design, **asdict(study.scale))
+    model = Network(design, in_channels=1, num_classes=4)
+    config = replace(study.recipe, max_epochs=epochs, batch_size=32, evaluate_every=epochs)
+    data = synthetic(True, 64), synthetic(False, 32)
+    trainer = Trainer(model, *data, config, progress=False, how=how)
+    trainer.train()
+    return [entry["training_loss"] for entry in trainer.history if "training_loss" in entry]
 
 
 def _fail(key: int, error: BaseException | None) -> None:
