@@ -27,7 +27,7 @@ study: setup
 	$(BIN)/convnext-steps study
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 test-slow: setup
 	$(BIN)/pytest -m slow --durations=20

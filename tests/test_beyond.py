@@ -221,6 +221,7 @@ def test_a_wrong_own_step_is_refused(own_steps, arguments, message) -> None:
 # --- budgets -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_budgets_differ_in_the_images_seen_only() -> None:
     for family in ("standard", "shallow"):
         budgets = [the_study(family + end) for end in ("_sixteenth", "_quarter", "")]

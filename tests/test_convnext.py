@@ -219,12 +219,13 @@ def loss_curve(model: nn.Module, steps: int) -> list[float]:
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "builder",
     [
         "convnext_isotropic_small",
-        pytest.param("convnext_isotropic_base", marks=pytest.mark.slow),
-        pytest.param("convnext_isotropic_large", marks=pytest.mark.slow),
+        "convnext_isotropic_base",
+        "convnext_isotropic_large",
     ],
 )
 def test_isotropic_models_learn(builder: str) -> None:

@@ -225,6 +225,7 @@ def assert_not_answered(path: Path, name: str) -> None:
     assert sum("Not answered yet" in text for text in markdown(path)) == checks
 
 
+@pytest.mark.slow
 def test_one_notebook_runs_and_its_solutions_are_right(tmp_path) -> None:
     executed = run("03_resnextify", tmp_path, as_student=False)
     assert_runs(executed, "03_resnextify")

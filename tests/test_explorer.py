@@ -72,6 +72,7 @@ def test_our_numbers_are_those_of_the_result_files(page) -> None:
     assert {name: ours["top1"] for name, ours in shown.items()} == pytest.approx(means.to_dict())
 
 
+@pytest.mark.slow
 def test_without_results_the_papers_numbers_stand_alone(tmp_path) -> None:
     data = explorer_data(table_of(tmp_path))
     assert (data["study"], data["seeds"]) == (None, [])

@@ -77,6 +77,7 @@ def test_run_step_trains_counts_and_writes(tmp_path, capsys) -> None:
     assert f"{result['accuracy']:.2f} % of 512 test images" in text
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_one_line(tmp_path) -> None:
     with pytest.raises(NotebookError, match="ParameterError: unknown step 'gelo'") as e:
         execute_notebook("run_step", tmp_path / "out.ipynb", {"STEP": "gelo", "STUDY": "smoke"})
@@ -100,6 +101,7 @@ def test_learning_rates_are_trained_when_asked_to(tmp_path) -> None:
         assert read_result(path)["data"]["held_out"] == 0.1
 
 
+@pytest.mark.slow
 def test_trajectory_opens_on_a_fresh_clone(tmp_path) -> None:
     executed = tmp_path / "executed.ipynb"
     execute_notebook("trajectory", executed, {"RESULTS": str(tmp_path)})

@@ -213,6 +213,7 @@ def test_the_contents_leave_out_what_is_not_there() -> None:
     assert captions == ["The roadmap", "The craft of ablations", "Tools", "Reference"]
 
 
+@pytest.mark.slow
 def test_what_sphinx_warns_of_stops_the_site(tmp_path, capsys) -> None:
     path = tmp_path / "bad.ipynb"
     nbformat.write(notebook(markdown("# Title\n\n{nonsense}`x`")), path)

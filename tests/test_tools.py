@@ -87,6 +87,7 @@ def test_a_network_is_compiled_as_one_graph(name: str) -> None:
     assert torch.equal(compiled(TWO), NETWORKS[name](TWO))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_model_trains(tmp_path) -> None:
     model = torch.compile(

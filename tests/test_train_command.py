@@ -72,6 +72,7 @@ def test_a_step_trains_and_resumes(tmp_path, capsys) -> None:
     assert (tmp_path / "final.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["convnext_tiny", "convnext_isotropic_small"])
 def test_a_published_model_trains(tmp_path, monkeypatch, model) -> None:
     """The whole command, with a network of few blocks in place of the published one's."""
