@@ -161,7 +161,10 @@ def scaled(value):
 
 
 def check(answer, cases, hint, judge=exercises.check):
-    for wrong in (lambda *_: next(iter(cases.values())), lambda *given: scaled(answer(*given))):
+    wrongs = [lambda *_: next(iter(cases.values()))]
+    if any(scaled(value) != value for value in cases.values()):
+        wrongs.append(lambda *given: scaled(answer(*given)))
+    for wrong in wrongs:
         assert judge(wrong, cases, hint).points == 0, hint
     return judge(answer, cases, hint)
 """
