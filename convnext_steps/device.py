@@ -7,6 +7,9 @@ import torch
 
 from convnext_steps.errors import TrainingError
 
+# Read once by PyTorch, at the first matrix product on a GPU; without it, cuBLAS may differ.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 
 def find_device(word: str = "auto", index: int = 0) -> torch.device:
     """The device that a word of `How.device` stands for.
@@ -60,8 +63,7 @@ def set_determinism(device: torch.device, wanted: bool) -> None:
     """
     if device.type != "cuda":
         return
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS may differ
     torch.use_deterministic_algorithms(wanted)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = wanted
     torch.backends.cudnn.benchmark = not wanted

@@ -162,7 +162,7 @@ def scaled(value):
 
 def check(answer, cases, hint, judge=exercises.check):
     wrongs = [lambda *_: next(iter(cases.values()))]
-    if any(scaled(value) != value for value in cases.values()):
+    if any(repr(scaled(value)) != repr(value) for value in cases.values()):
         wrongs.append(lambda *given: scaled(answer(*given)))
     for wrong in wrongs:
         assert judge(wrong, cases, hint).points == 0, hint

@@ -94,6 +94,9 @@ class Idle:
     def __init__(self, uses, own_gpus) -> None:
         self.gpus, self.open, self.alive = own_gpus, set(), True
 
+    def end(self) -> None:
+        self.alive = False
+
     def begin(self, run, results) -> int:
         self.open.add(run)
         return 0

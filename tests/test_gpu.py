@@ -38,6 +38,19 @@ def trainer(step: str, how: How, folder: Path | None = None, **recipe) -> Traine
     return Trainer(model, *data, config, output_dir=folder, progress=False, how=how)
 
 
+class Noted:
+    """An update that notes its losses."""
+
+    def __init__(self, update, noted) -> None:
+        self.known, self.noted = update, noted
+
+    def __call__(self, batches):
+        return self.noted(batches)
+
+    def __getattr__(self, name: str):
+        return getattr(self.known, name)
+
+
 def after(steps: int, run: Trainer) -> list[float]:
     """The training losses of a run's first steps."""
     losses: list[torch.Tensor] = []
@@ -49,7 +62,7 @@ def after(steps: int, run: Trainer) -> list[float]:
         return found
 
     if run.update.graph:
-        run.update = type("Noted", (), {"__call__": lambda self, batches: noted(batches)})()
+        run.update = Noted(update, noted)
     else:
         run.update._plain = noted
     work = run.steps()
@@ -62,7 +75,8 @@ def after(steps: int, run: Trainer) -> list[float]:
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 3e-2), ("fp16", 1e-2)]
 )
-def test_steps_are_the_cpus_within_the_precision(step, precision, tolerance) -> None:
+def test_steps_are_the_cpus_within_the_precision(step, precision, tolerance, monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     on_cpu = after(3, trainer(step, How(device="cpu", fast_cpu=False)))
     on_gpu = after(3, trainer(step, replace(EXACT, graph=False), precision=precision))
     assert on_gpu == pytest.approx(on_cpu, rel=tolerance)
@@ -78,9 +92,10 @@ def test_ten_steps_of_a_graph_are_the_plain_ones(step, recipe) -> None:
     graph = trainer(step, EXACT, **recipe)
     assert graph.update.graph
     losses = after(10, plain), after(10, graph)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    near = 1e-2 if "precision" in recipe else 1e-5
+    assert losses[0] == pytest.approx(losses[1], rel=near)
     for ours, theirs in zip(graph.model.parameters(), plain.model.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, rtol=10 * near, atol=near)
 
 
 def test_the_original_recipe_is_recorded_too() -> None:
@@ -119,7 +134,7 @@ def test_runs_at_once_compute_what_each_computes_alone(tmp_path) -> None:
     runs = [replace(run, how=EXACT) for run in plan("smoke", seeds=[0, 1])]
     for run in runs:
         do_run(run, tmp_path / "alone")
-    turns = Turns(lambda key, error: None)
+    turns = Turns(lambda key, error: None, on_gpu=True)
     for key, run in enumerate(runs):
         turns.add(key, lambda run=run: run_steps(run, tmp_path / "together"))
     while turns.busy:
@@ -141,7 +156,7 @@ def test_a_run_without_enough_memory_is_tried_again_alone() -> None:
             held.append(torch.empty(most // 3, dtype=torch.uint8, device="cuda"))
             yield
 
-    turns = Turns(lambda *end: ended.append(end))
+    turns = Turns(lambda *end: ended.append(end), on_gpu=True)
     for key in range(2):
         turns.add(key, greedy)
     while turns.busy:

@@ -224,7 +224,7 @@ def test_ten_steps_read_nothing_from_the_device(monkeypatch, recipe) -> None:
 
 
 def test_the_averages_count_is_read_without_waiting_for_a_gpu() -> None:
-    average = moving_average(small().to("meta"), 0.9)
+    average = moving_average(small().to("meta"))
     assert average.n_averaged.device.type == "cpu"
 
 

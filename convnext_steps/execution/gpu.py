@@ -4,6 +4,7 @@ Each part leaves a file when it ends, and is not done again: a machine that is t
 little. `small` tries all of it at a tiny size, on a CPU too.
 """
 
+import gc
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convnext_steps.device import find_device
+from convnext_steps.device import find_device, set_determinism
 from convnext_steps.errors import StudyError
 from convnext_steps.execution.evidence import environment
 from convnext_steps.execution.turns import Turns
@@ -86,6 +87,7 @@ def against_peers(small: bool, compiled: bool) -> dict[str, Any]:
     import timm
     import torchvision
 
+    set_determinism(find_device(), wanted=False)
     work = Work(224, 128, precision="bf16", device="auto")
     if small:
         work = replace(work, resolution=32, batch_size=2)
@@ -115,14 +117,16 @@ def images_per_second(step: str, count: int, how: How, steps: int) -> float:
     study = load_study(STUDIES[0])
     design = scaled(find_step(step).design, **asdict(study.scale))
     config = replace(study.recipe, max_epochs=1000, batch_size=128 if steps > 3 else 8)
-    data = synthetic(True, 8 * config.batch_size), synthetic(False, 32)
+    batches = 4 if steps == 3 else 128  # an epoch's end costs as in a study
+    data = synthetic(True, batches * config.batch_size), synthetic(False, 32)
 
     def work(seed: int) -> Iterator[None]:
         model = Network(design, in_channels=1, num_classes=4)
         own = replace(config, seed=seed)
         return Trainer(model, *data, own, progress=False, how=how).steps()
 
-    turns = Turns(_fail)
+    gc.collect()  # the trainings before
+    turns = Turns(_fail, on_gpu=find_device(how.device).type == "cuda")
     for seed in range(count):
         turns.add(seed, partial(work, seed))
     for _ in range(3):
@@ -192,6 +196,8 @@ def gpu_train(results: Path, minutes: float, small: bool = False) -> None:
         if time.monotonic() > end:
             print("the time is over; rerun to resume")
             break
+        if process.returncode != 0:
+            raise StudyError(f"{study.name} failed; its messages are above")
 
 
 def _pack_as_they_come(

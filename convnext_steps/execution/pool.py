@@ -39,7 +39,7 @@ class PoolBackend:
         self.uses, processes = study.uses, study.how.processes
         found = gpus(study.how.device)
         self.at_once = AT_ONCE if found and processes == 1 else 1
-        self.gpus = [list(range(i, i + processes)) for i in range(0, found, processes)]
+        self.gpus = [list(range(i, min(i + processes, found))) for i in range(0, found, processes)]
         self.workers = self.at_once * len(self.gpus) if found else max(1, cores() // processes)
         if study.how.workers != "auto" and found:
             self.at_once = -(-study.how.workers // len(self.gpus))
@@ -47,7 +47,9 @@ class PoolBackend:
 
     def start(self, run: Run, results: Path) -> "PoolAttempt":
         """Give the run to the process with the fewest, or to a new one."""
-        self.crews = [crew for crew in self.crews if crew.alive]
+        for dead in [crew for crew in self.crews if not crew.alive]:
+            dead.end()
+            self.crews.remove(dead)
         crew = min(self.crews, key=lambda crew: len(crew.open), default=None)
         if crew is None or len(crew.open) >= self.at_once or self._idle_gpu(crew):
             used = [crew.gpus for crew in self.crews]
@@ -133,7 +135,14 @@ def _work(pipe: Connection, uses: str, settings: dict[str, str]) -> None:
     torch.set_num_threads(1)
     if uses:
         use(Path(uses))
-    turns = Turns(lambda key, error: pipe.send((key, _outcome(error))))
+
+    def ended(key: int, error: BaseException | None) -> None:
+        pipe.send((key, _outcome(error)))
+        memory = isinstance(error, torch.OutOfMemoryError)
+        if isinstance(error, torch.AcceleratorError) and not memory:
+            os._exit(1)  # what failed on a GPU in any other way fails all that follows
+
+    turns = Turns(ended, on_gpu="CUDA_VISIBLE_DEVICES" in settings)
     with suppress(EOFError, KeyboardInterrupt):
         while True:
             while pipe.poll(0 if turns.busy else None):

@@ -4,6 +4,7 @@ Each run has its own random numbers and, on a GPU, its own stream, so that it co
 computes alone.
 """
 
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,17 +20,28 @@ Ended = Callable[[int, BaseException | None], None]
 
 
 class Lane:
-    """One run under way, with the random numbers and the stream that are its own."""
+    """One run under way, with the random numbers and the stream that are its own.
 
-    def __init__(self, key: int, begin: Callable[[], Steps], beside: bool) -> None:
-        self.key, self.begin, self.beside = key, begin, beside
-        self.steps = begin()
+    Args:
+        key: what tells it from others.
+        begin: what begins it.
+        stream: on a GPU.
+        alone: whether no other may run beside it.
+    """
+
+    def __init__(
+        self, key: int, begin: Callable[[], Steps], stream: torch.cuda.Stream | None, alone: bool
+    ) -> None:
+        self.key, self.begin, self.stream, self.alone = key, begin, stream, alone
+        self.beside = False  # whether another has run beside it
         self.random = random_state()
-        self.stream = torch.cuda.Stream() if torch.cuda.is_available() else None
+        self.steps: Steps | None = None
 
     def step(self) -> bool:
-        """Go on by one step; whether there are more."""
+        """Begin, or go on by one step; whether there are more."""
         with self._turn():
+            if self.steps is None:
+                self.steps = self.begin()
             return next(self.steps, self) is None
 
     @contextmanager
@@ -50,13 +62,15 @@ class Turns:
 
     Args:
         ended: called with the key of a run that has ended, and with its error or None.
+        on_gpu: whether each run has a stream of its own.
     """
 
-    def __init__(self, ended: Ended) -> None:
-        self.ended = ended
+    def __init__(self, ended: Ended, on_gpu: bool = False) -> None:
+        self.ended, self.on_gpu = ended, on_gpu
         self.lanes: list[Lane] = []
         self.waiting: deque[tuple[int, Callable[[], Steps]]] = deque()
         self.alone: deque[tuple[int, Callable[[], Steps]]] = deque()
+        self.streams: list[torch.cuda.Stream] = []  # of runs that have ended, for those to come
 
     @property
     def busy(self) -> bool:
@@ -70,10 +84,12 @@ class Turns:
     def go_on(self) -> None:
         """One step of each run."""
         if not self.lanes and self.alone:
-            self.lanes.append(Lane(*self.alone.popleft(), beside=False))
-        while self.waiting and not self.alone and all(lane.beside for lane in self.lanes):
-            self.lanes.append(Lane(*self.waiting.popleft(), beside=True))
+            self._start(*self.alone.popleft(), alone=True)
+        while self.waiting and not self.alone and not any(lane.alone for lane in self.lanes):
+            self._start(*self.waiting.popleft(), alone=False)
+        together = len(self.lanes) > 1
         for lane in list(self.lanes):
+            lane.beside = lane.beside or together
             try:
                 if lane.step():
                     continue
@@ -82,12 +98,29 @@ class Turns:
                 error = problem
             self._end(lane, error)
 
+    def _start(self, key: int, begin: Callable[[], Steps], alone: bool) -> None:
+        stream = None
+        if self.on_gpu:
+            stream = self.streams.pop() if self.streams else torch.cuda.Stream()
+        self.lanes.append(Lane(key, begin, stream, alone))
+
     def _end(self, lane: Lane, error: Exception | None) -> None:
-        others = len(self.lanes) > 1
         self.lanes.remove(lane)
-        if error is not None and torch.cuda.is_available():
+        lane.steps = None
+        if error is not None:
+            _let_go(error)
+        if lane.stream is not None:
+            lane.stream.synchronize()
+            self.streams.append(lane.stream)
             torch.cuda.empty_cache()
-        if error is not None and others and not isinstance(error, HeldError):
+        if error is not None and lane.beside and not isinstance(error, HeldError):
             self.alone.append((lane.key, lane.begin))
         else:
             self.ended(lane.key, error)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Release what the frames of an error hold: the run's memory."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -47,9 +47,13 @@ class Work:
         self.run = run
         self.folder = Path(output).expanduser() if output else run.folder(own_results(results))
         self.lock = take(self.folder)
-        self.result = _stored(run, self.folder, own_results(results))
-        if self.result is None:
-            prepare(run, self.folder)
+        try:
+            self.result = _stored(run, self.folder, own_results(results))
+            if self.result is None:
+                prepare(run, self.folder)
+        except BaseException:
+            self.lock.release(force=True)
+            raise
 
     def train(self, model: nn.Module, train: ImageData, test: ImageData) -> Trained:
         """Train the run's model, or what is left of it; of a finished run, what it found.

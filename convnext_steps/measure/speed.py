@@ -191,11 +191,17 @@ def _speed(
 
 
 def _seconds(step: Callable[[], object]) -> float:
+    _wait()
     start = time.perf_counter()
     step()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    """Wait until a GPU in use has done what it was given."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def _typical_memory(step: Callable[[], object], times: int = 5) -> int | None:

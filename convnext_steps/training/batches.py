@@ -83,7 +83,7 @@ def loader(
     """
     if on_device(dataset):
         return _DeviceBatches(dataset, list(batches))
-    options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
+    options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_initialized()}
     if takes_batches(dataset):
         return DataLoader(dataset, sampler=batches, batch_size=None, **options)
     items = SeededItems(dataset, seed)

@@ -117,7 +117,8 @@ def check_labels(labels: Tensor, classes: int) -> None:
     Raises:
         TrainingError: a label is negative, or not below the number of classes.
     """
-    low, high = labels.numpy().min(), labels.numpy().max()
+    values = labels.numpy(force=True)
+    low, high = values.min(), values.max()
     if low < 0 or high >= classes:
         raise TrainingError(
             f"a label is {low if low < 0 else high}, but the network has {classes} classes, "

@@ -130,9 +130,9 @@ def join(device: str = "auto") -> Processes:
     if not dist.is_initialized() and "TORCHELASTIC_RUN_ID" not in os.environ and not _several():
         return Processes(device=find_device(device))
     found = find_device(device, _local_rank())
+    if found.type == "cuda":
+        torch.cuda.set_device(found)
     if not dist.is_initialized():
-        if found.type == "cuda":
-            torch.cuda.set_device(found)
         dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
     return Processes(dist.get_rank(), dist.get_world_size(), _local_rank(), found)

@@ -30,21 +30,24 @@ def record(step: Step, images: Tensor, labels: Tensor, tensors: Callable[[], lis
     """
     batch = images.clone(memory_format=torch.preserve_format), labels.clone()
     before = [tensor.clone() for tensor in tensors()]
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
+    current = torch.cuda.current_stream()
+    # A run that has its own stream records there: cuBLAS keeps one workspace per stream.
+    stream = torch.cuda.Stream() if current == torch.cuda.default_stream() else current
     graph = torch.cuda.CUDAGraph()
-    with own_random_numbers():
-        with torch.cuda.stream(aside):
+    try:
+        with own_random_numbers(), torch.cuda.stream(stream):
+            stream.wait_stream(current)
             for _ in range(WARM_UP):
                 step(*batch)
-        torch.cuda.current_stream().wait_stream(aside)
-        with torch.cuda.graph(graph):
-            loss = step(*batch)
-    changed = tensors()
-    for tensor, value in zip(changed, before, strict=False):
-        tensor.copy_(value)
-    for tensor in changed[len(before) :]:
-        tensor.zero_()
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                loss = step(*batch)
+        current.wait_stream(stream)
+    finally:
+        changed = tensors()
+        for tensor, value in zip(changed, before, strict=False):
+            tensor.copy_(value)
+        for tensor in changed[len(before) :]:
+            tensor.zero_()
 
     def replay(images: Tensor, labels: Tensor) -> Tensor:
         batch[0].copy_(images)

@@ -61,7 +61,7 @@ def to_device(dataset: Dataset[Any], device: torch.device) -> Dataset[Any]:
     if device.type == "cuda" and size > SHARE * torch.cuda.mem_get_info(device)[0]:
         return dataset
     for tensor in tensors:
-        if tensor not in COPIES:
+        if tensor not in COPIES or COPIES[tensor].device != device:
             COPIES[tensor] = tensor.to(device)
     copies = [COPIES[tensor] for tensor in tensors]
     if isinstance(dataset, ImageTensors):

@@ -91,10 +91,10 @@ def build_optimizer(
             rates from the GPU.
     """
     groups = parameter_groups(model, config)
-    if graph:
-        device = next(model.parameters()).device
-        for group in groups:
-            group["lr"] = torch.tensor(group["lr"], device=device)
+    for group in groups:
+        group["initial_lr"] = group["lr"]
+        if graph:
+            group["lr"] = torch.tensor(group["lr"], device=next(model.parameters()).device)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, fused=True)
     return torch.optim.AdamW(groups, fused=True, capturable=graph)
@@ -113,7 +113,7 @@ class LearningRates:
         self, optimizer: torch.optim.Optimizer, config: TrainingConfig, total_steps: int
     ) -> None:
         self.optimizer, self.config, self.total_steps = optimizer, config, total_steps
-        self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
+        self.peaks = [float(group["initial_lr"]) for group in optimizer.param_groups]
 
     def set(self, step: int) -> None:
         """Make the rates those of a step, counted from 0."""
@@ -147,18 +147,35 @@ def schedule_factor(step: int, config: TrainingConfig, total_steps: int) -> floa
     return final + (1 - final) * (1 + math.cos(math.pi * min(done, 1))) / 2
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """The average of a model's weights over its updates, with a decay that grows up to `decay`.
-
-    After n updates it is at most (1 + n) / (10 + n), so that the average of a short training has
-    forgotten the initial weights; from 9 / (1 - decay) updates on, nothing differs.
-    """
-
-    def update(values: Any, current: Any, _: Any) -> None:
-        count = int(average.n_averaged)
-        warm = (1 + count) / (10 + count)
-        get_ema_multi_avg_fn(min(decay, warm))(values, current, count)
-
-    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+def moving_average(model: nn.Module) -> AveragedModel:
+    """The average of a model's weights and buffers over its updates, see `update_average`."""
+    average = AveragedModel(model, use_buffers=True)
     average.n_averaged = average.n_averaged.cpu()  # read at every step, without waiting for a GPU
     return average
+
+
+@torch.no_grad()
+def update_average(average: AveragedModel, model: nn.Module, decay: float) -> None:
+    """Take a model's weights into its average, with a decay that grows up to `decay`.
+
+    After n updates it is at most (1 + n) / (10 + n), so that the average of a short training has
+    forgotten the initial weights; from 9 / (1 - decay) updates on, nothing differs. AveragedModel's
+    own update would wait for a GPU at every step.
+    """
+    count = int(average.n_averaged)
+    update = get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))
+    pairs = zip(_tensors(average.module), _tensors(model), strict=True)
+    kinds: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+    for pair in pairs:
+        kinds.setdefault(pair[0].dtype, []).append(pair)
+    for same in kinds.values():
+        averaged, current = map(list, zip(*same, strict=True))
+        if count == 0:
+            torch._foreach_copy_(averaged, current)
+        else:
+            update(averaged, current, average.n_averaged)
+    average.n_averaged += 1
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]

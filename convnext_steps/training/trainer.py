@@ -37,6 +37,7 @@ from convnext_steps.training.optimization import (
     build_optimizer,
     moving_average,
     restore_optimizer,
+    update_average,
 )
 from convnext_steps.training.seeds import mixed_seed
 from convnext_steps.training.seeds import seed_everything as seed_everything
@@ -118,7 +119,7 @@ class Trainer:
         prepared = self.optimizer, self.preparation, self.processes
         self.update = Update(self.network, *prepared, parts, graph)
         decay = self.config.ema_decay
-        self.ema = moving_average(self.model, decay) if decay else None
+        self.ema = moving_average(self.model) if decay else None
         self.step, self.epoch, self.best = 0, 0, -1.0
         self.history: list[dict[str, float]] = []
         self.seconds = {"training": 0.0, "evaluation": 0.0}
@@ -210,7 +211,7 @@ class Trainer:
                 check_used(self.model)
             self.step += 1
             if self.ema is not None:
-                self.ema.update_parameters(self.model)
+                update_average(self.ema, self.model, self.config.ema_decay)
             bar.update()
             if self.step % log_every == 0 or self.step == self.total_steps:
                 rate = self.learning_rates.largest(self.step - 1)

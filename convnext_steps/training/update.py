@@ -60,6 +60,8 @@ class Update:
         if self.recorded is None:
             try:
                 self.recorded = record(self._step, images, labels, self._tensors)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 LOG.warning("the training step is not recorded as a graph: %s", first_line(error))
                 self.graph = False
