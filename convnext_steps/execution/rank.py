@@ -10,7 +10,8 @@ from pathlib import Path
 from convnext_steps.execution.train_run import steps_in_process, write_trained
 from convnext_steps.study.plan import Run, read_run
 from convnext_steps.training.distributed import join
-from convnext_steps.training.trainer import finish, seed_everything
+from convnext_steps.training.stepwise import finish
+from convnext_steps.training.trainer import seed_everything
 
 
 def train_share(run: Run, output: Path) -> None:

@@ -21,7 +21,8 @@ from convnext_steps.study.plan import Run
 from convnext_steps.training.data import ImageData
 from convnext_steps.training.distributed import LAUNCHED
 from convnext_steps.training.evaluation import Evaluation, evaluate
-from convnext_steps.training.trainer import Trainer, finish
+from convnext_steps.training.stepwise import finish
+from convnext_steps.training.trainer import Trainer
 
 TRAINED = "training.partial.json"
 FIT_IMAGES = 2_000  # of the training images, on which each result says how well it fits them

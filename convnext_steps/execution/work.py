@@ -26,7 +26,8 @@ from convnext_steps.text import first_line
 from convnext_steps.training.data import ImageData
 from convnext_steps.training.evaluation import Evaluation
 from convnext_steps.training.how import OF_THE_STUDY
-from convnext_steps.training.trainer import finish, seed_everything
+from convnext_steps.training.stepwise import finish
+from convnext_steps.training.trainer import seed_everything
 
 Halves = tuple[ImageData, ImageData]  # to train and to test on
 

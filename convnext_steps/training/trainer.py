@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,9 @@ from convnext_steps.training.optimization import (
 )
 from convnext_steps.training.seeds import mixed_seed
 from convnext_steps.training.seeds import seed_everything as seed_everything
+from convnext_steps.training.stepwise import finish
 from convnext_steps.training.update import Update, can_record
 
-T = TypeVar("T")
 LOGS_PER_RUN = 50
 PROGRESS = ("step", "epoch", "best", "history", "seconds")  # attributes that a checkpoint holds
 
@@ -298,13 +298,3 @@ class Trainer:
         """What has state of its own; everything random follows from the seed and the epoch."""
         parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.update.scaler}
         return parts if self.ema is None else parts | {"ema": self.ema}
-
-
-def finish(steps: Generator[None, None, T]) -> T:
-    """Take all steps of a piece of work; return what it ends with."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
