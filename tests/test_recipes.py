@@ -28,7 +28,12 @@ from convnext_steps.training.batches import loader
 from convnext_steps.training.config import RECIPES
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.label_mixing import LabelMixing
-from convnext_steps.training.optimization import build_optimizer, layer_positions, schedule_factor
+from convnext_steps.training.optimization import (
+    build_optimizer,
+    layer_positions,
+    schedule_factor,
+    update_average,
+)
 from convnext_steps.training.trainer import seed_everything
 
 CONFIG = TrainingConfig(max_epochs=2, batch_size=32)
@@ -156,14 +161,13 @@ def test_gradients_accumulate_to_those_of_the_whole_batch() -> None:
     assert gradients[0].abs().max() > 1e-3
 
 
-def test_the_moving_average_is_the_hand_computed_one() -> None:
+def test_the_moving_average_is_the_hand_computed_one(monkeypatch) -> None:
     trainer = Trainer(small("gelu"), *DATA, replace(CONFIG, ema_decay=0.9), progress=False)
     average: dict[str, torch.Tensor] = {}
     updates = itertools.count()
-    update = trainer.ema.update_parameters
 
-    def update_both(model: nn.Module) -> None:
-        update(model)
+    def update_both(kept, model: nn.Module, decay: float) -> None:
+        update_average(kept, model, decay)
         done = next(updates)
         decay = min(0.9, (1 + done) / (10 + done))
         for name, value in model.state_dict().items():
@@ -173,7 +177,7 @@ def test_the_moving_average_is_the_hand_computed_one() -> None:
                 value.clone() if before is None else decay * before + (1 - decay) * value
             )
 
-    trainer.ema.update_parameters = update_both
+    monkeypatch.setattr("convnext_steps.training.trainer.update_average", update_both)
     trainer.train()
     for name, value in trainer.ema.module.state_dict().items():
         if value.is_floating_point():
