@@ -59,8 +59,16 @@ def of_the_study(table: pd.DataFrame, study: Study) -> pd.DataFrame:
         step=[run.step for run in runs],
         seed=[run.seed for run in runs],
     )
-    found.attrs["study"] = study
+    found.attrs["study"] = _with_steps(study, set(found["step"]))
     return found
+
+
+def _with_steps(study: Study, names: set[str]) -> Study:
+    """A study of a few steps (`only`) with those that were trained beside them."""
+    if not study.only:
+        return study
+    every = replace(study, only=()).steps()
+    return replace(study, only=tuple(name for name in every if name in {*study.only, *names}))
 
 
 def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
@@ -68,7 +76,11 @@ def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
 
     Where the study's own images are not here, the content that its results name is assumed.
     """
-    runs = study.plan(None if study.factorial else sorted({int(seed) for seed in table["seed"]}))
+    if study.factorial:
+        runs = study.plan()
+    else:
+        seeds = sorted({int(seed) for seed in table["seed"]})
+        runs = study.plan(seeds, list(replace(study, only=()).steps()))
     try:
         for run in runs[:1]:
             run.data.identity()
