@@ -41,6 +41,18 @@ def gpus(word: str = "auto") -> int:
     return torch.cuda.device_count() if word in ("auto", "cuda") else 0
 
 
+def gpu_shares(word: str, processes: int) -> list[list[int]]:
+    """The GPUs that each of several runs at once may use, so many per run; none on a CPU."""
+    found = gpus(word)
+    return [list(range(i, min(i + processes, found))) for i in range(0, found, processes)]
+
+
+def wait_for_gpu() -> None:
+    """Wait until a GPU in use has done what it was given."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def visible(own: Sequence[int] | None) -> dict[str, str]:
     """The environment of a process that is to see only these of this process's GPUs."""
     if own is None:

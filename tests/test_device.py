@@ -141,7 +141,7 @@ def test_parts_of_a_check_that_are_there_are_not_done_again(monkeypatch, tmp_pat
 
 @pytest.mark.slow
 def test_the_speed_of_runs_at_once_is_measured_on_a_cpu_too() -> None:
-    found = gpu.images_per_second("separate_downsampling", 2, How(device="cpu"), 2)
+    found = gpu.images_per_second("separate_downsampling", 2, How(device="cpu"), small=True)
     assert found > 0
 
 

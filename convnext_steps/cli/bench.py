@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from convnext_steps.cli.options import a_path, add_changes, chosen_study, find_m
 from convnext_steps.device import device_name, find_device
 from convnext_steps.execution.evidence import environment
 from convnext_steps.files import write_json
+from convnext_steps.measure.peers import LIBRARIES, as_compiled, published
 from convnext_steps.measure.speed import Precision, Speed, Work, measure_speeds, ratio
 from convnext_steps.models.design import scaled
 from convnext_steps.models.network import Network
@@ -32,7 +33,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step, or convnext_tiny, ...")
-    parser.add_argument("--against", choices=("pytorch", "torchvision", "timm"), help="the peer")
+    parser.add_argument("--against", choices=("pytorch", *LIBRARIES), help="the peer")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--compile", action="store_true", help="time all with torch.compile")
@@ -63,7 +64,7 @@ def model_times(options: argparse.Namespace) -> dict[str, Any]:
     if options.against:
         models[options.against] = peer(options, work)
     if options.compile:
-        models = {name: compiled(model) for name, model in models.items()}
+        models = {name: as_compiled(model) for name, model in models.items()}
     speeds = measure_speeds(models, work, options.rounds, fast={"ours"})
     kind = "training" if work.training else "inference"
     print(
@@ -79,12 +80,6 @@ def model_times(options: argparse.Namespace) -> dict[str, Any]:
         print(f"{faster.median:.2f} x as fast ({faster.low:.2f} to {faster.high:.2f})")
         figures["ratio"] = asdict(faster)
     return figures
-
-
-def compiled(model: nn.Module) -> nn.Module:
-    """The model as `torch.compile` makes it."""
-    result: Any = torch.compile(model)
-    return cast(nn.Module, result)
 
 
 def _describe(speed: Speed) -> str:
@@ -137,8 +132,6 @@ def build(options: argparse.Namespace, work: Work) -> nn.Module:
 def peer(options: argparse.Namespace, work: Work) -> nn.Module:
     """The same network of another library; of PyTorch, our own with plain layers.
 
-    None drops paths: torchvision's would by default, timm's and ours would not.
-
     Raises:
         ValueError: that library has no such model, or is not installed.
     """
@@ -149,15 +142,4 @@ def peer(options: argparse.Namespace, work: Work) -> nn.Module:
         raise ValueError(f"{options.against} is timed on {', '.join(known)}, not {options.model}")
     if work.in_channels != 3:
         raise ValueError(f"{options.against}'s models take three channels, not {work.in_channels}")
-    if options.against == "torchvision":
-        import torchvision
-
-        return torchvision.models.get_model(
-            options.model, num_classes=work.num_classes, stochastic_depth_prob=0.0
-        )
-    try:
-        import timm
-    except ImportError:
-        raise ValueError("--against timm needs: pip install timm") from None
-    model: nn.Module = timm.create_model(options.model, num_classes=work.num_classes)
-    return model
+    return published(options.against, options.model, work.num_classes)

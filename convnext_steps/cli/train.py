@@ -87,7 +87,7 @@ def train_command(options: argparse.Namespace) -> None:
     seed_everything(config.seed)
     model = build(options, train, config)
     trainer = Trainer(model, train, test, config, options.output, how=how)
-    with _tensorboard(options) as trainer.log:
+    with _tensorboard(options, trainer.processes.main) as trainer.log:
         evaluation = trainer.train(resume=options.resume)
     if trainer.processes.main:
         print(f"{evaluation.accuracy:.2f} % of {evaluation.count:,} test images")
@@ -152,13 +152,13 @@ def build(options: argparse.Namespace, data: ImageData, config: TrainingConfig) 
 
 
 @contextlib.contextmanager
-def _tensorboard(options: argparse.Namespace) -> Iterator[Callable[..., None] | None]:
+def _tensorboard(options: argparse.Namespace, main: bool) -> Iterator[Callable[..., None] | None]:
     """A function that logs an entry of the history, for the main process if it was asked for.
 
     Raises:
         ValueError: TensorBoard is not installed.
     """
-    if not options.tensorboard or not join(how_from(options).device).main:
+    if not (options.tensorboard and main):
         yield None
         return
     try:

@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from convnext_steps.device import find_device, set_determinism
+from convnext_steps.device import find_device, set_determinism, wait_for_gpu
 from convnext_steps.errors import StudyError
 from convnext_steps.execution.evidence import environment
 from convnext_steps.execution.turns import Turns
 from convnext_steps.files import write_json
+from convnext_steps.measure.peers import LIBRARIES, as_compiled, published
 from convnext_steps.measure.speed import Work, measure_speeds
 from convnext_steps.models.convnext import convnext_tiny
 from convnext_steps.models.design import scaled
@@ -84,20 +84,14 @@ def run_tests(seconds: float) -> dict[str, Any]:
 
 def against_peers(small: bool, compiled: bool) -> dict[str, Any]:
     """Images per second in training of ConvNeXt-T at 224, in bf16, beside two public libraries'."""
-    import timm
-    import torchvision
-
     set_determinism(find_device(), wanted=False)
     work = Work(224, 128, precision="bf16", device="auto")
     if small:
         work = replace(work, resolution=32, batch_size=2)
-    models: dict[str, nn.Module] = {
-        "ours": convnext_tiny(),
-        "timm": timm.create_model("convnext_tiny"),
-        "torchvision": torchvision.models.get_model("convnext_tiny", stochastic_depth_prob=0.0),
-    }
+    models: dict[str, nn.Module] = {"ours": convnext_tiny()}
+    models |= {name: published(name, "convnext_tiny") for name in LIBRARIES}
     if compiled:
-        models = {name: torch.compile(model) for name, model in models.items()}  # type: ignore[misc]
+        models = {name: as_compiled(model) for name, model in models.items()}
     speeds = measure_speeds(models, work, rounds=2 if small else 20, warmup=3)
     return {"work": asdict(work)} | {name: asdict(speed) for name, speed in speeds.items()}
 
@@ -108,22 +102,17 @@ def runs_at_once(small: bool) -> dict[str, Any]:
     for step in STEPS:
         for count, graph in ((1, False), (1, True), (2, True), (4, True), (8, True), (16, True)):
             words = f"{step}, {count} at once, {'graph' if graph else 'eager'}"
-            found[words] = images_per_second(step, count, How(graph=graph), 3 if small else 100)
+            found[words] = images_per_second(step, count, How(graph=graph), small)
     return found
 
 
-def images_per_second(step: str, count: int, how: How, steps: int) -> float:
+def images_per_second(step: str, count: int, how: How, small: bool) -> float:
     """The speed of a few runs of a step at the size of the study for GPUs."""
-    study = load_study(STUDIES[0])
-    design = scaled(find_step(step).design, **asdict(study.scale))
-    config = replace(study.recipe, max_epochs=1000, batch_size=128 if steps > 3 else 8)
-    batches = 4 if steps == 3 else 128  # an epoch's end costs as in a study
-    data = synthetic(True, batches * config.batch_size), synthetic(False, 32)
+    steps, size, batches = (3, 8, 4) if small else (100, 128, 128)  # an epoch ends as in a study
 
     def work(seed: int) -> Iterator[None]:
-        model = Network(design, in_channels=1, num_classes=4)
-        own = replace(config, seed=seed)
-        return Trainer(model, *data, own, progress=False, how=how).steps()
+        recipe = {"seed": seed, "max_epochs": 1000, "batch_size": size}
+        return _trainer(step, how, batches * size, **recipe).steps()
 
     gc.collect()  # the trainings before
     turns = Turns(_fail, on_gpu=find_device(how.device).type == "cuda")
@@ -131,12 +120,12 @@ def images_per_second(step: str, count: int, how: How, steps: int) -> float:
         turns.add(seed, partial(work, seed))
     for _ in range(3):
         turns.go_on()
-    synchronize()
+    wait_for_gpu()
     start = time.perf_counter()
     for _ in range(steps):
         turns.go_on()
-    synchronize()
-    return count * steps * config.batch_size / (time.perf_counter() - start)
+    wait_for_gpu()
+    return count * steps * size / (time.perf_counter() - start)
 
 
 def deterministic(small: bool) -> dict[str, Any]:
@@ -144,7 +133,7 @@ def deterministic(small: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for wanted in (True, False):
         how = How(deterministic=wanted)
-        speed = images_per_second(STEPS[1], 1, how, 3 if small else 100)
+        speed = images_per_second(STEPS[1], 1, how, small)
         one, other = (_losses(how, 2 if small else 20) for _ in range(2))
         apart = max(abs(a - b) for a, b in zip(one, other, strict=True))
         words = "deterministic" if wanted else "not deterministic"
@@ -154,24 +143,23 @@ def deterministic(small: bool) -> dict[str, Any]:
 
 def _losses(how: How, epochs: int) -> list[float]:
     seed_everything(0)
-    study = load_study(STUDIES[0])
-    design = scaled(find_step(STEPS[1]).design, **asdict(study.scale))
-    model = Network(design, in_channels=1, num_classes=4)
-    config = replace(study.recipe, max_epochs=epochs, batch_size=32, evaluate_every=epochs)
-    data = synthetic(True, 64), synthetic(False, 32)
-    trainer = Trainer(model, *data, config, progress=False, how=how)
+    recipe = {"max_epochs": epochs, "batch_size": 32, "evaluate_every": epochs}
+    trainer = _trainer(STEPS[1], how, 64, **recipe)
     trainer.train()
     return [entry["training_loss"] for entry in trainer.history if "training_loss" in entry]
 
 
+def _trainer(step: str, how: How, images: int, **recipe: Any) -> Trainer:
+    """A training of a step, on synthetic images, at the size of the study for GPUs."""
+    study = load_study(STUDIES[0])
+    design = scaled(find_step(step).design, **asdict(study.scale))
+    model = Network(design, in_channels=1, num_classes=4)
+    data = synthetic(True, images), synthetic(False, 32)
+    return Trainer(model, *data, replace(study.recipe, **recipe), progress=False, how=how)
+
+
 def _fail(key: int, error: BaseException | None) -> None:
     raise StudyError(f"run {key} ended early: {error}")
-
-
-def synchronize() -> None:
-    """Wait until the GPU, if there is one, has done all that it was given."""
-    if find_device().type == "cuda":
-        torch.cuda.synchronize()
 
 
 def gpu_train(results: Path, minutes: float, small: bool = False) -> None:

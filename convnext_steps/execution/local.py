@@ -5,7 +5,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from convnext_steps.device import gpus, visible
+from convnext_steps.device import gpu_shares, visible
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.lock import HeldError
 from convnext_steps.execution.machine import cores
@@ -33,9 +33,7 @@ class LocalBackend:
     """
 
     def __init__(self, how: How) -> None:
-        found = gpus(how.device)
-        shares = range(0, found, how.processes)
-        self.gpus = [list(range(i, min(i + how.processes, found))) for i in shares]
+        self.gpus = gpu_shares(how.device, how.processes)
         self.workers = len(self.gpus) or max(1, cores() // how.processes)
         self.attempts: list[LocalAttempt] = []
 

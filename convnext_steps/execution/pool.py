@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from convnext_steps.device import gpus, visible
+from convnext_steps.device import gpu_shares, visible
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.lock import HeldError
 from convnext_steps.execution.machine import cores
@@ -37,11 +37,10 @@ class PoolBackend:
 
     def __init__(self, study: Study) -> None:
         self.uses, processes = study.uses, study.how.processes
-        found = gpus(study.how.device)
-        self.at_once = AT_ONCE if found and processes == 1 else 1
-        self.gpus = [list(range(i, min(i + processes, found))) for i in range(0, found, processes)]
-        self.workers = self.at_once * len(self.gpus) if found else max(1, cores() // processes)
-        if study.how.workers != "auto" and found:
+        self.gpus = gpu_shares(study.how.device, processes)
+        self.at_once = AT_ONCE if self.gpus and processes == 1 else 1
+        self.workers = self.at_once * len(self.gpus) or max(1, cores() // processes)
+        if study.how.workers != "auto" and self.gpus:
             self.at_once = -(-study.how.workers // len(self.gpus))
         self.crews: list[Crew] = []
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_steps.cpu.depthwise import fast_depthwise
-from convnext_steps.device import find_device
+from convnext_steps.device import find_device, wait_for_gpu
 from convnext_steps.measure.flops import count_flops
 
 Precision = Literal["fp32", "bf16"]
@@ -191,17 +191,11 @@ def _speed(
 
 
 def _seconds(step: Callable[[], object]) -> float:
-    _wait()
+    wait_for_gpu()
     start = time.perf_counter()
     step()
-    _wait()
+    wait_for_gpu()
     return time.perf_counter() - start
-
-
-def _wait() -> None:
-    """Wait until a GPU in use has done what it was given."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def _typical_memory(step: Callable[[], object], times: int = 5) -> int | None:

@@ -67,8 +67,8 @@ def _with_steps(study: Study, names: set[str]) -> Study:
     """A study of a few steps (`only`) with those that were trained beside them."""
     if not study.only:
         return study
-    every = replace(study, only=()).steps()
-    return replace(study, only=tuple(name for name in every if name in {*study.only, *names}))
+    wanted = {*study.only, *names}
+    return replace(study, only=tuple(name for name in study.all_steps() if name in wanted))
 
 
 def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
@@ -80,7 +80,7 @@ def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
         runs = study.plan()
     else:
         seeds = sorted({int(seed) for seed in table["seed"]})
-        runs = study.plan(seeds, list(replace(study, only=()).steps()))
+        runs = study.plan(seeds, list(study.all_steps()))
     try:
         for run in runs[:1]:
             run.data.identity()

@@ -75,7 +75,7 @@ class Study:
         Raises:
             ValueError: a step does not exist, or cannot be.
         """
-        steps = self._all_steps()
+        steps = self.all_steps()
         for name in self.only:
             if name not in steps:
                 raise ValueError(f"only: {unknown('step', name, steps)}")
@@ -84,7 +84,8 @@ class Study:
         own = [name for name, step in steps.items() if step.section == "own"]
         return {name: steps[name] for name in dict.fromkeys([*self.only, *own])}
 
-    def _all_steps(self) -> dict[str, Step]:
+    def all_steps(self) -> dict[str, Step]:
+        """The steps that `only` chooses from, by name, in their order."""
         if self.factorial:
             return dict(_networks(self.factorial, self.roadmap))
         steps = dict(self._order() if self.order else roadmap(self.roadmap))
@@ -139,7 +140,7 @@ class Study:
         Raises:
             ValueError: it does not exist; the message has the nearest name.
         """
-        steps = self._all_steps()
+        steps = self.all_steps()
         if name in steps:
             return steps[name]
         if "+" in name:

@@ -56,7 +56,7 @@ def to_device(dataset: Dataset[Any], device: torch.device) -> Dataset[Any]:
     """The data set on a GPU, if it is in memory and fits; trainings in one process share it."""
     if device.type == "cpu" or not takes_batches(dataset):
         return dataset
-    tensors = dataset.tensors if isinstance(dataset, TensorDataset) else _tensors(dataset)
+    tensors = _tensors(dataset)
     size = sum(tensor.nbytes for tensor in tensors if tensor not in COPIES)
     if device.type == "cuda" and size > SHARE * torch.cuda.mem_get_info(device)[0]:
         return dataset
@@ -70,12 +70,16 @@ def to_device(dataset: Dataset[Any], device: torch.device) -> Dataset[Any]:
 
 
 def _tensors(dataset: Any) -> tuple[Tensor, ...]:
-    return dataset.images, dataset.labels
+    """The images and the labels of data in memory."""
+    if isinstance(dataset, ImageTensors):
+        return dataset.images, dataset.labels
+    tensors: tuple[Tensor, ...] = dataset.tensors
+    return tensors
 
 
 def on_device(dataset: Any) -> bool:
     """Whether a data set's images are on a GPU."""
-    return takes_batches(dataset) and bool(_labels(dataset).device.type != "cpu")
+    return takes_batches(dataset) and bool(_tensors(dataset)[1].device.type != "cpu")
 
 
 def collate(items: list[Any]) -> Any:
@@ -128,12 +132,7 @@ def check_items(dataset: Dataset[Any], role: str) -> tuple[Tensor, Tensor]:
                 f"item {place} of the {role} set is an image of {tuple(images[-1].shape)}, "
                 f"item 0 of {tuple(images[0].shape)}; resize them all alike"
             )
-    return images[0], _labels(dataset) if takes_batches(dataset) else torch.tensor(labels)
-
-
-def _labels(dataset: Any) -> Tensor:
-    labels: Tensor = dataset.labels if isinstance(dataset, ImageTensors) else dataset.tensors[1]
-    return labels
+    return images[0], _tensors(dataset)[1] if takes_batches(dataset) else torch.tensor(labels)
 
 
 def _problem(item: Any) -> str:

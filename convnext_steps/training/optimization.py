@@ -95,9 +95,13 @@ def build_optimizer(
         group["initial_lr"] = group["lr"]
         if graph:
             group["lr"] = torch.tensor(group["lr"], device=next(model.parameters()).device)
+    optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=config.momentum, fused=True)
-    return torch.optim.AdamW(groups, fused=True, capturable=graph)
+        optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=True)
+    else:
+        optimizer = torch.optim.AdamW(groups, fused=True, capturable=graph)
+    optimizer.register_load_state_dict_pre_hook(_with_own_groups)
+    return optimizer
 
 
 class LearningRates:
@@ -129,10 +133,9 @@ class LearningRates:
         return max(self.peaks) * schedule_factor(step, self.config, self.total_steps)
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take over an optimiser's state from a checkpoint, which may be of another device."""
-    own = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state["state"], "param_groups": own})
+def _with_own_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's state, which may be of another device, with the optimiser's own groups."""
+    return {"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]}
 
 
 def schedule_factor(step: int, config: TrainingConfig, total_steps: int) -> float:

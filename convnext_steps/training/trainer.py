@@ -36,7 +36,6 @@ from convnext_steps.training.optimization import (
     LearningRates,
     build_optimizer,
     moving_average,
-    restore_optimizer,
     update_average,
 )
 from convnext_steps.training.seeds import mixed_seed
@@ -288,10 +287,7 @@ class Trainer:
         for name in PROGRESS:
             setattr(self, name, state[name])
         for name, part in self._parts().items():
-            if name == "optimizer":
-                restore_optimizer(self.optimizer, state[name])
-            else:
-                part.load_state_dict(state[name])
+            part.load_state_dict(state[name])
         self.update.recorded = None  # it would go on with the tensors of before
 
     def _parts(self) -> dict[str, Any]:
