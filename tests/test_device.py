@@ -157,8 +157,7 @@ def test_two_trainings_of_a_seed_are_compared() -> None:
 def test_the_training_for_gpus_is_tried_on_a_cpu(tmp_path) -> None:
     command = ["gpu", "train", "--small", "--results", str(tmp_path), "--minutes", "10"]
     assert cli.main(command) == 0
-    for name in gpu.STUDIES:
-        folder = tmp_path / f"smoke_of_{name}"
-        lines = (folder / "runs.jsonl").read_text().splitlines()
+    for name in gpu.SMALL:
+        lines = (tmp_path / name / "runs.jsonl").read_text().splitlines()
         assert len(lines) == len(plan("smoke"))
     assert device_name("cpu") == "cpu"

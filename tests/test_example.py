@@ -40,7 +40,7 @@ def test_the_program_that_this_follows() -> None:
         model=model, train_dataset=train, test_dataset=test, configs=config
     ).train()
     assert evaluation.count == 131
-    assert sorted(test.fetched) == list(range(131))
+    assert set(test.fetched) == set(range(131))
     assert not torch.equal(model.head.weight, before)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 

@@ -30,13 +30,13 @@ from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import find_step
 from convnext_steps.study.pack import pack
 from convnext_steps.study.results import RESULT
-from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.how import How
 from convnext_steps.training.trainer import Trainer, seed_everything
 
-STUDIES = ("cifar10_jpeg_gpu", "cifar10_jpeg_gpu_plain")
+STUDIES = {name: [name] for name in ("cifar10_jpeg_gpu", "cifar10_jpeg_gpu_plain")}
+SMALL = {"smoke_gpu": ["smoke", "--name", "smoke_gpu", "--set", "how.notebooks=false"]}
 STEPS = ("resnet", "separate_downsampling")  # whose speed is measured
 TESTS = Path(__file__).parents[2] / "tests"
 POLL_SECONDS = 1.0
@@ -151,7 +151,7 @@ def _losses(how: How, epochs: int) -> list[float]:
 
 def _trainer(step: str, how: How, images: int, **recipe: Any) -> Trainer:
     """A training of a step, on synthetic images, at the size of the study for GPUs."""
-    study = load_study(STUDIES[0])
+    study = load_study(next(iter(STUDIES)))
     design = scaled(find_step(step).design, **asdict(study.scale))
     model = Network(design, in_channels=1, num_classes=4)
     data = synthetic(True, images), synthetic(False, 32)
@@ -173,32 +173,28 @@ def gpu_train(results: Path, minutes: float, small: bool = False) -> None:
         small: a tiny size, on synthetic images.
     """
     end = time.monotonic() + 60 * minutes
-    for study in map(load_study, STUDIES):
-        command = [sys.executable, "-m", "convnext_steps", "study", study.name]
-        if small:
-            command[-1] = "smoke"
-            command += ["--name", f"smoke_of_{study.name}", "--set", "how.notebooks=false"]
-            study = replace(study, name=f"smoke_of_{study.name}")
+    for name, options in SMALL.items() if small else STUDIES.items():
+        command = [sys.executable, "-m", "convnext_steps", "study", *options]
         process = subprocess.Popen([*command, "--results", str(results)])
-        _pack_as_they_come(process, study, results, end)
+        _pack_as_they_come(process, name, results, end)
         if time.monotonic() > end:
             print("the time is over; rerun to resume")
             break
         if process.returncode != 0:
-            raise StudyError(f"{study.name} failed; its messages are above")
+            raise StudyError(f"{name} failed; its messages are above")
 
 
 def _pack_as_they_come(
-    process: "subprocess.Popen[bytes]", study: Study, results: Path, end: float
+    process: "subprocess.Popen[bytes]", name: str, results: Path, end: float
 ) -> None:
     packed = 0
     while True:
         over = process.poll() is not None
         if not over and time.monotonic() > end:
             process.terminate()
-        there = len(list((results / study.name).glob(f"*/seed-*/{RESULT}")))
+        there = len(list((results / name).glob(f"*/seed-*/{RESULT}")))
         if there > packed:
-            pack(results, study.name)
+            pack(results, name)
             packed = there
         if over:
             break
