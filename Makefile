@@ -30,7 +30,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 test-slow: setup
-	$(BIN)/pytest -m slow --durations=20
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist loadfile --durations=40
 
 lint: setup
 	$(BIN)/ruff check .
