@@ -271,3 +271,12 @@ def test_a_section_is_trained_when_asked_to(tmp_path) -> None:
     assert any("Results of the study smoke, seeds 0." in text for text in markdown(output))
     assert len(list(tmp_path.rglob("result.json"))) == 3
     assert all(each["output_type"] != "error" for each in outputs(output))
+
+
+@pytest.mark.slow
+def test_networks_are_trained_and_looked_into_when_asked_to(tmp_path) -> None:
+    output = tmp_path / "out.ipynb"
+    execute_notebook("19_inside", output, SMOKE | {"TRAIN": "true", "RESULTS": str(tmp_path)})
+    assert "Trained as the study smoke says: move_up, kernel_7." in markdown(output)
+    assert len(list(tmp_path.rglob("weights.safetensors"))) == 2
+    assert all(each["output_type"] != "error" for each in outputs(output))

@@ -48,6 +48,7 @@ SECTIONS = (
     Section(OWN, "16_bring_your_own_step", "A step of your own"),
     Section(OWN, "17_stem_stride", "Stem stride"),
     Section(OWN, "18_flops_are_not_seconds", "FLOPs are not seconds"),
+    Section(OWN, "19_inside", "Inside a trained network"),
 )
 
 

@@ -61,7 +61,10 @@ def fashion_mnist(train: bool, archives: Path = ARCHIVES) -> ImageTensors:
             _unpack(archives / f"{name}.gz", checksum, raw / name)
         dataset = FashionMNIST(root, train=train)
     images = torch.nn.functional.pad(dataset.data[:, None], (2, 2, 2, 2))  # (N, 1, 32, 32)
-    return ImageTensors(images, dataset.targets, mean=(0.2860,), std=(0.3530,), num_classes=10)
+    names = tuple(dataset.classes)
+    return ImageTensors(
+        images, dataset.targets, mean=(0.2860,), std=(0.3530,), num_classes=10, classes=names
+    )
 
 
 def _unpack(archive: Path, checksum: str, target: Path) -> None:

@@ -54,8 +54,8 @@ def cifar(kind: type[CIFAR10], mean: Triple, std: Triple, train: bool, root: Pat
             _unpack(_fetch(kind.url, kind.tgz_md5, root), root)
             files = kind(root, train)
     images = torch.from_numpy(files.data).permute(0, 3, 1, 2).contiguous()  # (N, 3, 32, 32)
-    labels, classes = torch.tensor(files.targets), len(files.classes)
-    return ImageTensors(images, labels, mean=mean, std=std, num_classes=classes)
+    labels, names = torch.tensor(files.targets), tuple(files.classes)
+    return ImageTensors(images, labels, mean=mean, std=std, num_classes=len(names), classes=names)
 
 
 def imagenette(train: bool, root: Path, size: str = "320px") -> ImageFiles:

@@ -1,0 +1,217 @@
+"""What trained networks have learned: their kernels, their feature maps, their mistakes."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from safetensors.torch import load_model
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from convnext_steps.course.pictures import Picture
+from convnext_steps.execution.runfolder import WEIGHTS
+from convnext_steps.execution.runner import run_study
+from convnext_steps.files import own_results
+from convnext_steps.models.layers import evaluating
+from convnext_steps.models.network import Network
+from convnext_steps.study.figures import new_figure, own_style
+from convnext_steps.study.study import Study
+from convnext_steps.study.toml import load_study
+from convnext_steps.training.batch_transforms import Preparation
+from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.images import ImageData
+from convnext_steps.training.items import class_names
+from convnext_steps.training.trainer import seed_everything
+
+BATCH = 500  # images at once
+COLUMNS = 8  # kernels side by side
+GREYS = colormaps["gray"].with_extremes(bad="#BBDDF5")  # of what is not a number: the gaps
+
+
+def look_into(
+    study: Study | str, steps: Sequence[str], results: str | Path, train: bool = False
+) -> tuple[dict[str, Network], ImageData, str]:
+    """A study's networks of seed 0, its test images, and a line that says what was found.
+
+    Args:
+        study: a study, or what `load_study` takes.
+        steps: the steps whose networks are wanted.
+        results: the folder of your own results; empty: `results/own`.
+        train: whether to train first what has not been trained, keeping the weights.
+
+    Returns:
+        The networks by step: trained where weights were kept, else as they begin.
+    """
+    study = load_study(study).change({"how.keep_weights": True, "how.notebooks": False})
+    if train:
+        run_study(study, [0], steps, results)
+    networks, begun = {}, []
+    for run in study.plan([0], steps):
+        train_images, test = run.load_data()
+        seed_everything(run.seed)
+        networks[run.step] = run.build(train_images).eval()
+        weights = run.folder(own_results(results)) / WEIGHTS
+        if weights.exists():
+            load_model(networks[run.step], weights)
+        else:
+            begun.append(run.step)
+    if begun:
+        return networks, test, f"**Not trained:** {', '.join(begun)}. TRAIN = True trains them."
+    return networks, test, f"Trained as the study {study.name} says: {', '.join(networks)}."
+
+
+@torch.no_grad()
+def predictions(network: nn.Module, data: ImageData) -> Tensor:
+    """Each class's probability for each image, (images, classes)."""
+    preparation = Preparation(network, data, TrainingConfig(), torch.device("cpu"))
+    with evaluating(network):
+        batches = DataLoader(data, BATCH)
+        logits = [network(preparation.for_evaluation(*batch)[0]) for batch in batches]
+    return torch.cat(logits).softmax(1)
+
+
+def labels_of(data: ImageData) -> Tensor:
+    """The label of each image, (images,)."""
+    return torch.cat([labels for _, labels in DataLoader(data, BATCH)])
+
+
+def accuracy(network: nn.Module, data: ImageData) -> float:
+    """Share of the images that the network classifies right, in per cent."""
+    right = predictions(network, data).argmax(1) == labels_of(data)
+    return 100 * right.double().mean().item()
+
+
+def depthwise_kernels(network: Network, stage: int) -> Tensor:
+    """The kernels of the first depthwise convolution in a stage, (channels, k, k).
+
+    Args:
+        network: one that has depthwise convolutions.
+        stage: counted from 0.
+
+    Raises:
+        ValueError: there is no depthwise convolution in the stage.
+    """
+    layers = _depthwise(network.stages[stage])
+    if not layers:
+        raise ValueError("no convolution is depthwise; choose a step from `depthwise` on")
+    return layers[0].weight.detach()[:, 0]
+
+
+def _depthwise(module: nn.Module) -> list[nn.Conv2d]:
+    layers = (layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
+    return [layer for layer in layers if 1 < layer.groups == layer.out_channels]
+
+
+def cut_kernels(network: Network, side: int) -> Network:
+    """A copy whose depthwise kernels are zero outside their central side×side."""
+    cut = copy.deepcopy(network)
+    for layer in _depthwise(cut):
+        margin = max(0, (layer.kernel_size[0] - side) // 2)
+        inner = torch.zeros_like(layer.weight)
+        size = layer.kernel_size[0] - margin
+        inner[..., margin:size, margin:size] = 1
+        layer.weight.data *= inner
+    return cut
+
+
+@own_style
+def draw_kernels(kernels: Mapping[str, Tensor], rows: int = 3) -> Picture:
+    """Some kernels of several layers side by side, each scaled to its largest weight.
+
+    Args:
+        kernels: (channels, k, k), by the name to write above.
+        rows: how many rows of eight.
+    """
+    figure = new_figure(4.5 * len(kernels), 0.6 + 0.6 * rows)
+    panels = figure.subplots(1, len(kernels), squeeze=False)[0]
+    for axes, (name, weights) in zip(panels, kernels.items(), strict=True):
+        shown = weights[: rows * COLUMNS]
+        shown = shown / shown.abs().amax((1, 2), keepdim=True)
+        _mosaic(axes, shown, name, (-1, 1))
+    names = "; ".join(f"{name}, {len(weights)} channels" for name, weights in kernels.items())
+    return Picture(figure, f"Depthwise kernels as grey squares, white is positive: {names}.")
+
+
+@own_style
+@torch.no_grad()
+def draw_maps(network: Network, data: ImageData, index: int = 0) -> Picture:
+    """What the stem and each stage make of one image: eight channels, those that vary most.
+
+    Args:
+        network: any of the roadmap.
+        data: a data set.
+        index: of the image.
+    """
+    preparation = Preparation(network, data, TrainingConfig(), torch.device("cpu"))
+    image, label = data[index]
+    x, _ = preparation.for_evaluation(image[None], torch.as_tensor(label)[None])
+    figure = new_figure(8, 5.6)
+    panels = figure.subplots(1 + len(network.stages), 1)
+    for axes, (number, part) in zip(
+        panels, enumerate([network.stem, *network.stages]), strict=True
+    ):
+        x = part(x)
+        maps = x[0][x[0].flatten(1).std(1).topk(COLUMNS).indices]  # (8, H, W)
+        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+        name = f"stage {number}" if number else "stem"
+        _mosaic(axes, (maps - low) / (high - low), f"{name}, {maps.shape[-1]}×{maps.shape[-1]}")
+    names = class_names(data)
+    what = f"of class {names[int(label)]}" if names else f"with label {int(label)}"
+    return Picture(figure, f"Feature maps of one image {what}, after the stem and each stage.")
+
+
+def _mosaic(axes: Axes, squares: Tensor, title: str, limits: tuple[float, float] = (0, 1)) -> None:
+    """Draw small square pictures, (count, side, side), in rows of eight with gaps between them."""
+    gap, count = max(1, squares.shape[-1] // 8), len(squares)
+    padding = (0, gap, 0, gap, 0, -count % COLUMNS)
+    cells = F.pad(squares, padding, value=float("nan")).unflatten(0, (-1, COLUMNS))
+    whole = cells.transpose(1, 2).flatten(2).flatten(0, 1)  # (rows * side, COLUMNS * side)
+    axes.imshow(whole.numpy(), cmap=GREYS, vmin=limits[0], vmax=limits[1])
+    axes.set_title(title, fontsize=10)
+    axes.axis("off")
+
+
+def confusion(labels: Tensor, predicted: Tensor, names: Sequence[str]) -> pd.DataFrame:
+    """How many images of each class (rows) were taken for each class (columns).
+
+    Args:
+        labels: what the images are, (images,).
+        predicted: what they were taken for, (images,).
+        names: of the classes.
+    """
+    counts = torch.bincount(len(names) * labels + predicted, minlength=len(names) ** 2)
+    table = counts.view(len(names), len(names)).numpy()
+    return pd.DataFrame(table, index=pd.Index(names, name="is"), columns=list(names))
+
+
+@own_style
+def draw_mistakes(data: ImageData, probabilities: Tensor, count: int = 10) -> Picture:
+    """The mistakes that a network was most certain of, with both classes.
+
+    Args:
+        data: a data set.
+        probabilities: as `predictions` gives them.
+        count: of images.
+    """
+    names = class_names(data) or [str(label) for label in range(data.num_classes)]
+    labels = labels_of(data)
+    certain, predicted = probabilities.max(1)
+    wrong = torch.where(predicted != labels, certain, -1.0)
+    shown = [i for i in wrong.topk(min(count, len(labels))).indices.tolist() if wrong[i] >= 0]
+    figure = new_figure(9, 2.1 * -(-count // 5))
+    panels = list(figure.subplots(-(-count // 5), 5, squeeze=False).flat)
+    words = []
+    for axes in panels:
+        axes.axis("off")
+    for axes, index in zip(panels, shown, strict=False):
+        axes.imshow(data[index][0].permute(1, 2, 0).squeeze().numpy(), cmap="gray")
+        is_a, taken = names[int(labels[index])], names[int(predicted[index])]
+        axes.set_title(f"{is_a}\n{taken}? {100 * certain[index]:.0f} %", fontsize=9)
+        words.append(f"{is_a} taken for {taken}")
+    what = "; ".join(words) or "none"
+    return Picture(figure, f"Mistakes that the network was most certain of: {what}.")
