@@ -15,6 +15,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file
+from test_checkpoint import interrupt
 from torch import Tensor, nn
 from torch.utils.data import (
     ConcatDataset,
@@ -80,11 +81,6 @@ def test_a_field_of_another_type_is_named(kind: Any, field: str, value: Any, rul
 
 def test_numbers_of_numpy_and_whole_epochs_are_numbers() -> None:
     assert TrainingConfig(learning_rate=np.float64(0.1), max_epochs=3).max_epochs == 3
-
-
-def test_the_recipe_is_no_dictionary() -> None:
-    with pytest.raises(TypeError, match="give the recipe once"):
-        Trainer(Plain(), DATA, DATA, configs={"lr": 0.1})
 
 
 # --- the data ------------------------------------------------------------------------------------
@@ -169,6 +165,10 @@ def test_data_that_cannot_be_trained_on_are_one_line_before_training(kind: str) 
 def test_the_test_set_is_checked_before_training_too() -> None:
     with pytest.raises(TrainingError, match="item 0 of the test set has 3 parts"):
         Trainer(Plain(), DATA, BAD_DATA["triples"][0], CONFIG)
+    with pytest.raises(TrainingError, match="the test set has no images"):
+        Trainer(Plain(), DATA, BAD_DATA["nothing"][0], CONFIG)
+    with pytest.raises(TrainingError, match="a label is 4, but the network has 4 classes"):
+        Trainer(Plain(), DATA, BAD_DATA["one label too high"][0], CONFIG)
     with pytest.raises(TrainingError, match="the images have 1 channels, but the network takes 3"):
         Trainer(Plain(), DATA, GREY, CONFIG)
 
@@ -447,18 +447,7 @@ def test_interrupted_and_called_again_a_trainer_ends_as_if_it_had_not_been(
     whole = trainer(seeded(), config=config)
     expected = whole.train()
     run = trainer(seeded(), config=config, output_dir=tmp_path if folder else None)
-    update = run.update._plain
-
-    def interrupted(batches: Any) -> float:
-        loss = update(batches)
-        if run.step == at:
-            run.update._plain = update
-            raise KeyboardInterrupt
-        return loss
-
-    run.update._plain = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        run.train()
+    interrupt(run, at)
     assert run.train() == expected
     assert (run.step, run.history) == (6, whole.history)
     for one, other in ((run.model, whole.model), (run.ema, whole.ema)):
