@@ -72,10 +72,7 @@ def test_docstring_tells_the_papers_numbers(builder: str) -> None:
 
 @pytest.mark.parametrize(
     ("regime", "builder"),
-    [
-        ("tiny", "convnext_tiny"),
-        pytest.param("base", "convnext_base", marks=pytest.mark.slow),
-    ],
+    [("tiny", "convnext_tiny"), pytest.param("base", "convnext_base", marks=pytest.mark.slow)],
 )
 def test_the_roadmap_arrives_here(regime: str, builder: str) -> None:
     torch.manual_seed(0)
@@ -220,24 +217,14 @@ def loss_curve(model: nn.Module, steps: int) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "builder",
-    [
-        "convnext_isotropic_small",
-        "convnext_isotropic_base",
-        "convnext_isotropic_large",
-    ],
-)
+@pytest.mark.parametrize("builder", [name for name in FAMILY if "isotropic" in name])
 def test_isotropic_models_learn(builder: str) -> None:
     torch.manual_seed(0)
-    drop_path_rate = float(FAMILY[builder]["drop_path_1k"])
-    layer_scale = float(FAMILY[builder]["layer_scale"] or 0)
-    model = build(
-        builder,
-        num_classes=2,
-        drop_path_rate=drop_path_rate,
-        layer_scale_init_value=layer_scale,
-    )
+    own = {
+        "drop_path_rate": float(FAMILY[builder]["drop_path_1k"]),
+        "layer_scale_init_value": float(FAMILY[builder]["layer_scale"] or 0),
+    }
+    model = build(builder, num_classes=2, **own)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     losses = loss_curve(model, steps=8)
     assert sum(losses[-2:]) < 0.5 * sum(losses[:2]), losses

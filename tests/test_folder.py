@@ -19,9 +19,10 @@ from torchvision.transforms import v2
 from convnext_steps.errors import DataError
 from convnext_steps.training import downloads, folder, folder_index
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.data import ImageFiles, content_of, load_data
+from convnext_steps.training.data import content_of, load_data
 from convnext_steps.training.decoding import decode, suffixes
 from convnext_steps.training.image_transforms import evaluation_crop
+from convnext_steps.training.images import ImageFiles
 
 HALVES = [f"{half}/{name}" for half in ("train", "val") for name in ("cat", "dog")]
 

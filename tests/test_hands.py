@@ -30,8 +30,9 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from convnext_steps import How, Trainer, TrainingConfig
 from convnext_steps.errors import TrainingError
-from convnext_steps.training.data import ImageFiles, synthetic
+from convnext_steps.training.data import synthetic
 from convnext_steps.training.distributed import join
+from convnext_steps.training.images import ImageFiles
 from convnext_steps.training.trainer import seed_everything
 
 CONFIG = TrainingConfig(max_epochs=2, batch_size=8, learning_rate=1e-3)
@@ -114,7 +115,7 @@ BAD_DATA: dict[str, tuple[Any, str]] = {
     "triples": (Items(*[(*pair, 0) for pair in PAIRS]), "item 0 .* has 3 parts; it must be"),
     "PIL images": (
         Items(*[(to_pil_image(image), label) for image, label in PAIRS]),
-        "item 0 .* has a Image as its image; it must be a tensor .*pil_to_tensor",
+        "item 0 .* has an image of type Image; it must be a tensor .*pil_to_tensor",
     ),
     "no batch of channels": (
         Items(*[(image[0], label) for image, label in PAIRS]),

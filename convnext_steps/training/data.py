@@ -21,23 +21,7 @@ from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.downloads import user_cache
 from convnext_steps.training.folder import load_folder
 from convnext_steps.training.folder_files import read_folder
-from convnext_steps.training.images import ImageData, ImageFiles, ImageTensors
-
-__all__ = [
-    "ARCHIVES",
-    "SHA256",
-    "SOURCES",
-    "DataError",
-    "ImageData",
-    "ImageFiles",
-    "ImageTensors",
-    "Source",
-    "content_of",
-    "data_root",
-    "fashion_mnist",
-    "load_data",
-    "synthetic",
-]
+from convnext_steps.training.images import ImageData, ImageTensors
 
 ARCHIVES = Path(__file__).parent / "fashion_mnist"
 SHA256 = {
