@@ -215,6 +215,11 @@ def test_parts_of_a_data_set_are_normalised_as_the_whole(kind: str) -> None:
     run.train()
 
 
+def test_more_classes_than_outputs_are_refused() -> None:
+    labelled = replace(SYNTHETIC, num_classes=5)
+    refused("5 classes, but the network has 4; build it with num_classes=5", Plain(1), labelled)
+
+
 def test_parts_that_are_normalised_differently_are_refused() -> None:
     other = replace(SYNTHETIC, mean=(0.9,))
     refused("different means and stds", Plain(1), ConcatDataset([SYNTHETIC, other]))

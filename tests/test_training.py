@@ -7,13 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
 
 from convnext_steps import How, Network, Trainer, TrainingConfig, roadmap, scaled
-from convnext_steps.training.batches import TrainingBatches, evaluation_batches, loader
 from convnext_steps.training.config import original_recipe
 from convnext_steps.training.data import synthetic
-from convnext_steps.training.distributed import Processes
 from convnext_steps.training.optimization import (
     LearningRates,
     build_optimizer,
@@ -216,19 +213,3 @@ def test_ten_steps_read_nothing_from_the_device(monkeypatch, recipe) -> None:
 def test_the_averages_count_is_read_without_waiting_for_a_gpu() -> None:
     average = moving_average(small().to("meta"))
     assert average.n_averaged.device.type == "cpu"
-
-
-def test_batches_on_a_device_are_those_of_the_data_loader(monkeypatch) -> None:
-    data = synthetic(True, 100)
-    batches = TrainingBatches(len(data), replace(CONFIG, micro_batch_size=8), Processes())
-    expected = list(loader(data, batches))
-    monkeypatch.setattr("convnext_steps.training.batches.on_device", lambda dataset: True)
-    for each in (data, TensorDataset(data.images, data.labels)):
-        found = list(loader(each, batches))
-        assert len(found) == len(expected) == 12
-        for ours, theirs in zip(found, expected, strict=True):
-            assert all(map(torch.equal, ours, theirs))
-    uneven = evaluation_batches(1100, Processes())
-    many = synthetic(False, 1100)
-    labels = [labels for _, labels in loader(many, uneven)]
-    assert torch.equal(torch.cat(labels), many.labels)

@@ -199,8 +199,8 @@ def time_once(step: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _typical_memory(step: Callable[[], object], times: int = 5) -> int | None:
-    peaks = [peak for _ in range(times) if (peak := _peak_memory(step)) is not None]
+def _typical_memory(step: Callable[[], object]) -> int | None:
+    peaks = [peak for _ in range(5) if (peak := _peak_memory(step)) is not None]
     return int(statistics.median(peaks)) if peaks else None
 
 

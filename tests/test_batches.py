@@ -4,22 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
-from convnext_steps import Trainer, TrainingConfig, convnext_tiny
+from convnext_steps import TrainingConfig
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.batches import TrainingBatches, evaluation_batches, loader
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.distributed import Processes
 
 CONFIG = TrainingConfig(max_epochs=1, batch_size=4)
-
-
-def test_more_classes_than_outputs() -> None:
-    model = convnext_tiny(num_classes=3, in_channels=1)
-    with pytest.raises(
-        TrainingError, match="4 classes, but the network has 3; build it with num_classes=4"
-    ):
-        Trainer(model, synthetic(True), synthetic(False), CONFIG)
 
 
 def test_too_few_images_for_a_batch() -> None:
@@ -79,3 +72,21 @@ def test_a_data_set_in_memory_gives_the_same_batches_as_one_by_one() -> None:
     for fast, slow in zip(loader(data, batches), loader(pairs, batches), strict=True):
         assert torch.equal(fast[0], slow[0])
         assert torch.equal(fast[1], slow[1])
+
+
+def test_batches_on_a_device_are_those_of_the_data_loader(monkeypatch) -> None:
+    data = synthetic(True, 100)
+    batches = TrainingBatches(
+        len(data), replace(CONFIG, batch_size=32, micro_batch_size=8), Processes()
+    )
+    expected = list(loader(data, batches))
+    monkeypatch.setattr("convnext_steps.training.batches.on_device", lambda dataset: True)
+    for each in (data, TensorDataset(data.images, data.labels)):
+        found = list(loader(each, batches))
+        assert len(found) == len(expected) == 12
+        for ours, theirs in zip(found, expected, strict=True):
+            assert all(map(torch.equal, ours, theirs))
+    uneven = evaluation_batches(1100, Processes())
+    many = synthetic(False, 1100)
+    labels = [labels for _, labels in loader(many, uneven)]
+    assert torch.equal(torch.cat(labels), many.labels)
