@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 from safetensors.torch import load_file
 from test_checkpoint import interrupt
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from torch.utils.data import (
     TensorDataset,
     random_split,
 )
+from torchvision import models
 from torchvision.transforms.v2.functional import to_pil_image
 
 from convnext_steps import How, Trainer, TrainingConfig
@@ -315,18 +315,6 @@ class Tuple(nn.Module):
         return self.body(x), x
 
 
-def frozen() -> nn.Module:
-    return Plain().requires_grad_(False)
-
-
-def googlenet() -> nn.Module:
-    return torchvision.models.googlenet(num_classes=4, init_weights=False)
-
-
-def squeezenet() -> nn.Module:
-    return torchvision.models.squeezenet1_1(num_classes=4)
-
-
 HALF = TensorDataset(IMAGES.to(torch.bfloat16), LABELS)
 GREY = TensorDataset(IMAGES[:, :1], LABELS)
 LARGE = TensorDataset(torch.randn(8, 3, 64, 64), torch.arange(8) % 4)
@@ -334,8 +322,8 @@ GOOD_NETWORKS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "repeats a channel": (Repeating, GREY),
     "a gate is the last linear layer": (Gated, DATA),
     "shared tensors": (Shared, DATA),
-    "GoogLeNet": (googlenet, LARGE),
-    "SqueezeNet": (squeezenet, LARGE),
+    "GoogLeNet": (lambda: models.googlenet(num_classes=4, init_weights=False), LARGE),
+    "SqueezeNet": (lambda: models.squeezenet1_1(num_classes=4), LARGE),
     "half precision": (lambda: nn.Sequential(Halved(), Plain()), HALF),
     "a mask of infinities": (Masked, DATA),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), DATA),
@@ -378,7 +366,7 @@ def test_timms_networks_train_and_layer_decay_is_one_line(name: str) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (frozen, "no parameter of the network trains"),
+        (lambda: Plain().requires_grad_(False), "no parameter of the network trains"),
         (Tuple, r"the network returns a tuple; it must return logits \(N, classes\)"),
         (lambda: nn.Conv2d(3, 4, 1), r"returns a Tensor of shape \(1, 4, 32, 32\); it must return"),
         (

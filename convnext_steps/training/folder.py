@@ -89,7 +89,7 @@ def load_folder(
         }
         if not small:
             files = [(folder.root.absolute() / entry.name, entry.label) for entry in entries]
-            return ImageFiles(files, size=shared, mixed=True, **values)
+            return ImageFiles(files, size=shared, in_turn=True, **values)
         count = len(entries) * math.prod(shape)
         pixels = torch.from_file(str(cache / name), size=count, dtype=torch.uint8)
         labels = torch.tensor([entry.label for entry in entries])

@@ -31,7 +31,6 @@ class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
     classes: tuple[str, ...] = ()  # their names in the labels' order, where they are known
     notes: tuple[str, ...] = ()  # what was left out of the data set, one line each
     transform: Callable[[Any], Any] | None = None  # of one image at a time
-    mixed: bool = True  # the classes follow one another; False: the images are sorted by class
 
     @property
     def channels(self) -> int:
@@ -43,20 +42,16 @@ class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
         """How many images there are."""
 
     @abstractmethod
-    def prepared(self, config: TrainingConfig, training: bool) -> Self:
-        """The same images, cropped, resized and augmented as the recipe says."""
-
     def first(self, count: int) -> Self:
-        """The first images; in a fixed random order where they are sorted by class.
+        """The given number of images, always the same ones.
 
         Raises:
             DataError: there are fewer, or the number is below 1.
         """
-        if not 1 <= count <= len(self):
-            raise DataError(f"cannot take {count} images from a data set of {len(self)}")
-        if self.mixed:
-            return self._take(torch.arange(count))
-        return self._take(self._shuffled()[:count])
+
+    @abstractmethod
+    def prepared(self, config: TrainingConfig, training: bool) -> Self:
+        """The same images, cropped, resized and augmented as the recipe says."""
 
     def split(self, share: float) -> tuple[Self, Self]:
         """All images but a share of each class, and that share: a fixed random choice.
@@ -67,7 +62,7 @@ class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
             DataError: no class has two images.
         """
         labels = self._labels()
-        order = self._shuffled()
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
         aside = torch.zeros(len(self), dtype=torch.bool)
         for label in labels.unique():
             own = order[labels[order] == label]
@@ -84,8 +79,9 @@ class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
     def _take(self, indices: Tensor) -> Self:
         """The images of these indices."""
 
-    def _shuffled(self) -> Tensor:
-        return torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+    def _check_count(self, count: int) -> None:
+        if not 1 <= count <= len(self):
+            raise DataError(f"cannot take {count} images from a data set of {len(self)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +104,11 @@ class ImageTensors(ImageData):
         elif self.transform is not None:  # one by one: torchvision draws once per call
             images = torch.stack([self.transform(image) for image in images])
         return images, self.labels[index]
+
+    def first(self, count: int) -> Self:
+        """The first `count` images."""
+        self._check_count(count)
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
 
     def _labels(self) -> Tensor:
         return self.labels
@@ -137,7 +138,7 @@ class ImageFiles(ImageData):
     mean: tuple[float, ...] = field(default=IMAGENET_MEAN, kw_only=True)
     std: tuple[float, ...] = field(default=IMAGENET_STD, kw_only=True)
     size: tuple[int, int] | None = field(default=None, kw_only=True)  # (H, W), if all share it
-    mixed: bool = field(default=False, kw_only=True)
+    in_turn: bool = field(default=False, kw_only=True)  # one image of each class after another
 
     def __len__(self) -> int:
         return len(self.files)  # type: ignore[arg-type]
@@ -152,6 +153,12 @@ class ImageFiles(ImageData):
         if self.transform is not None:
             image = self.transform(image)
         return pil_to_tensor(image), label
+
+    def first(self, count: int) -> Self:
+        """The first images; in a fixed random order where files are sorted by class."""
+        self._check_count(count)
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        return self._take(torch.arange(count) if self.in_turn else order[:count])
 
     def _labels(self) -> Tensor:
         return torch.tensor(_labels_of(self.files))

@@ -153,7 +153,7 @@ def _problem(item: Any) -> str:
     value = np.asarray(label.tolist() if isinstance(label, Tensor) else label)
     if value.ndim or value.dtype.kind not in "iub":
         kind = f"of shape {value.shape}" if value.ndim else f"{value.item()!r}"
-        return f"has a label {kind}; it must be one whole number, from 0 on"
+        return f"has a label {kind}; it must be one whole number, 0 or above"
     return ""
 
 
