@@ -189,14 +189,6 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, step) -> None:
         trainer(tmp_path, step=step).train(resume=True)
 
 
-def test_a_checkpoint_of_another_data_set_is_refused(tmp_path) -> None:
-    stopped(tmp_path, 9)
-    model, test = trainer(tmp_path).model, synthetic(False, 40)
-    other = Trainer(model, synthetic(True, 256), test, CONFIG, tmp_path, progress=False)
-    with pytest.raises(TrainingError, match="another data set"):
-        other.train(resume=True)
-
-
 def test_where_every_checkpoint_is_damaged_a_run_begins_anew(whole, tmp_path, caplog) -> None:
     stopped(tmp_path, 9)
     for path in checkpoints(tmp_path):

@@ -42,8 +42,8 @@ def small(step: str = "separate_downsampling") -> Network:
     return Network(design, num_classes=4, in_channels=1)
 
 
-def trained(config: TrainingConfig, step: str = "separate_downsampling") -> Trainer:
-    trainer = Trainer(small(step), *DATA, config, progress=False)
+def trained(config: TrainingConfig) -> Trainer:
+    trainer = Trainer(small(), *DATA, config, progress=False)
     trainer.train()
     return trainer
 
@@ -249,9 +249,14 @@ def test_augmentation_happens_in_training_only(field) -> None:
     assert torch.equal(labels, batch[1])
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_trains(precision) -> None:
-    trainer = trained(replace(CONFIG, precision=precision, max_epochs=4))
+@pytest.mark.parametrize(("precision", "kind"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_mixed_precision_trains(precision, kind) -> None:
+    model, kinds = small(), set()
+    model.head[-1].register_forward_hook(lambda *args: kinds.add(args[-1].dtype))
+    config = replace(CONFIG, precision=precision, max_epochs=4)
+    trainer = Trainer(model, *DATA, config, progress=False)
+    trainer.train()
+    assert kinds == {kind}
     losses = [entry["training_loss"] for entry in trainer.history if "training_loss" in entry]
     assert losses[-1] < losses[0]
     assert trainer.update.scaler.is_enabled() == (precision == "fp16")

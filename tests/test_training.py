@@ -22,15 +22,17 @@ from convnext_steps.training.trainer import seed_everything
 CONFIG = TrainingConfig(max_epochs=2, batch_size=32, random_shift=1)
 
 
-def small(step: str = "separate_downsampling") -> Network:
-    design = scaled(roadmap()[step].design, width=1 / 8, depth=1 / 3, stem_stride=2)
+def small() -> Network:
+    design = scaled(
+        roadmap()["separate_downsampling"].design, width=1 / 8, depth=1 / 3, stem_stride=2
+    )
     return Network(design, num_classes=4, in_channels=1)
 
 
-def train(config: TrainingConfig, output_dir=None, step: str = "separate_downsampling") -> Trainer:
+def train(config: TrainingConfig, output_dir=None) -> Trainer:
     seed_everything(config.seed)
     data = synthetic(True, 128), synthetic(False, 100)
-    trainer = Trainer(small(step), *data, config, output_dir=output_dir, progress=False)
+    trainer = Trainer(small(), *data, config, output_dir=output_dir, progress=False)
     trainer.train()
     return trainer
 
@@ -164,15 +166,6 @@ def test_label_smoothing_is_wired() -> None:
         losses[smoothing] = trainer.update._loss(images, labels).item()
     assert losses[0.0] == pytest.approx(0, abs=1e-3)
     assert losses[0.4] == pytest.approx(0.4 * 3 / 4 * 10, abs=1e-2)
-
-
-def test_bf16_is_wired() -> None:
-    kinds: set[torch.dtype] = set()
-    model = small()
-    model.head[-1].register_forward_hook(lambda *args: kinds.add(args[-1].dtype))
-    config = replace(CONFIG, precision="bf16", max_epochs=1)
-    Trainer(model, synthetic(True, 64), synthetic(False, 10), config, progress=False).train()
-    assert kinds == {torch.bfloat16}
 
 
 def test_the_model_is_trained_with_channels_last() -> None:
