@@ -23,7 +23,7 @@ def find_device(word: str = "auto", index: int = 0) -> torch.device:
     """
     if word == "mps":
         if not torch.backends.mps.is_available():
-            raise TrainingError("device is mps, but PyTorch finds no GPU of Apple's; use auto")
+            raise TrainingError("device is mps, but PyTorch finds no Apple GPU; use auto")
         return torch.device("mps")
     if word == "cpu" or (word == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

@@ -42,7 +42,3 @@ class ResultError(ConvNeXtStepsError, ValueError):
 
 class DamagedCheckpointError(ConvNeXtStepsError, ValueError):
     """A checkpoint is truncated or is not a checkpoint at all."""
-
-
-class ForeignCheckpointError(ConvNeXtStepsError, ValueError):
-    """A checkpoint belongs to another model, data set or recipe."""

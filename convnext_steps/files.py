@@ -49,6 +49,12 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+def clear_partial(folder: Path) -> None:
+    """Remove the files that a killed process left half-written."""
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file, atomically."""
     with atomic_file(path) as file:

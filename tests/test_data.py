@@ -36,8 +36,10 @@ def test_subset_is_fixed() -> None:
 
 
 @pytest.fixture
-def archives(tmp_path):
-    return shutil.copytree(data.ARCHIVES, tmp_path / "archives")
+def archives(tmp_path, monkeypatch):
+    copy = shutil.copytree(data.ARCHIVES, tmp_path / "archives")
+    monkeypatch.setattr(data, "ARCHIVES", copy)
+    return copy
 
 
 def test_a_damaged_archive_is_named_with_a_remedy(archives) -> None:
@@ -46,20 +48,20 @@ def test_a_damaged_archive_is_named_with_a_remedy(archives) -> None:
     content[100] ^= 1
     archive.write_bytes(content)
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte.gz is damaged.*git checkout"):
-        fashion_mnist(train=False, archives=archives)
+        fashion_mnist(train=False)
 
 
 def test_a_well_formed_archive_of_other_content_is_refused(archives) -> None:
     archive = archives / "train-labels-idx1-ubyte.gz"
     archive.write_bytes(gzip.compress(gzip.decompress(archive.read_bytes())[:-1] + b"\0"))
     with pytest.raises(DataError, match="damaged"):
-        fashion_mnist(train=True, archives=archives)
+        fashion_mnist(train=True)
 
 
 def test_a_missing_archive_is_named(archives) -> None:
     (archives / "train-images-idx3-ubyte.gz").unlink()
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz is missing"):
-        fashion_mnist(train=True, archives=archives)
+        fashion_mnist(train=True)
 
 
 def test_an_unknown_data_set_is_named() -> None:

@@ -44,7 +44,7 @@ def test_a_device_that_is_not_here_is_one_line(pretend) -> None:
     with pytest.raises(TrainingError, match=r"process 3 finds no GPU .* \(2 here\)"):
         find_device("cuda", 2)
     if not torch.backends.mps.is_available():
-        with pytest.raises(TrainingError, match="finds no GPU of Apple's; use auto"):
+        with pytest.raises(TrainingError, match="finds no Apple GPU; use auto"):
             Trainer(*[torch.nn.Identity()] * 3, TrainingConfig(), how=How(device="mps"))
     with pytest.raises(ValueError, match="device is 'gpu'"):
         How(device="gpu")

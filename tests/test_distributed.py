@@ -77,7 +77,15 @@ TRAIN += ["1", "--ema-decay", "0.9", "--mixup", "0.8", "--drop-path-rate", "0.1"
 WEIGHTS = "final.safetensors"
 
 
-def run(command: list[str], **keywords) -> "subprocess.Popen[str]":
+def finished(command: list[str], seconds: float = 300) -> str:
+    """What a command printed that ended well."""
+    process = run(command)
+    output, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, output
+    return output
+
+
+def run(command: list[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -85,7 +93,6 @@ def run(command: list[str], **keywords) -> "subprocess.Popen[str]":
         text=True,
         env=environment(),
         start_new_session=True,
-        **keywords,
     )
 
 
@@ -111,9 +118,7 @@ def test_killed_at_ten_random_moments_and_resumed_ends_with_the_same_bits(tmp_pa
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     alone = [sys.executable, "-c", TRAIN_SMALL]
     start = time.monotonic()
-    process = run([*alone, str(whole)])
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    finished([*alone, str(whole)])
     duration = time.monotonic() - start
 
     generator, kills = random.Random(0), 0
@@ -130,19 +135,14 @@ def test_killed_at_ten_random_moments_and_resumed_ends_with_the_same_bits(tmp_pa
             assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
             for path in killed.iterdir():
                 path.unlink()
-    process = run([*alone, str(killed)])
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    finished([*alone, str(killed)])
     assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     assert (killed / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
 
 
 def test_a_killed_rank_is_survived_by_resuming(tmp_path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = run(torchrun(2, *TRAIN, "--output", str(whole)))
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-
+    finished(torchrun(2, *TRAIN, "--output", str(whole)))
     process = run(torchrun(2, *TRAIN, "--output", str(killed)))
     deadline = time.monotonic() + 200
     while not list(killed.glob("checkpoint-0002.pt")):
@@ -154,9 +154,7 @@ def test_a_killed_rank_is_survived_by_resuming(tmp_path) -> None:
     assert process.returncode != 0
     assert not (killed / WEIGHTS).exists()
 
-    process = run(torchrun(2, *TRAIN, "--output", str(killed)))
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    finished(torchrun(2, *TRAIN, "--output", str(killed)))
     assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     last = json.loads((killed / "history.jsonl").read_text().splitlines()[-1])
     assert last["count"] == 512
@@ -189,8 +187,6 @@ def test_two_processes_train_every_network_without_a_warning(tmp_path) -> None:
     """PyTorch warns of gradients whose strides are not their parameter's."""
     program = tmp_path / "program.py"
     program.write_text(WARNED)
-    process = run(torchrun(2, str(program)))
-    out, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, out
+    out = finished(torchrun(2, str(program)), 600)
     assert out.count("all trained") == 2
     assert "warn" not in out.lower()

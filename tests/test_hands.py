@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 from safetensors.torch import load_file
+from test_checkpoint import interrupt
 from torch import Tensor, nn
 from torch.utils.data import (
     ConcatDataset,
@@ -25,12 +25,14 @@ from torch.utils.data import (
     TensorDataset,
     random_split,
 )
+from torchvision import models
 from torchvision.transforms.v2.functional import to_pil_image
 
 from convnext_steps import How, Trainer, TrainingConfig
 from convnext_steps.errors import TrainingError
-from convnext_steps.training.data import ImageFiles, synthetic
+from convnext_steps.training.data import synthetic
 from convnext_steps.training.distributed import join
+from convnext_steps.training.images import ImageFiles
 from convnext_steps.training.trainer import seed_everything
 
 CONFIG = TrainingConfig(max_epochs=2, batch_size=8, learning_rate=1e-3)
@@ -82,11 +84,6 @@ def test_numbers_of_numpy_and_whole_epochs_are_numbers() -> None:
     assert TrainingConfig(learning_rate=np.float64(0.1), max_epochs=3).max_epochs == 3
 
 
-def test_the_recipe_is_no_dictionary() -> None:
-    with pytest.raises(TypeError, match="give the recipe once"):
-        Trainer(Plain(), DATA, DATA, configs={"lr": 0.1})
-
-
 # --- the data ------------------------------------------------------------------------------------
 
 
@@ -118,7 +115,7 @@ BAD_DATA: dict[str, tuple[Any, str]] = {
     "triples": (Items(*[(*pair, 0) for pair in PAIRS]), "item 0 .* has 3 parts; it must be"),
     "PIL images": (
         Items(*[(to_pil_image(image), label) for image, label in PAIRS]),
-        "item 0 .* has a Image as its image; it must be a tensor .*pil_to_tensor",
+        "item 0 .* has an image of type Image; it must be a tensor .*pil_to_tensor",
     ),
     "no batch of channels": (
         Items(*[(image[0], label) for image, label in PAIRS]),
@@ -169,6 +166,10 @@ def test_data_that_cannot_be_trained_on_are_one_line_before_training(kind: str) 
 def test_the_test_set_is_checked_before_training_too() -> None:
     with pytest.raises(TrainingError, match="item 0 of the test set has 3 parts"):
         Trainer(Plain(), DATA, BAD_DATA["triples"][0], CONFIG)
+    with pytest.raises(TrainingError, match="the test set has no images"):
+        Trainer(Plain(), DATA, BAD_DATA["nothing"][0], CONFIG)
+    with pytest.raises(TrainingError, match="a label is 4, but the network has 4 classes"):
+        Trainer(Plain(), DATA, BAD_DATA["one label too high"][0], CONFIG)
     with pytest.raises(TrainingError, match="the images have 1 channels, but the network takes 3"):
         Trainer(Plain(), DATA, GREY, CONFIG)
 
@@ -212,6 +213,11 @@ def test_parts_of_a_data_set_are_normalised_as_the_whole(kind: str) -> None:
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (whole.mean, whole.std))
     assert torch.allclose(seen, (images / 255 - mean) / std, atol=1e-6)
     run.train()
+
+
+def test_more_classes_than_outputs_are_refused() -> None:
+    labelled = replace(SYNTHETIC, num_classes=5)
+    refused("5 classes, but the network has 4; build it with num_classes=5", Plain(1), labelled)
 
 
 def test_parts_that_are_normalised_differently_are_refused() -> None:
@@ -309,18 +315,6 @@ class Tuple(nn.Module):
         return self.body(x), x
 
 
-def frozen() -> nn.Module:
-    return Plain().requires_grad_(False)
-
-
-def googlenet() -> nn.Module:
-    return torchvision.models.googlenet(num_classes=4, init_weights=False)
-
-
-def squeezenet() -> nn.Module:
-    return torchvision.models.squeezenet1_1(num_classes=4)
-
-
 HALF = TensorDataset(IMAGES.to(torch.bfloat16), LABELS)
 GREY = TensorDataset(IMAGES[:, :1], LABELS)
 LARGE = TensorDataset(torch.randn(8, 3, 64, 64), torch.arange(8) % 4)
@@ -328,8 +322,8 @@ GOOD_NETWORKS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "repeats a channel": (Repeating, GREY),
     "a gate is the last linear layer": (Gated, DATA),
     "shared tensors": (Shared, DATA),
-    "GoogLeNet": (googlenet, LARGE),
-    "SqueezeNet": (squeezenet, LARGE),
+    "GoogLeNet": (lambda: models.googlenet(num_classes=4, init_weights=False), LARGE),
+    "SqueezeNet": (lambda: models.squeezenet1_1(num_classes=4), LARGE),
     "half precision": (lambda: nn.Sequential(Halved(), Plain()), HALF),
     "a mask of infinities": (Masked, DATA),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), DATA),
@@ -372,7 +366,7 @@ def test_timms_networks_train_and_layer_decay_is_one_line(name: str) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (frozen, "no parameter of the network trains"),
+        (lambda: Plain().requires_grad_(False), "no parameter of the network trains"),
         (Tuple, r"the network returns a tuple; it must return logits \(N, classes\)"),
         (lambda: nn.Conv2d(3, 4, 1), r"returns a Tensor of shape \(1, 4, 32, 32\); it must return"),
         (
@@ -447,18 +441,7 @@ def test_interrupted_and_called_again_a_trainer_ends_as_if_it_had_not_been(
     whole = trainer(seeded(), config=config)
     expected = whole.train()
     run = trainer(seeded(), config=config, output_dir=tmp_path if folder else None)
-    update = run.update._plain
-
-    def interrupted(batches: Any) -> float:
-        loss = update(batches)
-        if run.step == at:
-            run.update._plain = update
-            raise KeyboardInterrupt
-        return loss
-
-    run.update._plain = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        run.train()
+    interrupt(run, at)
     assert run.train() == expected
     assert (run.step, run.history) == (6, whole.history)
     for one, other in ((run.model, whole.model), (run.ema, whole.ema)):

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convnext_steps.measure.compare import compare_counts, errata
 from convnext_steps.measure.diff import step_diff
-from convnext_steps.measure.flops import FlopCount, count_flops
+from convnext_steps.measure.flops import count_flops
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.layers import LayerNorm2d
 from convnext_steps.models.network import Network
@@ -28,12 +28,8 @@ def small(name: str) -> Design:
 # --- count_flops ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def convnext_tiny() -> FlopCount:
-    return count_flops(roadmap()["separate_downsampling"].build())
-
-
-def test_convnext_tiny_is_counted_as_the_paper_and_fvcore_do(convnext_tiny: FlopCount) -> None:
+def test_convnext_tiny_is_counted_as_the_paper_and_fvcore_do() -> None:
+    convnext_tiny = count_flops(roadmap()["separate_downsampling"].build())
     assert convnext_tiny.conv_linear == 4455531264
     assert convnext_tiny.total == 4470437376
     assert convnext_tiny.params == 28582504
@@ -47,25 +43,11 @@ def test_convnext_tiny_is_counted_as_the_paper_and_fvcore_do(convnext_tiny: Flop
         "layer_norm": 5 * elements,
         "linear": 768 * 1000,
     }
+    assert convnext_tiny.uncounted == {"aten::add": 18, "aten::gelu": 18}  # one of each a block
     assert str(convnext_tiny) == (
         "4.456 G multiply-adds in convolutions and linear layers "
         "(4.470 G with norms and pooling), 28.58 M parameters"
     )
-
-
-def test_operators_without_a_formula_are_kept(convnext_tiny: FlopCount) -> None:
-    assert convnext_tiny.uncounted == {"aten::add": 18, "aten::gelu": 18}  # one of each a block
-
-
-@pytest.mark.parametrize("name", ["resnet", "fewer_norms", "layer_norm"])
-def test_the_parts_add_up(name: str) -> None:
-    count = count_flops(Network(small(name), num_classes=10), 32)
-    operators = count.by_operator
-    assert sum(operators.values()) == count.total
-    assert operators["conv"] + operators["linear"] == count.conv_linear
-    assert operators["layer_norm" if name == "layer_norm" else "batch_norm"] == count.norm > 0
-    assert count.conv_linear + count.norm + operators["adaptive_avg_pool2d"] == count.total
-    assert all(isinstance(number, int) for number in [*operators.values(), count.total, count.norm])
 
 
 @pytest.mark.parametrize(("norm", "an_element"), [(LayerNorm2d, 5), (nn.BatchNorm2d, 2)])
@@ -77,20 +59,6 @@ def test_norms_are_counted_in_eval_mode(norm: type, an_element: int, training: b
     assert count.conv_linear == 3 * 3 * 3 * 8 * 16 * 16
     assert count.total == count.norm + count.conv_linear
     assert count.params == 3 * 3 * 3 * 8 + 2 * 8
-
-
-def test_linear_layers_on_any_rank_and_matrix_products_are_counted() -> None:
-    class Attention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(6, 5, bias=False)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.linear(x.flatten(2).transpose(1, 2))  # (1, 16, 6) -> (1, 16, 5)
-            return y @ y.transpose(1, 2)
-
-    count = count_flops(Attention(), 4, in_channels=6)
-    assert count.conv_linear == count.total == 16 * 6 * 5 + 16 * 5 * 16
 
 
 class Products(nn.Module):
@@ -111,6 +79,7 @@ PRODUCTS = {
     "baddbmm": lambda x: torch.baddbmm(torch.zeros(1, 3, 3), x, x.transpose(1, 2)),
     "einsum": lambda x: torch.einsum("bij,bkj->bik", x, x),
     "matmul": lambda x: x @ x.transpose(1, 2),
+    "linear": lambda x: nn.functional.linear(x, torch.ones(3, 16)),
     "attention": lambda x: nn.functional.scaled_dot_product_attention(x, x, x[..., :5]),
 }
 
@@ -149,14 +118,6 @@ def test_what_is_not_counted_is_named_where_the_count_is_printed() -> None:
     assert str(count_flops(Recurrent(), 16, in_channels=3)).endswith("not counted: aten::lstm")
 
 
-def test_the_count_grows_with_the_resolution() -> None:
-    design = small("move_up")
-    counts = [count_flops(Network(design, num_classes=10), side) for side in (32, 64)]
-    head = 96 * 10
-    assert counts[1].conv_linear - head == 4 * (counts[0].conv_linear - head)
-    assert counts[0].params == counts[1].params
-
-
 def test_every_module_keeps_its_own_mode() -> None:
     model = Network(small("resnet"), num_classes=10).train()
     model.stem.eval()
@@ -165,18 +126,12 @@ def test_every_module_keeps_its_own_mode() -> None:
     assert {True, False} == set(modes)
     count_flops(model, 32)
     assert [module.training for module in model.modules()] == modes
+    with pytest.raises(RuntimeError, match="to have 3 channels"):
+        count_flops(model, 32, in_channels=4)
+    assert [module.training for module in model.modules()] == modes
     evaluated = Network(small("resnet"), num_classes=10).eval()
     count_flops(evaluated, 32)
     assert not any(module.training for module in evaluated.modules())
-
-
-def test_every_module_keeps_its_own_mode_when_counting_fails() -> None:
-    model = Network(small("separate_downsampling"), num_classes=10).train()
-    model.head.eval()
-    modes = [module.training for module in model.modules()]
-    with pytest.raises(ValueError, match="too small"):
-        count_flops(model, 15)
-    assert [module.training for module in model.modules()] == modes
 
 
 def test_weights_and_running_statistics_are_left_alone() -> None:
@@ -265,9 +220,8 @@ def test_gelu_replaces_every_relu_of_the_stage() -> None:
     assert diff.modules.splitlines()[:2] == ["--- kernel_7", "+++ gelu"]
     changed = changed_lines(diff.modules)
     assert [line.split(": ")[1] for line in changed if line[0] == "-"] == ["ReLU(inplace=True)"] * 6
-    assert [line.split(": ")[1] for line in changed if line[0] == "+"] == [
-        "GELU(approximate='none')"
-    ] * 6
+    gelus = ["GELU(approximate='none')"] * 6
+    assert [line.split(": ")[1] for line in changed if line[0] == "+"] == gelus
     assert str(diff).startswith("-activation = 'relu'\n+activation = 'gelu'\n\n--- kernel_7\n")
     assert str(diff).endswith(diff.modules)
 
@@ -279,22 +233,6 @@ def test_stage_ratio_changes_how_many_blocks_the_stage_has() -> None:
         "-  (1-5): 5 x ResidualBlock(",
         "+  (1-8): 8 x ResidualBlock(",
     ]
-
-
-def test_fewer_norms_leaves_the_projections_norm() -> None:
-    changed = changed_lines(step_diff("fewer_activations", "fewer_norms").modules)
-    assert len(changed) == 4  # two of the first block, two of the others, printed as one
-    assert all(line[0] == "-" and "BatchNorm2d" in line for line in changed)
-    assert [line.split("(")[1].split(")")[0] for line in changed] == [
-        "expand_norm",
-        "reduce_norm",
-    ] * 2
-
-
-def test_patchify_changes_the_stem_only() -> None:
-    changed = changed_lines(step_diff("stage_ratio", "patchify").modules)
-    assert [line[0] for line in changed] == ["-"] * 4 + ["+"]
-    assert "Conv2d(3, 64, kernel_size=(4, 4), stride=(4, 4))" in changed[-1]
 
 
 def test_separate_downsampling_changes_stem_stage_and_head() -> None:
@@ -326,10 +264,8 @@ def test_the_regime_says_where_names_are_looked_up() -> None:
 
 def test_designs_are_compared_as_steps_are() -> None:
     steps = roadmap()
-    names, designs = (
-        step_diff("depthwise", "width"),
-        step_diff(steps["depthwise"].design, steps["width"].design),
-    )
+    names = step_diff("depthwise", "width")
+    designs = step_diff(steps["depthwise"].design, steps["width"].design)
     assert designs.fields == names.fields == {"width": (64, 96)}
     assert designs.modules.splitlines()[:2] == ["--- design", "+++ design"]
     assert designs.modules.splitlines()[2:] == names.modules.splitlines()[2:]
@@ -349,20 +285,6 @@ def test_comparing_draws_no_random_numbers() -> None:
     before = torch.get_rng_state()
     step_diff("width", "inverted")
     assert torch.equal(before, torch.get_rng_state())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("kernel7", "gelu"), "unknown step 'kernel7'; did you mean 'kernel_7'?"),
-        (("kernel_7", "gellu"), "unknown step 'gellu'; did you mean 'gelu'?"),
-        (("kernel_7", "gelu", "tinny"), "unknown regime 'tinny'; did you mean 'tiny'?"),
-    ],
-)
-def test_unknown_names_are_refused_with_the_nearest(arguments: tuple[str], message: str) -> None:
-    with pytest.raises(ValueError, match="unknown") as error:
-        step_diff(*arguments)
-    assert str(error.value) == message
 
 
 # --- compare_counts ------------------------------------------------------------------------------

@@ -2,13 +2,10 @@
 
 import copy
 import itertools
-import math
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
-from torchvision.ops import StochasticDepth
 from torchvision.transforms import v2
 
 from convnext_steps import (
@@ -31,7 +28,6 @@ from convnext_steps.training.label_mixing import LabelMixing
 from convnext_steps.training.optimization import (
     build_optimizer,
     layer_positions,
-    schedule_factor,
     update_average,
 )
 from convnext_steps.training.trainer import seed_everything
@@ -46,8 +42,8 @@ def small(step: str = "separate_downsampling") -> Network:
     return Network(design, num_classes=4, in_channels=1)
 
 
-def trained(config: TrainingConfig, step: str = "separate_downsampling") -> Trainer:
-    trainer = Trainer(small(step), *DATA, config, progress=False)
+def trained(config: TrainingConfig) -> Trainer:
+    trainer = Trainer(small(), *DATA, config, progress=False)
     trainer.train()
     return trainer
 
@@ -59,6 +55,8 @@ def test_the_paper_recipe_is_table_5() -> None:
         "batch_size": 4096,
         "optimizer": "adamw",
         "learning_rate": 4e-3,
+        "schedule": "cosine",
+        "final_learning_rate": 1e-6,
         "weight_decay": 0.05,
         "label_smoothing": 0.1,
         "mixup": 0.8,
@@ -89,20 +87,6 @@ def test_the_original_recipe_is_torchvisions_first() -> None:
     assert (recipe.mixup, recipe.cutmix, recipe.rand_augment, recipe.ema_decay) == (0, 0, 0, 0)
     assert recipe.random_resized_crop
     assert recipe.horizontal_flip == 0.5
-    rates = [schedule_factor(epoch * 10, recipe, 900) for epoch in (0, 29, 30, 59, 60, 89)]
-    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-
-
-def test_the_paper_schedule_at_known_steps() -> None:
-    recipe, per_epoch = RECIPES["paper"], 312
-    total = 300 * per_epoch
-    warmup = 20 * per_epoch
-    assert schedule_factor(0, recipe, total) == pytest.approx(1 / (warmup + 1))
-    assert schedule_factor(warmup // 2, recipe, total) == pytest.approx(0.5, abs=1e-3)
-    assert schedule_factor(warmup, recipe, total) == 1
-    half = (1 + 1e-6 / 4e-3) / 2
-    assert schedule_factor((warmup + total) // 2, recipe, total) == pytest.approx(half)
-    assert schedule_factor(total, recipe, total) * 4e-3 == pytest.approx(1e-6)
 
 
 def official_layer(name: str) -> int:
@@ -166,7 +150,7 @@ def test_the_moving_average_is_the_hand_computed_one(monkeypatch) -> None:
     average: dict[str, torch.Tensor] = {}
     updates = itertools.count()
 
-    def update_both(kept, model: nn.Module, decay: float) -> None:
+    def update_both(kept, model: torch.nn.Module, decay: float) -> None:
         update_average(kept, model, decay)
         done = next(updates)
         decay = min(0.9, (1 + done) / (10 + done))
@@ -265,23 +249,17 @@ def test_augmentation_happens_in_training_only(field) -> None:
     assert torch.equal(labels, batch[1])
 
 
-def test_stochastic_depth_grows_with_depth() -> None:
-    model = roadmap()["gelu"].build(drop_path_rate=0.4)
-    rates = [module.p for module in model.modules() if isinstance(module, StochasticDepth)]
-    assert rates == pytest.approx([0.4 * block / 17 for block in range(1, 18)])
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_trains(precision) -> None:
-    trainer = trained(replace(CONFIG, precision=precision, max_epochs=4))
+@pytest.mark.parametrize(("precision", "kind"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_mixed_precision_trains(precision, kind) -> None:
+    model, kinds = small(), set()
+    model.head[-1].register_forward_hook(lambda *args: kinds.add(args[-1].dtype))
+    config = replace(CONFIG, precision=precision, max_epochs=4)
+    trainer = Trainer(model, *DATA, config, progress=False)
+    trainer.train()
+    assert kinds == {kind}
     losses = [entry["training_loss"] for entry in trainer.history if "training_loss" in entry]
     assert losses[-1] < losses[0]
     assert trainer.update.scaler.is_enabled() == (precision == "fp16")
-
-
-def test_a_recipe_field_that_does_not_exist() -> None:
-    with pytest.raises(TypeError, match="lerning_rate"):
-        TrainingConfig(lerning_rate=1)
 
 
 def test_compile_is_wired(monkeypatch) -> None:
@@ -294,7 +272,7 @@ def test_compile_is_wired(monkeypatch) -> None:
 def test_the_recipe_goes_by_either_of_its_names() -> None:
     for given in ({"config": CONFIG}, {"configs": CONFIG}):
         assert Trainer(small(), *DATA, progress=False, **given).config is CONFIG
-    for given in ({}, {"config": CONFIG, "configs": CONFIG}):
+    for given in ({}, {"config": CONFIG, "configs": CONFIG}, {"configs": {"lr": 0.1}}):
         with pytest.raises(TypeError, match="give the recipe once"):
             Trainer(small(), *DATA, progress=False, **given)
 
@@ -327,15 +305,6 @@ def test_workers_prepare_the_batches_of_training_and_evaluation(monkeypatch) -> 
     assert seen == [3, 3]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("processes", 0), ("keep_checkpoints", 0), ("checkpoint_every", -1), ("data_workers", -1)],
-)
-def test_a_way_of_working_out_of_range_is_named(field, value) -> None:
-    with pytest.raises(ValueError, match=f"^{field} is {value}; it must be"):
-        How(**{field: value})
-
-
 def test_original_weights_are_only_changed_by_training() -> None:
     model = small()
     before = copy.deepcopy(model.state_dict())
@@ -343,19 +312,3 @@ def test_original_weights_are_only_changed_by_training() -> None:
     trainer.evaluate()
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, before[name])
-
-
-class Doubled(nn.Module):
-    """A network without a linear layer, such as a user might bring."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(1, 4, 32)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.convolution(x).flatten(1)
-
-
-def test_any_network_trains() -> None:
-    trainer = Trainer(Doubled(), *DATA, replace(CONFIG, learning_rate=1e-3), progress=False)
-    assert math.isfinite(trainer.train().loss)

@@ -77,7 +77,7 @@ def test_the_ratio_is_paired_by_round() -> None:
 )
 def test_threads_that_do_not_pay_off_are_left_to_others(monkeypatch, seconds, spare) -> None:
     before = torch.get_num_threads()
-    monkeypatch.setattr(speed, "_seconds", lambda step: seconds[torch.get_num_threads()])
+    monkeypatch.setattr(speed, "time_once", lambda step: seconds[torch.get_num_threads()])
     assert spare_threads(4) == spare
     assert torch.get_num_threads() == before
 

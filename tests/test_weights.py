@@ -434,11 +434,6 @@ def test_another_number_of_classes_starts_the_head_afresh_and_says_so(
     assert same(loaded, {key: value for key, value in state.items() if "head" not in key})
 
 
-def test_the_same_number_of_classes_says_nothing(recwarn: pytest.WarningsRecorder) -> None:
-    load_weights(small(), small().state_dict())
-    assert not recwarn.list
-
-
 def cut(path: Path, kind: str, size: float) -> Path:
     SAVED[kind](small().state_dict(), path)
     whole = path.read_bytes()

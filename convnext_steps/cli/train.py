@@ -14,9 +14,10 @@ from convnext_steps.models.roadmap import Step
 from convnext_steps.study.toml import load_study
 from convnext_steps.text import few, unknown
 from convnext_steps.training.config import RECIPES, TrainingConfig
-from convnext_steps.training.data import SOURCES, ImageData, load_data
+from convnext_steps.training.data import SOURCES, load_data
 from convnext_steps.training.distributed import join
 from convnext_steps.training.how import OF_THE_STUDY, How
+from convnext_steps.training.images import ImageData
 from convnext_steps.training.trainer import Trainer, seed_everything
 
 DESCRIPTION = """Train one step of the roadmap, or one model of the published family.

@@ -5,8 +5,7 @@ its multiply-adds need, and so does the input's at stride 2 in bfloat16. With nu
 (`pip install "convnext-steps[fast]"`) both run in `kernels.py`.
 """
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,21 +101,6 @@ def _is_slow_in_float32(layer: nn.Conv2d, x: Tensor) -> bool:
     return layer.kernel_size[0] > 3 or min(x.shape[2:]) < 3
 
 
-def _differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse to build a graph of a backward pass: PyTorch's own guard lets constants through."""
-
-    @functools.wraps(backward)
-    def checked(ctx: Any, gradient: Tensor) -> Any:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "depthwise convolutions that train fast have no second derivatives; for "
-                "create_graph=True train with How(fast_cpu=False)"
-            )
-        return backward(ctx, gradient)
-
-    return checked
-
-
 class _Depthwise(torch.autograd.Function):
     """PyTorch's convolution forward, the compiled kernels backward."""
 
@@ -132,8 +116,12 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(x, weight.to(kind), bias, stride, padding, groups=len(weight))
 
     @staticmethod
-    @_differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # PyTorch's own guard, once_differentiable, passes constants
+            raise RuntimeError(
+                "depthwise convolutions that train fast have no second derivatives; for "
+                "create_graph=True train with How(fast_cpu=False)"
+            )
         x, weight = ctx.saved_tensors
         x = x.contiguous(memory_format=torch.channels_last)  # a hook may have kept it otherwise
         gradient = gradient.contiguous(memory_format=torch.channels_last)

@@ -40,7 +40,7 @@ _JOB = "images channels rows columns out_rows out_columns kernel stride padding 
 _CALL = "scratch counter tasks slab_bytes scratch_bytes slab_columns "
 INPUT_GRADIENT = fields(_JOB + _CALL + "source target taps phases together left")
 WEIGHT_GRADIENT = fields(_JOB + _CALL + "source gradient total slope_bytes chunk tile")
-PHASE = fields("taps last_tap first_out outs start")  # one axis, see `Phase` in depthwise_plans.py
+PHASE = fields("taps last_tap first_out outs start")  # one axis, see `Phase` in plans.py
 
 
 @intrinsic

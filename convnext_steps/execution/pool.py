@@ -23,7 +23,7 @@ from convnext_steps.study.plan import Data, Run
 from convnext_steps.study.study import Study
 from convnext_steps.text import first_line
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.data import ImageData
+from convnext_steps.training.images import ImageData
 
 AT_ONCE = 8  # runs on one GPU: more were no faster on an H100
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from convnext_steps.execution.notebook import find_notebook, start_and_wait
-from convnext_steps.files import write_bytes
+from convnext_steps.files import clear_partial, write_bytes
 from convnext_steps.study import networks, statistics
 from convnext_steps.study.figures import save_figure
 from convnext_steps.study.loading import of_the_study
@@ -15,7 +15,6 @@ from convnext_steps.study.results import PACKED, RESULT, all_results
 from convnext_steps.study.study import Study
 from convnext_steps.study.tables import summarize, to_markdown
 from convnext_steps.study.toml import study_file, write_study
-from convnext_steps.training.checkpoint import clear_partial
 
 GUARD = ".report.lock"  # one report at a time
 

@@ -18,9 +18,9 @@ from convnext_steps.errors import TrainingError
 from convnext_steps.execution.evidence import environment
 from convnext_steps.files import write_bytes
 from convnext_steps.study.plan import Run
-from convnext_steps.training.data import ImageData
 from convnext_steps.training.distributed import LAUNCHED
 from convnext_steps.training.evaluation import Evaluation, evaluate
+from convnext_steps.training.images import ImageData
 from convnext_steps.training.stepwise import finish
 from convnext_steps.training.trainer import Trainer
 

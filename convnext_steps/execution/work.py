@@ -23,9 +23,9 @@ from convnext_steps.study.code import own_code
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, SCHEMA, checksum, read_results
 from convnext_steps.text import first_line
-from convnext_steps.training.data import ImageData
 from convnext_steps.training.evaluation import Evaluation
 from convnext_steps.training.how import OF_THE_STUDY
+from convnext_steps.training.images import ImageData
 from convnext_steps.training.stepwise import finish
 from convnext_steps.training.trainer import seed_everything
 

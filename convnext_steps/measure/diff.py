@@ -37,21 +37,21 @@ def step_diff(
     Raises:
         ValueError: a step or the regime does not exist.
     """
-    a, b = _design(before, regime), _design(after, regime)
+    (old_name, a), (new_name, b) = _named(before, regime), _named(after, regime)
     defaults = {field.name: field.default for design in (a, b) for field in fields(design)}
     values = {
         name: (getattr(a, name, default), getattr(b, name, default))
         for name, default in defaults.items()
     }
     changed = {name: (old, new) for name, (old, new) in values.items() if old != new}
-    lines = unified_diff(_print(a), _print(b), _name(before), _name(after), lineterm="")
+    lines = unified_diff(_print(a), _print(b), old_name, new_name, lineterm="")
     return StepDiff(changed, "\n".join(lines))
 
 
-def _design(step: str | Step | Design, regime: str) -> Design:
+def _named(step: str | Step | Design, regime: str) -> tuple[str, Design]:
     if isinstance(step, str):
         step = find_step(step, regime)
-    return step.design if isinstance(step, Step) else step
+    return (step.name, step.design) if isinstance(step, Step) else ("design", step)
 
 
 def _print(design: Design) -> list[str]:
@@ -59,9 +59,3 @@ def _print(design: Design) -> list[str]:
         network = Network(design)
     parts = {"stem": network.stem, "stages[2]": network.stages[2], "head": network.head}
     return "\n".join(f"{name}: {part}" for name, part in parts.items()).split("\n")
-
-
-def _name(step: str | Step | Design) -> str:
-    if isinstance(step, Step):
-        return step.name
-    return step if isinstance(step, str) else "design"

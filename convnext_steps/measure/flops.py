@@ -3,7 +3,7 @@
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -84,8 +84,8 @@ def count_flops(
         by_operator = {name: round(count) for name, count in sorted(analysis.by_operator().items())}
         uncounted = dict(sorted(analysis.unsupported_ops().items()))
     return FlopCount(
-        conv_linear=_sum(by_operator, CONV_LINEAR),
-        norm=_sum(by_operator, NORM),
+        conv_linear=sum(by_operator.get(name, 0) for name in CONV_LINEAR),
+        norm=sum(by_operator.get(name, 0) for name in NORM),
         total=sum(by_operator.values()),
         params=sum(parameter.numel() for parameter in model.parameters()),
         by_operator=by_operator,
@@ -114,10 +114,6 @@ def _batched_product(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """The product of (N, A, B) and (N, B, C), the second and third arguments."""
     one, other = (value.type().sizes() for value in inputs[1:3])
     return math.prod(one) * int(other[-1])
-
-
-def _sum(by_operator: dict[str, int], names: Iterable[str]) -> int:
-    return sum(by_operator.get(name, 0) for name in names)
 
 
 def count_on_meta(build: Callable[[], nn.Module], in_channels: int, resolution: int) -> int:

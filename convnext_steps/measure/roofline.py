@@ -1,12 +1,13 @@
 """What limits a layer on this machine: its arithmetic or its memory."""
 
-import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from convnext_steps.measure.flops import count_flops
+from convnext_steps.measure.speed import time_once
 from convnext_steps.models.layers import LayerNorm2d
 
 
@@ -60,7 +61,9 @@ def measure_layers(
         count = count_flops(layer, side, channels)
         operations = (2 * count.conv_linear + count.norm) * batch_size
         moved = 4 * (x.numel() + layer(x).numel() + count.params)
-        points.append(LayerPoint(name, operations, moved, _best(layer, x, rounds)))
+        once = partial(layer, x)
+        seconds = min(time_once(once) for _ in range(rounds + 1))  # the first prepares the weights
+        points.append(LayerPoint(name, operations, moved, seconds))
     return points
 
 
@@ -68,18 +71,5 @@ def memory_rate(megabytes: int = 256) -> float:
     """The memory bandwidth of a copy on this machine: bytes read and written per second."""
     source = torch.zeros(megabytes * 2**18)  # four bytes each; larger than any cache
     target = torch.empty_like(source)
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        target.copy_(source)
-        best = min(best, time.perf_counter() - start)
-    return 2 * 4 * source.numel() / best
-
-
-def _best(layer: nn.Module, x: Tensor, rounds: int) -> float:
-    best = float("inf")
-    for _ in range(rounds + 1):  # the first prepares the weights
-        start = time.perf_counter()
-        layer(x)
-        best = min(best, time.perf_counter() - start)
-    return best
+    seconds = min(time_once(partial(target.copy_, source)) for _ in range(5))
+    return 2 * 4 * source.numel() / seconds

@@ -93,7 +93,7 @@ def measure_speeds(
                 if number == 0 and memory:
                     peaks[name] = _typical_memory(steps[name])
                 steps[name]()
-                elapsed = _seconds(steps[name])
+                elapsed = time_once(steps[name])
             if number >= 0:
                 seconds[name].append(elapsed)
     rate = _rate(work.precision, torch.get_num_threads(), work.device)
@@ -150,7 +150,7 @@ def spare_threads(most: int) -> int:
 
     def median(threads: int) -> float:
         torch.set_num_threads(threads)
-        return statistics.median(_seconds(partial(torch.matmul, a, b)) for _ in range(10))
+        return statistics.median(time_once(partial(torch.matmul, a, b)) for _ in range(10))
 
     try:
         while most > 1 and median(most) > HARDLY * median(most // 2):
@@ -168,7 +168,7 @@ def matrix_rate(precision: Precision, device: str = "cpu") -> float:
     where, dtype = find_device(device), TYPES[precision]
     for size in SIZES if where.type == "cpu" else LARGE_SIZES:
         a, b = (torch.randn(size, size, dtype=dtype, device=where) for _ in range(2))
-        best = min(_seconds(partial(torch.matmul, a, b)) for _ in range(10))
+        best = min(time_once(partial(torch.matmul, a, b)) for _ in range(10))
         if 8 * best > PATIENCE:  # the next size takes eight times as long
             break
     return 2 * size**3 / best
@@ -190,7 +190,8 @@ def _speed(
     return Speed(tuple(seconds), work.batch_size / median, memory, share)
 
 
-def _seconds(step: Callable[[], object]) -> float:
+def time_once(step: Callable[[], object]) -> float:
+    """The seconds that a step takes, on a GPU in use too."""
     wait_for_gpu()
     start = time.perf_counter()
     step()
@@ -198,8 +199,8 @@ def _seconds(step: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _typical_memory(step: Callable[[], object], times: int = 5) -> int | None:
-    peaks = [peak for _ in range(times) if (peak := _peak_memory(step)) is not None]
+def _typical_memory(step: Callable[[], object]) -> int | None:
+    peaks = [peak for _ in range(5) if (peak := _peak_memory(step)) is not None]
     return int(statistics.median(peaks)) if peaks else None
 
 

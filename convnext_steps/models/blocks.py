@@ -18,10 +18,9 @@ def norm(design: Design, channels: int) -> nn.Module:
     return LayerNorm2d(channels) if design.norm == "layer" else nn.BatchNorm2d(channels)
 
 
-def convolution(design: Design, in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+def convolution(design: Design, in_channels: int, out_channels: int) -> nn.Conv2d:
     """A 1x1 convolution, without bias as long as BatchNorm would cancel it."""
-    bias = design.norm == "layer"
-    return padded_convolution(in_channels, out_channels, stride=stride, bias=bias)
+    return nn.Conv2d(in_channels, out_channels, 1, bias=design.norm == "layer")
 
 
 def spatial_convolution(design: Design, channels: int, stride: int) -> nn.Conv2d:

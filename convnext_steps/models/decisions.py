@@ -4,7 +4,7 @@ A set has one name, whatever the order: `resnet`, and its decisions in the paper
 (`resnet+depthwise+gelu`).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -51,13 +51,14 @@ def set_design(chosen: Collection[str], regime: str = "tiny") -> Design:
     return Design(**changes)
 
 
-def find_set(name: str, regime: str = "tiny", parent: str | None = None) -> Step:
+def find_set(name: str, regime: str = "tiny") -> Step:
     """The step that a set's name stands for, with the paper's numbers where it is the paper's.
+
+    Its parent is the set without its last decision in the paper's order.
 
     Args:
         name: `resnet+` and its decisions, in any order.
         regime: "tiny" or "base".
-        parent: what the step is compared with; by default the set without its last decision.
 
     Raises:
         ValueError: a decision does not exist, is twice in the name, or lacks the one before it.
@@ -65,11 +66,8 @@ def find_set(name: str, regime: str = "tiny", parent: str | None = None) -> Step
     start, *chosen = name.split("+")
     if start != START or len(set(chosen)) < len(chosen):
         raise ValueError(f"{name} is not a set of decisions; write {START}+depthwise+gelu")
-    design = set_design(chosen, regime)
-    ordered = [decision for decision in decisions() if decision in chosen]
-    if parent is None and ordered:
-        parent = set_name(ordered[:-1])
-    return _step(ordered, design, regime, parent, ordered[-1] if ordered else None)
+    set_design(chosen, regime)  # which names a decision that does not exist
+    return _step([decision for decision in decisions() if decision in chosen], regime)
 
 
 def walk(order: Sequence[str], regime: str = "tiny") -> dict[str, Step]:
@@ -82,28 +80,23 @@ def walk(order: Sequence[str], regime: str = "tiny") -> dict[str, Step]:
     if len(set(order)) < len(order):
         twice = next(name for name in order if order.count(name) > 1)
         raise ValueError(f"{twice} is twice in the order")
-    parent, chosen = None, list[str]()
-    steps = {START: _step([], set_design([], regime), regime, None, None)}
-    for decision in order:
-        parent, chosen = set_name(chosen), [*chosen, decision]
-        design = set_design(chosen, regime)
-        steps[set_name(chosen)] = _step(chosen, design, regime, parent, decision)
-    return steps
+    sets = [order[:count] for count in range(len(order) + 1)]
+    return {set_name(chosen): _step(chosen, regime) for chosen in sets}
 
 
-def _step(
-    chosen: Iterable[str], design: Design, regime: str, parent: str | None, last: str | None
-) -> Step:
-    """A set as a step that takes the decision `last` after `parent`."""
-    published = published_steps(regime)
+def _step(chosen: Sequence[str], regime: str) -> Step:
+    """The step that takes the last of these decisions after the others."""
+    design, published = set_design(chosen, regime), published_steps(regime)
+    last = chosen[-1] if chosen else START
+    parent = set_name(chosen[:-1]) if chosen else None
     same = [
         step
         for step in published.values()
         if step.design == design and step.name != "resnet_original"
     ]
-    known = published[last or START].paper
+    known = published[last].paper
     paper = Published(title=known.title, section=known.section, parent=parent)
     if same:
         paper = replace(same[0].paper, title=known.title, section=known.section, parent=parent)
-    changes = decisions(regime)[last] if last else {}
-    return Step(set_name(set(chosen)), regime, MappingProxyType(dict(changes)), design, paper)
+    changes = decisions(regime).get(last, {})
+    return Step(set_name(chosen), regime, MappingProxyType(dict(changes)), design, paper)

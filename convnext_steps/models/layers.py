@@ -24,7 +24,7 @@ class LayerNorm2d(nn.LayerNorm):
 def padded_convolution(
     in_channels: int,
     out_channels: int,
-    kernel_size: int = 1,
+    kernel_size: int,
     stride: int = 1,
     groups: int = 1,
     bias: bool = True,

@@ -37,6 +37,14 @@ OFFICIAL_FILES = {
     "iso_large": ("1k_224_ema",),
 }
 
+UNREADABLE = {  # what an error says of a file, and what to say; the first that fits
+    "Permission denied": "cannot be read: permission denied",
+    "GLOBAL": "holds more than weights, possibly code, which was not run; "
+    "if you trust the file, save its state_dict alone and load that",
+    "TorchScript": "is a TorchScript archive, which is code; save the state_dict of the model "
+    "that it was made from, and load that",
+    "": "is truncated or not a checkpoint; download or save it again",
+}
 GIVE = (
     "give the path of a checkpoint or, for tiny, small, base and large, the name of "
     "torchvision's weights, IMAGENET1K_V1"
@@ -158,27 +166,10 @@ def _read(source: str | Path) -> Mapping[str, Any]:
             return load_file(path)
         with torch.serialization.safe_globals(plain_types()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):
-            raise WeightsError(
-                f"{path} holds more than weights, possibly code, which was not run; "
-                "if you trust the file, save its state_dict alone and load that"
-            ) from None
-        raise _unreadable(path) from None
-    except PermissionError:
-        raise WeightsError(f"{path} cannot be read: permission denied") from None
     except Exception as error:  # foreign bytes can fail in many ways, KeyError among them
-        if "TorchScript" in str(error):
-            raise WeightsError(
-                f"{path} is a TorchScript archive, which is code; save the state_dict of the model "
-                "that it was made from, and load that"
-            ) from None
-        raise _unreadable(path) from None
+        problem = next(told for words, told in UNREADABLE.items() if words in str(error))
+        raise WeightsError(f"{path} {problem}") from None
     return checkpoint if isinstance(checkpoint, Mapping) else {}
-
-
-def _unreadable(path: Path) -> WeightsError:
-    return WeightsError(f"{path} is truncated or not a checkpoint; download or save it again")
 
 
 def _where_to_get(path: Path) -> str:

@@ -13,8 +13,9 @@ from convnext_steps.models.design import Design
 from convnext_steps.models.network import Network
 from convnext_steps.study.code import own_code
 from convnext_steps.training.config import TrainingConfig, require
-from convnext_steps.training.data import ImageData, content_of, load_data
+from convnext_steps.training.data import content_of, load_data
 from convnext_steps.training.how import How
+from convnext_steps.training.images import ImageData
 
 # The values that a run's hash leaves out. Never change one, or results of different recipes would
 # share a hash; a new field joins them with the value for off, so that older results stay valid.

@@ -82,7 +82,7 @@ def loader(
     Whatever else an item draws at random, it draws by the seed and its index.
     """
     if on_device(dataset):
-        return _DeviceBatches(dataset, list(batches))
+        return _device_batches(dataset, list(batches))
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_initialized()}
     if takes_batches(dataset):
         return DataLoader(dataset, sampler=batches, batch_size=None, **options)
@@ -90,14 +90,9 @@ def loader(
     return DataLoader(items, batch_sampler=batches, collate_fn=collate, **options)
 
 
-class _DeviceBatches:
+def _device_batches(dataset: Any, batches: list[list[int]]) -> Iterator[Any]:
     """Batches of images that are on a device, whose indices go there once for all batches."""
-
-    def __init__(self, dataset: Any, batches: list[list[int]]) -> None:
-        self.dataset, self.batches = dataset, batches
-
-    def __iter__(self) -> Iterator[Any]:
-        device = self.dataset[0][0].device
-        every = torch.tensor([index for batch in self.batches for index in batch], device=device)
-        for indices in every.split([len(batch) for batch in self.batches]):
-            yield self.dataset[indices]
+    device = dataset[0][0].device
+    every = torch.tensor([index for batch in batches for index in batch], device=device)
+    for indices in every.split([len(batch) for batch in batches]):
+        yield dataset[indices]

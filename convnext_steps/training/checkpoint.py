@@ -20,8 +20,8 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from convnext_steps.errors import DamagedCheckpointError, ForeignCheckpointError, TrainingError
-from convnext_steps.files import atomic_file, check_writable, write_bytes
+from convnext_steps.errors import DamagedCheckpointError, TrainingError
+from convnext_steps.files import atomic_file, check_writable, clear_partial, write_bytes
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
 
@@ -118,11 +118,24 @@ class Output:
             )
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest checkpoint, in every process; None if there is none."""
+        """The newest checkpoint that is whole, in every process; None if there is none.
+
+        Each damaged one is named in a warning.
+
+        Raises:
+            TrainingError: the newest whole one belongs to another training; it is not overwritten.
+        """
         return self.processes.from_main(self._newest)
 
     def _newest(self) -> dict[str, Any] | None:
-        return load_newest(self.folder, self.identity) if self.folder else None
+        found = checkpoints(self.folder) if self.folder else []
+        for path in found:
+            try:
+                return read_checkpoint(path, self.identity)
+            except DamagedCheckpointError as error:
+                following = "starting afresh" if path == found[-1] else "trying the one before"
+                LOG.warning("%s; %s", error, following)
+        return None
 
     def begin(self, history: Sequence[Mapping[str, float]]) -> None:
         """Write the history so far."""
@@ -139,16 +152,53 @@ class Output:
                 file.write(json.dumps(entry) + "\n")
 
     def save(self, epoch: int, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint of an epoch; see `save_checkpoint`."""
-        if self.folder:
-            state = {"identity": dict(self.identity), **state}
-            save_checkpoint(self.folder, epoch, state, self.keep)
+        """Write the checkpoint of an epoch; of those up to this epoch, keep the newest `keep`.
+
+        Raises:
+            TrainingError: the file cannot be written; older checkpoints stay as they are.
+        """
+        if self.folder is None:
+            return
+        path = self.folder / f"checkpoint-{epoch:04d}.pt"
+        try:
+            with atomic_file(path) as file:
+                torch.save({"format": FORMAT, "identity": dict(self.identity), **state}, file)
+        except (OSError, RuntimeError) as error:  # a full disk is either, by where torch meets it
+            raise TrainingError(
+                f"cannot save {path}: {error.__cause__ or error}; free some space and resume"
+            ) from None
+        earlier = [found for found in checkpoints(self.folder) if _epoch(found) <= epoch]
+        for old in earlier[self.keep :]:
+            old.unlink()
 
     def save_weights(self, name: str, model: nn.Module, accuracy: float) -> None:
-        """Write a model's weights under one of the names in `WEIGHTS`."""
-        if self.folder:
-            path = self.folder / f"{name}.safetensors"
-            save_weights(path, model, self.config, accuracy, self.classes)
+        """Write a model's weights as safetensors, under one of the names in `WEIGHTS`.
+
+        In the metadata are design, recipe, accuracy, and the names of the classes, in their order.
+
+        Raises:
+            TrainingError: the file cannot be written.
+        """
+        if self.folder is None:
+            return
+        path = self.folder / f"{name}.safetensors"
+        design = getattr(model, "design", None)
+        metadata = {
+            "model": type(model).__name__,
+            "design": asdict(design) if design else None,
+            "recipe": asdict(self.config),
+            "accuracy": accuracy,
+            "classes": list(self.classes),
+        }
+        # copied: names may share their memory, which safetensors refuses
+        weights = {
+            key: value.contiguous().cpu().clone() for key, value in model.state_dict().items()
+        }
+        try:
+            # under one key: safetensors would write several in random order
+            write_bytes(path, safetensors_bytes(weights, {METADATA: json.dumps(metadata)}))
+        except OSError as error:
+            raise TrainingError(f"cannot save {path}: {error}") from None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -174,56 +224,12 @@ def clear(folder: Path) -> None:
     clear_partial(folder)
 
 
-def clear_partial(folder: Path) -> None:
-    """Remove the files that a killed process left half-written."""
-    for path in folder.glob(".*.partial"):
-        path.unlink(missing_ok=True)
-
-
-def save_checkpoint(folder: Path, epoch: int, state: Mapping[str, Any], keep: int) -> None:
-    """Write the checkpoint of an epoch; of those up to this epoch, keep the newest `keep`.
-
-    Raises:
-        TrainingError: the file cannot be written; older checkpoints stay as they are.
-    """
-    path = folder / f"checkpoint-{epoch:04d}.pt"
-    try:
-        with atomic_file(path) as file:
-            torch.save({"format": FORMAT, **state}, file)
-    except (OSError, RuntimeError) as error:  # a full disk is either, by where torch meets it
-        raise TrainingError(
-            f"cannot save {path}: {error.__cause__ or error}; free some space and resume"
-        ) from None
-    for old in [found for found in checkpoints(folder) if _epoch(found) <= epoch][keep:]:
-        old.unlink()
-
-
-def load_newest(folder: Path, expected: Mapping[str, str]) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole and belongs to this training; None if there are none.
-
-    Each damaged one is named in a warning.
-
-    Raises:
-        TrainingError: the newest whole one belongs to another training; it is not overwritten.
-    """
-    found = checkpoints(folder)
-    for path in found:
-        try:
-            return read_checkpoint(path, expected)
-        except ForeignCheckpointError as error:
-            raise TrainingError(str(error)) from None
-        except DamagedCheckpointError as error:
-            following = "starting afresh" if path == found[-1] else "trying the one before"
-            LOG.warning("%s; %s", error, following)
-    return None
-
-
 def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any]:
     """Read one checkpoint after checking that it is whole and belongs to this training.
 
     Raises:
         DamagedCheckpointError: it is truncated, altered, or not a checkpoint.
-        ForeignCheckpointError: it is of another model, data set or recipe.
+        TrainingError: it is of another model, data set or recipe.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -234,15 +240,14 @@ def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any]:
         raise
     except Exception:  # a damaged file can fail in many ways
         raise DamagedCheckpointError(f"{path} is damaged or not a checkpoint") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise DamagedCheckpointError(f"{path} is not a checkpoint of this version")
-    theirs = state.get("identity")
+    known = isinstance(state, dict) and state.get("format") == FORMAT
+    theirs = state.get("identity") if known else None
     if not isinstance(theirs, dict) or set(theirs) != set(expected):
         raise DamagedCheckpointError(f"{path} is not a checkpoint of this version")
     for part, ours in expected.items():
         if theirs[part] != ours:
             difference = _difference(theirs[part], ours) if part == "recipe" else ""
-            raise ForeignCheckpointError(
+            raise TrainingError(
                 f"{path} is of another {part}{difference}; choose another output folder, or go "
                 f"back to the {part} that it has"
             )
@@ -253,34 +258,3 @@ def _difference(one: str, other: str) -> str:
     theirs, ours = json.loads(one), json.loads(other)
     names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
     return f" ({', '.join(f'{n}: {theirs.get(n)}, now {ours.get(n)}' for n in names)})"
-
-
-def save_weights(
-    path: Path,
-    model: nn.Module,
-    config: TrainingConfig,
-    accuracy: float,
-    classes: Sequence[str] = (),
-) -> None:
-    """Write a model's weights as safetensors.
-
-    In the metadata are design, recipe, accuracy, and the names of the classes, in their order.
-
-    Raises:
-        TrainingError: the file cannot be written.
-    """
-    design = getattr(model, "design", None)
-    metadata = {
-        "model": type(model).__name__,
-        "design": asdict(design) if design else None,
-        "recipe": asdict(config),
-        "accuracy": accuracy,
-        "classes": list(classes),
-    }
-    # copied: names may share their memory, which safetensors refuses
-    weights = {name: value.contiguous().cpu().clone() for name, value in model.state_dict().items()}
-    try:
-        # under one key: safetensors would write several in random order
-        write_bytes(path, safetensors_bytes(weights, {METADATA: json.dumps(metadata)}))
-    except OSError as error:
-        raise TrainingError(f"cannot save {path}: {error}") from None

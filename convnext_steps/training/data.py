@@ -21,23 +21,7 @@ from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.downloads import user_cache
 from convnext_steps.training.folder import load_folder
 from convnext_steps.training.folder_files import read_folder
-from convnext_steps.training.images import ImageData, ImageFiles, ImageTensors
-
-__all__ = [
-    "ARCHIVES",
-    "SHA256",
-    "SOURCES",
-    "DataError",
-    "ImageData",
-    "ImageFiles",
-    "ImageTensors",
-    "Source",
-    "content_of",
-    "data_root",
-    "fashion_mnist",
-    "load_data",
-    "synthetic",
-]
+from convnext_steps.training.images import ImageData, ImageTensors
 
 ARCHIVES = Path(__file__).parent / "fashion_mnist"
 SHA256 = {
@@ -48,7 +32,7 @@ SHA256 = {
 }
 
 
-def fashion_mnist(train: bool, archives: Path = ARCHIVES) -> ImageTensors:
+def fashion_mnist(train: bool) -> ImageTensors:
     """Fashion-MNIST (Xiao et al., 2017; MIT licence), 28x28 padded to 32x32, from the package.
 
     Raises:
@@ -58,7 +42,7 @@ def fashion_mnist(train: bool, archives: Path = ARCHIVES) -> ImageTensors:
         raw = Path(root, "FashionMNIST", "raw")
         raw.mkdir(parents=True)
         for name, checksum in SHA256.items():
-            _unpack(archives / f"{name}.gz", checksum, raw / name)
+            _unpack(ARCHIVES / f"{name}.gz", checksum, raw / name)
         dataset = FashionMNIST(root, train=train)
     images = torch.nn.functional.pad(dataset.data[:, None], (2, 2, 2, 2))  # (N, 1, 32, 32)
     names = tuple(dataset.classes)
@@ -75,15 +59,15 @@ def _unpack(archive: Path, checksum: str, target: Path) -> None:
         shutil.copyfileobj(source, destination)
 
 
-def synthetic(train: bool, count: int = 512, classes: int = 4) -> ImageTensors:
+def synthetic(train: bool, count: int = 512) -> ImageTensors:
     """Noisy 32x32 images whose bright quarter is the label, the same on every machine."""
     generator = torch.Generator().manual_seed(0 if train else 1)
-    labels = torch.arange(count) % classes
+    labels = torch.arange(count) % 4
     images = torch.randint(0, 128, (count, 1, 32, 32), generator=generator, dtype=torch.uint8)
-    for label in range(classes):
+    for label in range(4):
         row, column = 16 * (label // 2), 16 * (label % 2)
         images[labels == label, :, row : row + 16, column : column + 16] += 24
-    return ImageTensors(images, labels, mean=(0.27,), std=(0.15,), num_classes=classes)
+    return ImageTensors(images, labels, mean=(0.27,), std=(0.15,), num_classes=4)
 
 
 @dataclass(frozen=True)

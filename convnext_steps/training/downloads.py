@@ -166,7 +166,7 @@ def _counted(build: Callable[[], Any], where: Path, images: int, remedy: str) ->
         OSError,
         RuntimeError,
         ImportError,
-    ) as error:  # SciPy, which reads ImageNet's devkit, may be missing
+    ) as error:  # SciPy, for ImageNet's devkit, is missing
         raise DataError(f"cannot read {where}: {error}") from None
     if found != images:
         number = f"{found:,}" if found else "not all"

@@ -21,7 +21,7 @@ import torch
 from torchvision.transforms import InterpolationMode, v2
 
 from convnext_steps.errors import DataError
-from convnext_steps.files import atomic_file, fault, write_json
+from convnext_steps.files import atomic_file, clear_partial, fault, write_json
 from convnext_steps.text import few
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.decoding import decode
@@ -108,8 +108,7 @@ def _kept(folder: Folder, shape: tuple[int, ...], small: bool) -> tuple[Path, di
     if not (facts := _facts(cache)):
         with writing(cache):
             if not (facts := _facts(cache)):  # another process may have decoded them meanwhile
-                for left in cache.glob(".*.partial"):  # by a process that was killed
-                    left.unlink()
+                clear_partial(cache)
                 facts = _decode(cache, folder, shape, small)
                 write_json(cache / FACTS, facts)
     return cache, facts

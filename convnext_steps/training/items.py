@@ -141,19 +141,19 @@ def _problem(item: Any) -> str:
     if isinstance(item, Mapping):
         return f"is a dictionary with {', '.join(map(str, item))}{pair}"
     if not isinstance(item, tuple | list):
-        return f"is a {type(item).__name__}{pair}"
+        return f"is of type {type(item).__name__}{pair}"
     if len(item) != 2:
         return f"has {len(item)} parts{pair}"
     image, label = item
     if not isinstance(image, Tensor | np.ndarray):
         hint = "torchvision.transforms.v2.functional.pil_to_tensor makes one of a PIL image"
-        return f"has a {type(image).__name__} as its image; it must be a tensor ({hint})"
+        return f"has an image of type {type(image).__name__}; it must be a tensor ({hint})"
     if image.ndim != 3:
         return f"has an image of shape {tuple(image.shape)}; it must be (C, H, W)"
     value = np.asarray(label.tolist() if isinstance(label, Tensor) else label)
     if value.ndim or value.dtype.kind not in "iub":
         kind = f"of shape {value.shape}" if value.ndim else f"{value.item()!r}"
-        return f"has a label {kind}; it must be one whole number, from 0 on"
+        return f"has a label {kind}; it must be one whole number, 0 or above"
     return ""
 
 

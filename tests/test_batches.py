@@ -1,4 +1,4 @@
-"""Data that do not fit, one line each; and how batches are made and shared."""
+"""How batches are made and shared."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from convnext_steps import Trainer, TrainingConfig, convnext_isotropic_small, convnext_tiny
+from convnext_steps import TrainingConfig
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.batches import TrainingBatches, evaluation_batches, loader
 from convnext_steps.training.data import synthetic
@@ -15,46 +15,9 @@ from convnext_steps.training.distributed import Processes
 CONFIG = TrainingConfig(max_epochs=1, batch_size=4)
 
 
-def dataset(count: int = 8, channels: int = 3, label: int = 0) -> TensorDataset:
-    return TensorDataset(torch.randn(count, channels, 32, 32), torch.full((count,), label))
-
-
-@pytest.mark.parametrize("label", [10, -1])
-def test_labels_outside_the_classes(label) -> None:
-    good, bad = dataset(), dataset(label=label)
-    model = convnext_tiny(num_classes=10)
-    message = f"a label is {label}, but the network has 10 classes"
-    with pytest.raises(TrainingError, match=message):
-        Trainer(model, bad, good, CONFIG, progress=False).train()
-    with pytest.raises(TrainingError, match=message):
-        Trainer(model, good, bad, CONFIG, progress=False).evaluate()
-
-
-def test_more_classes_than_outputs() -> None:
-    model = convnext_tiny(num_classes=3, in_channels=1)
-    with pytest.raises(
-        TrainingError, match="4 classes, but the network has 3; build it with num_classes=4"
-    ):
-        Trainer(model, synthetic(True), synthetic(False), CONFIG)
-
-
-@pytest.mark.parametrize("builder", [convnext_tiny, convnext_isotropic_small])
-def test_images_of_another_channel_count(builder) -> None:
-    with pytest.raises(TrainingError, match=r"1 channels, but the network takes 3.*in_channels=1"):
-        Trainer(builder(num_classes=4), dataset(channels=1), dataset(channels=1), CONFIG)
-
-
-def test_data_sets_without_images() -> None:
-    model = convnext_tiny(num_classes=4)
-    with pytest.raises(TrainingError, match="the training set has no images"):
-        Trainer(model, dataset(0), dataset(), CONFIG)
-    with pytest.raises(TrainingError, match="the test set has no images"):
-        Trainer(model, dataset(), dataset(0), CONFIG).evaluate()
-
-
 def test_too_few_images_for_a_batch() -> None:
     with pytest.raises(TrainingError, match="3 images do not fill a batch of 4; lower batch_size"):
-        Trainer(convnext_tiny(), dataset(3), dataset(), CONFIG)
+        TrainingBatches(3, CONFIG, Processes())
 
 
 def indices(size: int, config: TrainingConfig, count: int = 1) -> list[list[int]]:
@@ -109,3 +72,21 @@ def test_a_data_set_in_memory_gives_the_same_batches_as_one_by_one() -> None:
     for fast, slow in zip(loader(data, batches), loader(pairs, batches), strict=True):
         assert torch.equal(fast[0], slow[0])
         assert torch.equal(fast[1], slow[1])
+
+
+def test_batches_on_a_device_are_those_of_the_data_loader(monkeypatch) -> None:
+    data = synthetic(True, 100)
+    batches = TrainingBatches(
+        len(data), replace(CONFIG, batch_size=32, micro_batch_size=8), Processes()
+    )
+    expected = list(loader(data, batches))
+    monkeypatch.setattr("convnext_steps.training.batches.on_device", lambda dataset: True)
+    for each in (data, TensorDataset(data.images, data.labels)):
+        found = list(loader(each, batches))
+        assert len(found) == len(expected) == 12
+        for ours, theirs in zip(found, expected, strict=True):
+            assert all(map(torch.equal, ours, theirs))
+    uneven = evaluation_batches(1100, Processes())
+    many = synthetic(False, 1100)
+    labels = [labels for _, labels in loader(many, uneven)]
+    assert torch.equal(torch.cat(labels), many.labels)
