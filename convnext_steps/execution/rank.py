@@ -1,12 +1,10 @@
 """One of the processes that train a run together, as torchrun starts it."""
 
 import json
-import os
 import sys
-import threading
-import time
 from pathlib import Path
 
+from convnext_steps.execution.parent import follow_parent
 from convnext_steps.execution.train_run import steps_in_process, write_trained
 from convnext_steps.study.plan import Run, read_run
 from convnext_steps.training.distributed import join
@@ -25,13 +23,6 @@ def train_share(run: Run, output: Path) -> None:
         write_trained(trained, output)
 
 
-def follow(parent: int) -> None:
-    """End this process when torchrun is gone."""
-    while os.getppid() == parent:
-        time.sleep(0.1)
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
+    follow_parent()  # torchrun
     train_share(read_run(json.loads(sys.argv[1])), Path(sys.argv[2]))
