@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from convnext_steps.models.design import scaled
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import Step
 from convnext_steps.study.toml import load_study
+from convnext_steps.training.how import How
 
 DESCRIPTION = """Time one model, alone or in turn with a peer in the same process, and print the
 ratio with its spread."""
@@ -34,8 +35,8 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step, or convnext_tiny, ...")
     parser.add_argument("--against", choices=("pytorch", *LIBRARIES), help="the peer")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument("--precision", choices=get_args(Precision), default="fp32")
+    parser.add_argument("--device", choices=get_args(How.__annotations__["device"]), default="auto")
     parser.add_argument("--compile", action="store_true", help="time all with torch.compile")
     parser.add_argument("--inference", action="store_true", help="time that, not a training step")
     parser.add_argument("--resolution", type=positive, help="default 224, or the study's")
