@@ -6,12 +6,19 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from studies import descendants, no_leftovers, papermill, plan, results_without_times, study
+from studies import (
+    descendants,
+    install_kernel,
+    no_leftovers,
+    one_of_an_array,
+    plan,
+    results_without_times,
+    study,
+)
 
 from convnext_steps.study.results import RESULT
 
@@ -33,7 +40,7 @@ class Crowd:
             pipes = {"stdout": log, "stderr": log}
             if kind == "array":
                 run = self.chance.choice(plan("smoke", seeds=range(self.seeds)))
-                self.processes[kind] = papermill(run, self.results, **pipes)
+                self.processes[kind] = one_of_an_array(run, self.results, **pipes)
             else:
                 way = f"how.notebooks={'true' if kind == 'runner' else 'false'}"
                 seeds = [str(seed) for seed in range(self.seeds)]
@@ -103,11 +110,7 @@ def test_a_kernel_that_does_not_start_is_tried_again(tmp_path, monkeypatch) -> N
         "    sys.exit(1)\n"
         "os.execv(sys.executable, [sys.executable, '-m', 'ipykernel_launcher', *sys.argv[1:]])\n"
     )
-    folder = tmp_path / "jupyter" / "kernels" / "python3"
-    folder.mkdir(parents=True)
-    argv = [sys.executable, "-c", program, "-f", "{connection_file}"]
-    spec = {"argv": argv, "display_name": "", "language": "python"}
-    (folder / "kernel.json").write_text(json.dumps(spec))
+    install_kernel(tmp_path / "jupyter", program)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     process = study(tmp_path / "results", "--steps", "resnet")
     _, err = process.communicate(timeout=300)

@@ -108,9 +108,3 @@ def test_status_tells_each_state_and_its_reason(tmp_path, capsys) -> None:
     assert "failed   ValueError: why" in out
     assert "missing  interrupted" in out
     assert "1 running, 1 failed, 2 missing" in out
-
-
-def test_an_index_beyond_the_plan(capsys, tmp_path) -> None:
-    arguments = ["study", "--index", "17", "--results", str(tmp_path)]
-    assert cli.main(arguments) == 2
-    assert "the plan's runs are 0 to 16" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from convnext_steps import Design, cli
 from convnext_steps.execution.runner import run_study
 from convnext_steps.execution.work import Work
 from convnext_steps.study.code import own_code
-from convnext_steps.study.pack import hash_1, import_results, pack
+from convnext_steps.study.pack import import_results, pack
 from convnext_steps.study.plan import run_hash
 from convnext_steps.study.results import (
     PACKED,
@@ -115,12 +115,6 @@ def test_published_results_bear_the_hash_of_what_they_were_made_from(path) -> No
         assert result["checksum"] == checksum(result)
         parts = (result[name] for name in ("design", "recipe", "data", "seed", "code"))
         assert run_hash(*parts) == result["hash"]
-
-
-def test_the_old_hash_is_of_what_the_old_version_hashed() -> None:
-    result = json.loads(OLD.read_text())
-    assert hash_1(result) == result["hash"]
-    assert hash_1(result | {"seed": 3}) != result["hash"]
 
 
 def test_code_of_ones_own_is_in_the_hash_of_its_designs_alone(tmp_path, monkeypatch) -> None:

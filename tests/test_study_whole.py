@@ -45,12 +45,6 @@ def test_a_second_call_trains_nothing(finished) -> None:
     assert {path: path.stat().st_mtime_ns for path in finished.rglob(RESULT)} == times
 
 
-def test_two_studies_of_one_seed_are_equal_bit_for_bit_but_for_times(finished, tmp_path) -> None:
-    process = study(tmp_path, "--workers", "2")
-    process.communicate(timeout=300)
-    assert results_without_times(tmp_path) == results_without_times(finished)
-
-
 def test_interrupted_and_started_again_it_goes_on_with_what_is_missing(finished, tmp_path) -> None:
     process = study(tmp_path, "--workers", "1", start_new_session=True)
     (first, second) = plan("smoke")

@@ -13,7 +13,7 @@ from convnext_steps.text import first_line
 
 LOG = logging.getLogger("convnext_steps")
 
-COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --help
+COMMANDS = {  # name: the module with its `add_<name>` and `<name>_command`, and a line for --help
     "steps": ("roadmap", "the roadmap, counted, next to the paper's numbers"),
     "show": ("roadmap", "one step: the paper's claim, the change, the counts"),
     "studies": ("study", "the studies in the package, and what each costs here"),
@@ -107,9 +107,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         command = commands.add_parser(name, help=line)
         if [name] == list(arguments[:1]):
             try:
-                add = getattr(import_module(f"{__name__}.{module}"), f"add_{name}")
+                own = import_module(f"{__name__}.{module}")
             except Exception as error:  # a broken installation can raise anything
                 remedy = "`convnext-steps doctor` says what to do"
                 command.exit(1, f"convnext-steps: {first_line(error)}; {remedy}\n")
-            add(command)
+            getattr(own, f"add_{name}")(command)
+            command.set_defaults(command=getattr(own, f"{name}_command"))
     return parser.parse_args(arguments)

@@ -46,7 +46,6 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, help="default: PyTorch's choice")
     parser.add_argument("--rounds", type=positive, default=10, help="timed steps of each")
     parser.add_argument("--output", type=a_path, help="write the figures as JSON too")
-    parser.set_defaults(command=bench_command)
 
 
 def bench_command(options: argparse.Namespace) -> None:

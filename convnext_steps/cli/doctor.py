@@ -17,7 +17,6 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
         "anything essential is missing."
     )
     parser.add_argument("--results", type=Path, default=own_results(), help="default results/own")
-    parser.set_defaults(command=doctor_command)
 
 
 def doctor_command(options: argparse.Namespace) -> int:

@@ -27,7 +27,6 @@ def add_gpu(parser: argparse.ArgumentParser) -> None:
         "--small", action="store_true", help="a tiny size, to try the command on a CPU too"
     )
     add_results_folder(parser)
-    parser.set_defaults(command=gpu_command)
 
 
 def gpu_command(options: argparse.Namespace) -> None:

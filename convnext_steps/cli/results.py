@@ -15,7 +15,6 @@ def add_pack(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("study", metavar="STUDY", help="the name of its folder in the results")
     add_results_folder(parser)
-    parser.set_defaults(command=pack_command)
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +25,6 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=a_path, help="where they are")
     add_results_folder(parser)
-    parser.set_defaults(command=import_command)
 
 
 def add_notebook(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +40,6 @@ def add_notebook(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a parameter; a path is relative to the current folder; may be repeated",
     )
-    parser.set_defaults(command=notebook_command)
 
 
 def pack_command(options: argparse.Namespace) -> None:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from convnext_steps.cli.options import (
     a_path,
+    add_changed_study,
     add_plan,
     add_results_folder,
     chosen_study,
     positive,
-)
-from convnext_steps.cli.options import (
-    add_study as add_study_options,
 )
 from convnext_steps.errors import StudyError
 from convnext_steps.execution.machine import cores
@@ -34,7 +32,6 @@ from convnext_steps.study.toml import load_study, read_changes, study_names, wri
 def add_studies(parser: argparse.ArgumentParser) -> None:
     """The options of the command studies."""
     add_results_folder(parser)
-    parser.set_defaults(command=studies_command)
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
@@ -76,20 +73,17 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         "--address",
         help="a running Ray cluster, such as auto; without it, Ray runs on this machine alone",
     )
-    parser.set_defaults(command=study_command)
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
     """The options of the command status."""
     add_plan(parser)
-    parser.set_defaults(command=status_command)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     """The options of the command report."""
-    add_study_options(parser)
+    add_changed_study(parser)
     add_results_folder(parser)
-    parser.set_defaults(command=report_command)
 
 
 def studies_command(options: argparse.Namespace) -> None:
@@ -97,13 +91,12 @@ def studies_command(options: argparse.Namespace) -> None:
     for name in study_names():
         study = load_study(name)
         if study.factorial:
-            print(f"{name}: {study.description}\n    {len(study.plan()):,} runs")
-            continue
-        if study.data.source == "folder":
-            cost = "its images are yours"
+            cost = f"{len(study.plan()):,} runs"
+        elif study.data.source == "folder":
+            cost = "one seed: its images are yours"
         else:
-            cost = describe(forecast(study.plan(), options.results))
-        print(f"{name}: {study.description}\n    one seed: {cost}")
+            cost = f"one seed: {describe(forecast(study.plan(), options.results))}"
+        print(f"{name}: {study.description}\n    {cost}")
 
 
 def study_command(options: argparse.Namespace) -> None:

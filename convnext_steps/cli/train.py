@@ -57,7 +57,6 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how the work is done", "the fields of How")
     for option in HOW:
         _add_option(how, option)
-    parser.set_defaults(command=train_command)
 
 
 def _add_option(group: argparse._ArgumentGroup, option: "Field[Any]") -> None:
