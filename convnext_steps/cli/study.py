@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -160,9 +161,11 @@ def run_sweep(
     print(f"accuracy on held-out training images (%), by {key}:")
     print(choose(wide).round({"accuracy there": 2, "accuracy at it": 2, "cost": 2}).to_string())
     best = choose(wide)["common best"].iloc[0]
-    words = ["convnext-steps", "study", str(options.study)]
-    words += [word for change in options.changes for word in ("--set", change)]
-    print(f"to report it: {' '.join(words)} --set {key}={best}, with seeds that chose nothing")
+    words = ["convnext-steps", "study", options.study]
+    words += ["--uses", options.uses] if options.uses else []
+    for change in (*options.changes, f"{key}={best}"):
+        words += ["--set", change]
+    print(f"to report it: {shlex.join(words)}, with seeds that chose nothing")
 
 
 def print_plan(runs: Sequence[Run], results: Path) -> None:
