@@ -49,16 +49,9 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def bench_command(options: argparse.Namespace) -> None:
-    """Measure as asked, print, and write the figures where an output is given."""
+    """Time a model and its peer in turn; print one line for each, and the ratio."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    figures = model_times(options)
-    if options.output:
-        write_json(options.output, {"figures": figures, "environment": environment("timm")})
-
-
-def model_times(options: argparse.Namespace) -> dict[str, Any]:
-    """Time a model and its peer in turn; print one line for each, and the ratio."""
     work = work_of(options)
     models = {"ours": build(options, work)}
     if options.against:
@@ -79,7 +72,8 @@ def model_times(options: argparse.Namespace) -> dict[str, Any]:
         faster = ratio(speeds["ours"], speeds[options.against])
         print(f"{faster.median:.2f} x as fast ({faster.low:.2f} to {faster.high:.2f})")
         figures["ratio"] = asdict(faster)
-    return figures
+    if options.output:
+        write_json(options.output, {"figures": figures, "environment": environment("timm")})
 
 
 def _describe(speed: Speed) -> str:
