@@ -47,6 +47,13 @@ def study(results: Path, *options: str, **keywords) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, text=True, **(pipes | keywords))
 
 
+def ended(process: "subprocess.Popen[str]", code: int = 0) -> tuple[str, str]:
+    """What a process printed, once it has ended as it should."""
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == code, err
+    return out, err
+
+
 def results_without_times(folder: Path) -> dict[str, dict]:
     found = {}
     for path in sorted(folder.rglob(RESULT)):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from studies import (
     descendants,
+    ended,
     install_kernel,
     no_leftovers,
     one_of_an_array,
@@ -86,9 +87,7 @@ def test_killed_at_random_moments_a_study_ends_as_if_it_had_not_been(tmp_path) -
     crowd.stop()
     seeds = [str(number) for number in range(crowd.seeds)]
     for results in (crowd.results, tmp_path / "undisturbed"):
-        last = study(results, "--seeds", *seeds)
-        _, err = last.communicate(timeout=400)
-        assert last.returncode == 0, err
+        ended(study(results, "--seeds", *seeds))
     crowd.check_that_nothing_is_done_twice()
     results = results_without_times(crowd.results)
     assert results == results_without_times(tmp_path / "undisturbed")
@@ -112,9 +111,7 @@ def test_a_kernel_that_does_not_start_is_tried_again(tmp_path, monkeypatch) -> N
     )
     install_kernel(tmp_path / "jupyter", program)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    process = study(tmp_path / "results", "--steps", "resnet")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    _, err = ended(study(tmp_path / "results", "--steps", "resnet"))
     assert "resnet seed 0 is tried again: RuntimeError: Kernel died" in err
     assert len(results_without_times(tmp_path / "results")) == 1
     assert no_leftovers(tmp_path / "results")

@@ -1,7 +1,7 @@
 """The ways to do a run: the command, plain papermill, a worker, Python: one result."""
 
 import pytest
-from studies import one_of_an_array, papermill, plan, results_without_times, study, the_study
+from studies import ended, one_of_an_array, papermill, plan, results_without_times, study, the_study
 
 from convnext_steps import cli, load_results, plot_trajectory, run_study
 from convnext_steps.study.toml import read_changes
@@ -23,8 +23,7 @@ def test_every_way_leads_to_the_same_result(tmp_path, capsys) -> None:
         study(tmp_path / "worker", *options, "--set", "how.notebooks=false"),
     ]
     for way in ways:
-        _, err = way.communicate(timeout=300)
-        assert way.returncode == 0, err
+        ended(way)
     run_study(changed, steps=["resnet"], results=tmp_path / "python")
     first, *others = (
         results_without_times(tmp_path / name)
