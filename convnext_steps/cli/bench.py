@@ -20,8 +20,6 @@ from convnext_steps.models.roadmap import Step
 from convnext_steps.study.toml import load_study
 from convnext_steps.training.how import How
 
-DESCRIPTION = """Time one model, alone or in turn with a peer in the same process, and print the
-ratio with its spread."""
 EXAMPLES = """examples:
   convnext-steps bench convnext_tiny --precision bf16 --against timm
   convnext-steps bench separate_downsampling --study quick --threads 1 --against pytorch
@@ -30,8 +28,8 @@ EXAMPLES = """examples:
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
-    """The options of the command bench."""
-    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    """Time one model, alone or in turn with a peer in this process; print the ratio."""
+    parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step, or convnext_tiny, ...")
     parser.add_argument("--against", choices=("pytorch", *LIBRARIES), help="the peer")

@@ -20,22 +20,20 @@ from convnext_steps.study.toml import load_study
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
-    """The options of the command compare."""
-    parser.description = (
-        "Compare the gains of the same steps in several studies with those in the first: a table "
-        "of their differences, and a figure."
-    )
+    """Compare the gains of the same steps in several studies with those in the first.
+
+    What comes of it is a table of their differences, and a figure.
+    """
     parser.add_argument("studies", metavar="STUDY", nargs="+", help="names, or TOML files")
     parser.add_argument("--output", type=a_path, help="a folder for the table and the figure")
     add_results_folder(parser)
 
 
 def add_effects(parser: argparse.ArgumentParser) -> None:
-    """The options of the command effects."""
-    parser.description = (
-        "What each decision of a factorial does, alone and with the others, and its credit over "
-        "all orders: tables and figures, from the results so far, beside them."
-    )
+    """What each decision of a factorial does, alone and with the others, and in all orders.
+
+    Tables and figures, from the results so far, beside them.
+    """
     add_changed_study(parser, default="factorial_quick")
     add_results_folder(parser)
 

@@ -16,30 +16,27 @@ FACTORIAL = "factorial_quick"  # whose decisions can be put into one's own order
 
 
 def add_explorer(parser: argparse.ArgumentParser) -> None:
-    """The options of the command explorer."""
-    parser.description = (
-        "Write one HTML page with the trajectory of both roadmaps and, for every step, its block, "
-        "its diff, its counts and its time; beside it, if factorial_quick has results, a page on "
-        "which to put the decisions into your own order. Of a factorial, only the latter is "
-        "written. Both work offline."
-    )
+    """Write one HTML page with the trajectory of both roadmaps, to explore offline.
+
+    It has the block, the diff, the counts and the time of every step. Beside it, if factorial_quick
+    has results, is a page on which to put the decisions into your own order; of a factorial, only
+    the latter is written.
+    """
     parser.add_argument("output", type=a_path, metavar="OUTPUT", help="the page, an .html file")
     add_changed_study(parser)
     add_results_folder(parser)
 
 
 def add_slides(parser: argparse.ArgumentParser) -> None:
-    """The options of the command slides."""
-    parser.description = "Execute what changed, then write slides with reveal.js, one file each."
+    """Execute what changed, then write slides with reveal.js, one file each."""
     add_chosen_notebooks(parser)
 
 
 def add_site(parser: argparse.ArgumentParser) -> None:
-    """The options of the command site."""
-    parser.description = (
-        "Execute what changed, then make the site with Sphinx. Open it from its folder; it works "
-        "offline."
-    )
+    """Execute what changed, then make the site with Sphinx.
+
+    Open it from its folder; it works offline.
+    """
     add_chosen_notebooks(parser)
 
 

@@ -9,12 +9,12 @@ from convnext_steps.measure.flops import count_flops
 
 
 def add_steps(parser: argparse.ArgumentParser) -> None:
-    """The options of the command steps."""
+    """Print the steps of a study, counted at the paper's size, next to the paper's numbers."""
     add_changed_study(parser)
 
 
 def add_show(parser: argparse.ArgumentParser) -> None:
-    """The options of the command show."""
+    """Print one step: the paper's claim, what changes, and the counts."""
     parser.add_argument("step", metavar="STEP", help="a name from `convnext-steps steps`")
     add_changed_study(parser)
     parser.add_argument(

@@ -31,17 +31,16 @@ from convnext_steps.study.toml import load_study, read_changes, study_names, wri
 
 
 def add_studies(parser: argparse.ArgumentParser) -> None:
-    """The options of the command studies."""
+    """Print the studies in the package, and what one seed of each costs here."""
     add_results_folder(parser)
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
-    """The options of the command study."""
-    parser.description = (
-        "Train every step that has no result yet, each in a notebook of its own; the table and the "
-        "figure are drawn anew as results come in. Interrupt any time; rerun to resume. Several "
-        "runners may share a results folder, and with Ray all nodes of the cluster must."
-    )
+    """Train every step that has no result yet, each in a notebook of its own.
+
+    The table and the figure are drawn anew as results come in. Interrupt any time; rerun to resume.
+    Several runners may share a results folder, and with Ray all nodes of the cluster must.
+    """
     add_plan(parser)
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
@@ -77,12 +76,12 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
-    """The options of the command status."""
+    """Print which runs of a study are done, running, failed or missing, and why."""
     add_plan(parser)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    """The options of the command report."""
+    """Write the table and the figure of a study's results so far, and print the table."""
     add_changed_study(parser)
     add_results_folder(parser)
 
