@@ -64,6 +64,13 @@ def results_without_times(folder: Path) -> dict[str, dict]:
     return found
 
 
+def trained_once(results: Path) -> bool:
+    """Whether no step of any run was done twice: training appends to its history."""
+    histories = [path.read_text().splitlines() for path in results.rglob("history.jsonl")]
+    steps = [[json.loads(line)["step"] for line in lines] for lines in histories]
+    return all(each == sorted(each) and each.count(1) == 1 for each in steps)
+
+
 def no_leftovers(results: Path) -> bool:
     partial = [path for path in results.rglob("*") if "partial" in path.name]
     return partial == [] and not list(results.rglob("checkpoint-*"))

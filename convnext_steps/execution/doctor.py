@@ -138,7 +138,8 @@ def kernel() -> str:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with run_kernel(startup_timeout=60, kernel_name="python3", **quiet) as client:
         asked = {"prefix": "__import__('sys').prefix"}
-        reply = client.execute_interactive("", user_expressions=asked, timeout=60)
+        ask = client.execute_interactive  # type: ignore[attr-defined]
+        reply = ask("", user_expressions=asked, timeout=60)
         prefix = reply["content"]["user_expressions"]["prefix"]["data"]["text/plain"].strip("'\"")
     if Path(prefix).resolve() != Path(sys.prefix).resolve():
         spec = KernelSpecManager().get_kernel_spec("python3").resource_dir
