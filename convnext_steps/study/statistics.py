@@ -88,8 +88,7 @@ def describe(results: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name, step in steps_of(results).items():
         ours = columns[name].dropna().to_numpy()
-        row = {"step": name, "title": step.title, "n": ours.size, **spread(ours, "mean")}
-        rows.append(row)
+        rows.append({"step": name, "title": step.title, "n": ours.size, **spread(ours, "mean")})
     return pd.DataFrame(rows)
 
 
