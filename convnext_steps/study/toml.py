@@ -89,7 +89,6 @@ def _value(text: str) -> Any:
 def write_study(study: Study, path: Path) -> None:
     """Write the whole study, without a base, as a file to go on from; atomically."""
     tables = {"name": study.name} | {key: getattr(study, key) for key in PLAIN}
-    tables = {key: value for key, value in tables.items() if value}
     for section, kind in SECTIONS.items():
         if not (part := getattr(study, section)):
             continue
