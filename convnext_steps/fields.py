@@ -3,7 +3,7 @@
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from convnext_steps.text import unknown
@@ -25,7 +25,7 @@ def build(kind: type[T], values: Mapping[str, Any], section: str) -> T:
         section: stands before the name of a field in messages.
 
     Raises:
-        ValueError: a name is unknown, or a value is of another type or out of range.
+        ValueError: a name is unknown or missing, or a value is of another type or out of range.
     """
     known = {field.name: field.type for field in fields(kind)}
     for name in values:
@@ -33,6 +33,9 @@ def build(kind: type[T], values: Mapping[str, Any], section: str) -> T:
             raise ValueError(
                 unknown("key", f"{section}.{name}", tuple(f"{section}.{k}" for k in known))
             )
+    for field in fields(kind):
+        if field.default is field.default_factory is MISSING and field.name not in values:
+            raise ValueError(f"a table [[{section}]] lacks {field.name}")
     given = {
         name: convert(value, known[name], f"{section}.{name}") for name, value in values.items()
     }
@@ -48,6 +51,8 @@ def convert(value: Any, kind: Any, name: str) -> Any:
     Raises:
         ValueError: it is of another type.
     """
+    if kind is Any:
+        return value
     if get_origin(kind) is Literal:
         allowed = get_args(kind)
         if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):

@@ -1,10 +1,11 @@
 """What the tests of studies share."""
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -46,6 +47,13 @@ def study(results: Path, *options: str, **keywords) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, text=True, **(pipes | keywords))
 
 
+def ended(process: "subprocess.Popen[str]", code: int = 0) -> tuple[str, str]:
+    """What a process printed, once it has ended as it should."""
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == code, err
+    return out, err
+
+
 def results_without_times(folder: Path) -> dict[str, dict]:
     found = {}
     for path in sorted(folder.rglob(RESULT)):
@@ -54,6 +62,13 @@ def results_without_times(folder: Path) -> dict[str, dict]:
             del result[name]
         found[str(path.relative_to(folder))] = result
     return found
+
+
+def trained_once(results: Path) -> bool:
+    """Whether no step of any run was done twice: training appends to its history."""
+    histories = [path.read_text().splitlines() for path in results.rglob("history.jsonl")]
+    steps = [[json.loads(line)["step"] for line in lines] for lines in histories]
+    return all(each == sorted(each) and each.count(1) == 1 for each in steps)
 
 
 def no_leftovers(results: Path) -> bool:
@@ -68,18 +83,33 @@ def wait_for(path: Path, seconds: float = 300) -> None:
         time.sleep(0.02)
 
 
-def papermill(run: Run, results: Path, changes: str = "", **keywords) -> "subprocess.Popen[str]":
-    """A run by plain papermill, as a task of a job array does it."""
-    output = results.parent / f"{run.study}-{run.step}-{run.seed}.ipynb"
-    values = {"STUDY": "smoke", "CHANGES": changes, "STEP": run.step, "SEED": str(run.seed)}
+def papermill(output: Path, values: Mapping[str, str], **keywords) -> "subprocess.Popen[str]":
+    """`run_step.ipynb` by plain papermill, in the folder of what it writes."""
     command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / "run_step.ipynb"), str(output)]
-    for name, value in {**values, "RESULTS": str(results)}.items():
+    for name, value in values.items():
         command += ["-p", name, value]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
-        command, text=True, cwd=results.parent, env=environment, **(pipes | keywords)
+        command, text=True, cwd=output.parent, env=environment, **(pipes | keywords)
     )
+
+
+def one_of_an_array(
+    run: Run, results: Path, changes: str = "", **keywords
+) -> "subprocess.Popen[str]":
+    """A run by plain papermill, as a task of a job array does it."""
+    values = {"STUDY": "smoke", "CHANGES": changes, "STEP": run.step, "SEED": str(run.seed)}
+    output = results.parent / f"{run.study}-{run.step}-{run.seed}.ipynb"
+    return papermill(output, {**values, "RESULTS": str(results)}, **keywords)
+
+
+def install_kernel(folder: Path, program: str) -> None:
+    """Make a program the kernel of notebooks, where JUPYTER_PATH is this folder."""
+    argv = [sys.executable, "-c", program, "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "", "language": "python"}
+    (folder / "kernels" / "python3").mkdir(parents=True)
+    (folder / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
 
 
 def descendants(*roots: int) -> list[int]:

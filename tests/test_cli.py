@@ -15,6 +15,10 @@ from convnext_steps.errors import StudyError
 from convnext_steps.execution import local
 from convnext_steps.training import data
 
+OUT = ["--output", "out"]
+GELU, TINY = (["train", name, *OUT] for name in ("gelu", "convnext_tiny"))
+SMALL = ["--data", "synthetic", "--train-images", "64", "--batch-size", "32", "--max-epochs", "1"]
+
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
     code = cli.main(arguments)
@@ -63,6 +67,7 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
         (["study", "--seeds", "-1"], ""),
         (["study", "--seeds", "5-2"], "'5-2' is not a seed"),
         (["study", "--workers", "0"], ""),
+        (["study", "--index", "17"], "--index is 17; the plan's runs are 0 to 16"),
         (["report", "quikc"], "unknown study 'quikc'"),
         (["report"], "no results of quick in"),
         (["notebook", "run_stp", "out.ipynb"], "no notebook 'run_stp'"),
@@ -76,6 +81,20 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
             ["bench", "convnext_tiny", "--study", "quick", "--against", "timm"],
             "timm's models take three channels, not 1",
         ),
+        (["train", "gelu"], ""),
+        ([*GELU, "--lerning-rate", "1"], ""),
+        ([*GELU, "--precision", "fp8"], ""),
+        (["train", "convnext_tinny", *OUT], "did you mean 'convnext_tiny'?"),
+        ([*GELU, "--recipe", "papr"], "did you mean 'paper'?"),
+        ([*GELU, "--data", "cifar"], "unknown data set 'cifar'"),
+        ([*GELU, "--batch-size", "0"], "batch_size is 0"),
+        ([*GELU, "--max-epochs", "inf"], "max_epochs is inf"),
+        ([*GELU, "--pretrained", "x.pth"], "published family"),
+        ([*TINY, "--pretrained", "x.pth"], "x.pth"),
+        ([*GELU, *SMALL, "--batch-size", "100"], "do not fill a batch"),
+        (["train", "gelu", "--output", "/dev/null/out", *SMALL], "cannot write to the folder"),
+        ([*TINY, *SMALL, "--resolution", "16"], "at least 32 pixels"),
+        (["train", "separate_downsampling", *OUT, *SMALL, "--resolution", "16"], "16x16"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from studies import no_leftovers, plan, results_without_times, study
+from studies import ended, no_leftovers, plan, results_without_times, study
 
 from convnext_steps import cli
 from convnext_steps.execution.lock import HOLDER, Holder
@@ -98,14 +98,12 @@ def holders(results) -> Iterator[Holder]:
 def test_a_lost_node_is_survived_with_the_results_of_one_machine(cluster, tmp_path) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     seeds = ("--seeds", "0", "1")
-    local = study(alone, *seeds)
-    assert local.wait(timeout=400) == 0
+    ended(study(alone, *seeds))
 
     process = study(shared, *seeds, "--address", cluster.address)
     before = two_owners(shared)
     cluster.remove_node(cluster.second, allow_graceful=False)
-    out, err = process.communicate(timeout=400)
-    assert process.returncode == 0, err
+    out, _ = ended(process)
     assert "figure: " in out
     assert any(gone(pid) for pid in before)
     assert results_without_times(shared) == results_without_times(alone)

@@ -1,5 +1,7 @@
 """Studies beside each other, and values chosen on held-out images: by hand and against scipy."""
 
+import shlex
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from scipy import stats
 from studies import plan, table_of, the_study
 from test_study import put
 
-from convnext_steps import cli, load_study
+from convnext_steps import cli, load_results, load_study
 from convnext_steps.errors import InvalidStudyError
 from convnext_steps.execution.live import Live
 from convnext_steps.study.comparison import compare_studies, plot_comparison, to_markdown
@@ -92,8 +94,6 @@ def test_each_step_has_its_own_best_and_all_a_common_one(tmp_path) -> None:
     for place, study in enumerate(studies):
         for run in study.plan([0, 1], list(accuracies)):
             put(run, tmp_path, accuracies[run.step][place] + run.seed)
-    from convnext_steps import load_results
-
     wide = sweep_table([load_results(study, tmp_path) for study in studies], "recipe.learning_rate")
     assert dict(wide.loc["gelu"]) == {1e-3: 81.5, 2e-3: 80.5}
     chosen = choose(wide)
@@ -101,6 +101,25 @@ def test_each_step_has_its_own_best_and_all_a_common_one(tmp_path) -> None:
     assert dict(chosen["own best"]) == {"kernel_7": 2e-3, "gelu": 1e-3}
     assert set(chosen["common best"]) == {2e-3}
     assert dict(chosen["cost"]) == {"kernel_7": 0, "gelu": 1}
+
+
+def test_a_sweep_says_how_to_report_what_it_chose(tmp_path, capsys) -> None:
+    uses, data = tmp_path / "mine.py", tmp_path / "my data"
+    uses.touch()
+    data.mkdir()
+    change = {"data.root": str(data), "data.content": "some"}
+    for study in sweep(the_study("smoke").change(change), "recipe.learning_rate", [1e-3, 2e-3]):
+        for run in study.plan():
+            put(run, tmp_path, 80 + 1000 * run.config.learning_rate)
+    words = ["study", "smoke", "--set", f"data.root={data}", "--set", "data.content=some"]
+    words += ["--uses", str(uses), "--results", str(tmp_path)]
+    assert cli.main([*words, "--sweep", "recipe.learning_rate=0.001,0.002"]) == 0
+    told = capsys.readouterr().out.splitlines()[-1].removeprefix("to report it: ")
+    assert shlex.split(told.partition(", with")[0]) == [
+        *("convnext-steps", "study", "smoke", "--uses", str(uses)),
+        *("--set", f"data.root={data}", "--set", "data.content=some"),
+        *("--set", "recipe.learning_rate=0.002"),
+    ]
 
 
 def test_changes_are_written_as_toml_or_as_a_fraction_or_a_word() -> None:

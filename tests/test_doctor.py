@@ -1,6 +1,5 @@
 """convnext-steps doctor: a line per check, and every failing one says what to do."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from studies import install_kernel
 
 import convnext_steps
 from convnext_steps import cli
@@ -131,11 +131,7 @@ def test_a_driver_without_a_gpu_that_pytorch_sees(monkeypatch) -> None:
 )
 def test_a_kernel_that_dies_or_is_anothers(monkeypatch, tmp_path, program, reason) -> None:
     launch = "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
-    folder = tmp_path / "kernels" / "python3"
-    folder.mkdir(parents=True)
-    argv = [sys.executable, "-c", program.format(launch=launch), "-f", "{connection_file}"]
-    spec = {"argv": argv, "display_name": "", "language": "python"}
-    (folder / "kernel.json").write_text(json.dumps(spec))
+    install_kernel(tmp_path, program.format(launch=launch))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     with pytest.raises((CheckError, RuntimeError), match=reason):
         doctor.kernel()

@@ -1,17 +1,25 @@
 """All that work on one study at once, killed at random moments, again and again."""
 
 import contextlib
-import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from studies import descendants, no_leftovers, papermill, plan, results_without_times, study
+from studies import (
+    descendants,
+    ended,
+    install_kernel,
+    no_leftovers,
+    one_of_an_array,
+    plan,
+    results_without_times,
+    study,
+    trained_once,
+)
 
 from convnext_steps.study.results import RESULT
 
@@ -33,7 +41,7 @@ class Crowd:
             pipes = {"stdout": log, "stderr": log}
             if kind == "array":
                 run = self.chance.choice(plan("smoke", seeds=range(self.seeds)))
-                self.processes[kind] = papermill(run, self.results, **pipes)
+                self.processes[kind] = one_of_an_array(run, self.results, **pipes)
             else:
                 way = f"how.notebooks={'true' if kind == 'runner' else 'false'}"
                 seeds = [str(seed) for seed in range(self.seeds)]
@@ -79,18 +87,13 @@ def test_killed_at_random_moments_a_study_ends_as_if_it_had_not_been(tmp_path) -
     crowd.stop()
     seeds = [str(number) for number in range(crowd.seeds)]
     for results in (crowd.results, tmp_path / "undisturbed"):
-        last = study(results, "--seeds", *seeds)
-        _, err = last.communicate(timeout=400)
-        assert last.returncode == 0, err
+        ended(study(results, "--seeds", *seeds))
     crowd.check_that_nothing_is_done_twice()
     results = results_without_times(crowd.results)
     assert results == results_without_times(tmp_path / "undisturbed")
     assert len(results) == 2 * crowd.seeds
     assert no_leftovers(crowd.results)
-    for history in crowd.results.rglob("history.jsonl"):
-        steps = [json.loads(line)["step"] for line in history.open()]
-        assert steps == sorted(steps)
-        assert steps.count(1) == 1
+    assert trained_once(crowd.results)
 
 
 def test_a_kernel_that_does_not_start_is_tried_again(tmp_path, monkeypatch) -> None:
@@ -103,15 +106,9 @@ def test_a_kernel_that_does_not_start_is_tried_again(tmp_path, monkeypatch) -> N
         "    sys.exit(1)\n"
         "os.execv(sys.executable, [sys.executable, '-m', 'ipykernel_launcher', *sys.argv[1:]])\n"
     )
-    folder = tmp_path / "jupyter" / "kernels" / "python3"
-    folder.mkdir(parents=True)
-    argv = [sys.executable, "-c", program, "-f", "{connection_file}"]
-    spec = {"argv": argv, "display_name": "", "language": "python"}
-    (folder / "kernel.json").write_text(json.dumps(spec))
+    install_kernel(tmp_path / "jupyter", program)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    process = study(tmp_path / "results", "--steps", "resnet")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    _, err = ended(study(tmp_path / "results", "--steps", "resnet"))
     assert "resnet seed 0 is tried again: RuntimeError: Kernel died" in err
     assert len(results_without_times(tmp_path / "results")) == 1
     assert no_leftovers(tmp_path / "results")

@@ -53,14 +53,6 @@ def test_each_task_does_its_own_run(tmp_path, kind) -> None:
     assert len(all_results(tmp_path)) == 2
 
 
-@pytest.mark.slow
-def test_an_index_that_the_plan_does_not_have_is_one_line(tmp_path) -> None:
-    command, variables = commands(tmp_path, 9)[0]
-    done = subprocess.run(command, env=environment(**variables), capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("convnext-steps: --index is 9")
-
-
 def test_the_ray_job_calls_the_command_with_options_that_it_has() -> None:
     job = yaml.safe_load((JOBS / "ray_kubernetes.yml").read_text())
     program, *arguments = shlex.split(job["spec"]["entrypoint"])

@@ -67,22 +67,24 @@ def test_a_process_holds_its_run_until_it_has_ended_however_it_ends(tmp_path) ->
     take(tmp_path / "run").release(force=True)
 
 
+def work_on(folder: Path, program: str) -> "subprocess.Popen[str]":
+    """A worker with a module of this text."""
+    (folder / "given.py").write_text(program)
+    command = [sys.executable, "-P", worker.__file__, "given"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.Popen(command, env=environment, text=True, **pipes)
+
+
 def test_a_worker_ends_with_the_process_that_started_it(tmp_path) -> None:
-    (tmp_path / "sleeper.py").write_text("import time; time.sleep(600)")
-    command = [sys.executable, "-P", worker.__file__, "sleeper"]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
+    with work_on(tmp_path, "import time; time.sleep(600)") as process:
         process.stdin.close()  # as the system does when this process dies
         assert process.wait(timeout=60) == 1
 
 
 def test_what_a_worker_imports_is_not_ours(tmp_path) -> None:
     """Its folder has modules named as packages are: ray, notebook."""
-    (tmp_path / "asks.py").write_text("import sys; print(*sys.path, sep=chr(10))")
-    command = [sys.executable, "-P", worker.__file__, "asks"]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+    with work_on(tmp_path, "import sys; print(*sys.path, sep=chr(10))") as process:
         folders = process.stdout.read().splitlines()
     assert str(Path(worker.__file__).parent) not in folders
     assert str(tmp_path) in folders
@@ -108,9 +110,3 @@ def test_status_tells_each_state_and_its_reason(tmp_path, capsys) -> None:
     assert "failed   ValueError: why" in out
     assert "missing  interrupted" in out
     assert "1 running, 1 failed, 2 missing" in out
-
-
-def test_an_index_beyond_the_plan(capsys, tmp_path) -> None:
-    arguments = ["study", "--index", "17", "--results", str(tmp_path)]
-    assert cli.main(arguments) == 2
-    assert "the plan's runs are 0 to 16" in capsys.readouterr().err

@@ -162,26 +162,22 @@ def test_a_step_of_ones_own_is_trained_and_then_only_read(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "value"),
+    ("notebook", "name", "text", "value"),
     [
-        *(("RESULTS", text, text) for text in ("2026-11-24", "o #1", "a: b", "{x}", "[y]", "50 %")),
-        ("SEED", "010", 10),  # as papermill's own -p
-        ("SEED", "abc", "abc"),
+        *(
+            ("run_step", "RESULTS", text, text)
+            for text in ("2026-11-24", "o #1", "a: b", "{x}", "[y]", "50 %")
+        ),
+        ("run_step", "SEED", "010", 10),  # as papermill's own -p
+        ("run_step", "SEED", "abc", "abc"),
+        ("learning_rate", "LEARNING_RATES", "[1e-3, 4e-3]", [0.001, 0.004]),
+        ("learning_rate", "GUESS_RESNET", "4e0", 4.0),
+        ("learning_rate", "TRAIN", "true", True),
+        ("learning_rate", "STEPS", "[resnet, gelu]", ["resnet", "gelu"]),
     ],
 )
-def test_words_mean_what_the_notebooks_parameter_is(name, text, value) -> None:
-    assert _values(find_notebook("run_step"), {name: text}) == {name: value}
-
-
-def test_lists_and_numbers_on_the_command_line() -> None:
-    given = {"LEARNING_RATES": "[1e-3, 4e-3]", "GUESS_RESNET": "4e0", "TRAIN": "true"}
-    given["STEPS"] = "[resnet, gelu]"
-    assert _values(find_notebook("learning_rate"), given) == {
-        "LEARNING_RATES": [0.001, 0.004],
-        "GUESS_RESNET": 4.0,
-        "TRAIN": True,
-        "STEPS": ["resnet", "gelu"],
-    }
+def test_words_mean_what_the_notebooks_parameter_is(notebook, name, text, value) -> None:
+    assert _values(find_notebook(notebook), {name: text}) == {name: value}
 
 
 @pytest.mark.slow

@@ -130,26 +130,20 @@ def documents() -> list[tuple[Path, str]]:
 @pytest.mark.parametrize(
     ("path", "text"), documents(), ids=lambda value: getattr(value, "stem", "")
 )
-def test_relative_links_resolve(path, text) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
-        if not target.startswith(("http://", "https://")):
-            assert (path.parent / target).exists(), f"{path.name} links to {target}"
-
-
-@pytest.mark.parametrize(
-    ("path", "text"), documents(), ids=lambda value: getattr(value, "stem", "")
-)
-def test_other_links_are_well_formed(path, text) -> None:
-    """Those to other sites are https, those to a section name one of this page."""
+def test_links_resolve(path, text) -> None:
+    """Those to other sites are https, to a section alone name one of the page, others a file."""
     headings = {
         re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
         for heading in re.findall(r"^#+ (.+)", text, re.M)
     }
     for target in re.findall(r"\]\(([^)]+)\)", text):
+        file, _, section = target.partition("#")
         if target.startswith("http"):
             assert re.fullmatch(r"https://[\w.-]+\.\w+(/\S*)?", target), target
-        if target.startswith("#"):
-            assert target[1:] in headings, f"{path.name} links to {target}"
+        elif file:
+            assert (path.parent / file).exists(), f"{path.name} links to {target}"
+        else:
+            assert section in headings, f"{path.name} links to {target}"
 
 
 def test_the_package_holds_its_data() -> None:

@@ -46,6 +46,8 @@ class PretendedAttempt:
     def outcome(self):
         following = self.backend.outcomes[self.run]
         found = following.pop(0) if following else DONE
+        if found is KeyboardInterrupt:
+            raise KeyboardInterrupt
         if found is not None:
             self.backend.current.remove(self.run)
         return found
@@ -106,22 +108,11 @@ def test_runs_that_others_hold_are_not_looked_at_again_and_again(tmp_path, monke
     monkeypatch.setattr(runner, "done", lambda run, folder: looks.update([run]))
     monkeypatch.setattr(runner, "LATER_SECONDS", 1000.0)
     backend = Pretended({ours: [None] * 20 + [KeyboardInterrupt]})
-    monkeypatch.setattr(PretendedAttempt, "outcome", interrupted(PretendedAttempt.outcome))
     with locks, pytest.raises(KeyboardInterrupt):
         Runner(runs, tmp_path, backend, 2).execute()
     assert looks == dict.fromkeys(runs, 1)
     assert backend.started == {ours: 1}
     assert backend.stopped == {ours: 1}
-
-
-def interrupted(outcome):
-    def ask(attempt):
-        found = outcome(attempt)
-        if found is KeyboardInterrupt:
-            raise KeyboardInterrupt
-        return found
-
-    return ask
 
 
 def test_a_failed_run_is_not_counted_as_done_in_the_bar(tmp_path) -> None:

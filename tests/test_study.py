@@ -71,13 +71,6 @@ def test_one_recipe_serves_every_step_but_the_original() -> None:
     assert original.max_epochs == pytest.approx(1.2)
 
 
-def test_the_quick_study_is_as_described() -> None:
-    (run,) = plan("quick", steps=["separate_downsampling"])
-    assert (run.data.source, run.data.images) == ("fashion_mnist", 10_000)
-    assert (run.config.batch_size, run.config.max_epochs) == (64, 4)
-    assert (run.design.width, run.design.depths, run.design.stem_stride) == (12, (3, 3, 9, 3), 2)
-
-
 def test_the_hash_follows_everything_that_decides_a_result() -> None:
     (run,) = plan("quick", steps=["gelu"])
     (again,) = plan("quick", steps=["gelu"])
@@ -97,20 +90,6 @@ def test_the_hash_follows_everything_that_decides_a_result() -> None:
         replace(run, config=replace(run.config, max_epochs=4.0)),
     ]
     assert {other.hash for other in same} == {run.hash}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"name": "quik"}, "quik: unknown study 'quik'; did you mean 'quick'?"),
-        ({"roadmap": "tinny"}, "roadmap is 'tinny'; it must be one of 'tiny', 'base'"),
-        ({"steps": ["gelo"]}, "unknown step 'gelo'; did you mean 'gelu'?"),
-        ({"steps": ["swin"]}, "unknown step 'swin'"),
-    ],
-)
-def test_unknown_names_are_answered_with_the_nearest(arguments, message) -> None:
-    with pytest.raises(ValueError, match="^" + message.replace("?", r"\?")):
-        plan(**arguments)
 
 
 def test_a_run_goes_through_json_unchanged() -> None:
@@ -150,11 +129,12 @@ def test_results_become_one_table(tmp_path) -> None:
 
 
 def test_damaged_results_are_named_and_left_out(tmp_path, caplog) -> None:
-    good, truncated, foreign, lacking = plan(
-        "quick", steps=["gelu", "resnet", "width", "depthwise"]
-    )
-    for run in (good, truncated, foreign, lacking):
+    steps = ["gelu", "resnet", "width", "depthwise", "inverted"]
+    good, truncated, foreign, lacking, edited = runs = plan("quick", steps=steps)
+    for run in runs:
         put(run, tmp_path)
+    path = edited.folder(tmp_path) / RESULT
+    path.write_text(path.read_text().replace('"accuracy": 80.0', '"accuracy": 90.0'))
     (truncated.folder(tmp_path) / RESULT).write_text('{"schema": 1, "acc')
     write_json(foreign.folder(tmp_path) / RESULT, result_of(foreign, schema=99))
     content = result_of(lacking)
@@ -163,19 +143,11 @@ def test_damaged_results_are_named_and_left_out(tmp_path, caplog) -> None:
     write_json(lacking.folder(tmp_path) / RESULT, content)
     table = all_results(tmp_path)
     assert list(table["step"]) == ["gelu"]
-    named = [record.getMessage() for record in caplog.records]
-    assert all(step in " ".join(named) for step in ("resnet", "width", "depthwise"))
-    assert len(named) == 3
-
-
-def test_a_result_edited_by_hand_is_named_and_left_out(tmp_path, caplog) -> None:
-    (run,) = plan("quick", steps=["gelu"])
-    put(run, tmp_path)
-    path = run.folder(tmp_path) / RESULT
-    path.write_text(path.read_text().replace('"accuracy": 80.0', '"accuracy": 90.0'))
-    assert all_results(tmp_path).empty
+    assert all(f"{step}/seed-0" in caplog.text for step in ("resnet", "width", "inverted"))
+    assert "depthwise seed 0 has no" in caplog.text
     assert "changed after it was written" in caplog.text
-    assert not done(run, run.folder(tmp_path))
+    assert len(caplog.records) == 4
+    assert [done(run, run.folder(tmp_path)) for run in (good, edited)] == [True, False]
 
 
 def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path, caplog) -> None:
@@ -197,18 +169,12 @@ def test_the_hash_is_pinned() -> None:
     assert {"design": asdict(Design()), "recipe": recipe} == HASH_DEFAULTS
 
 
-def test_each_study_finds_its_own_and_a_run_counts_once(tmp_path) -> None:
+def test_each_study_finds_its_own(tmp_path) -> None:
     for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
         put(plan("quick", regime, steps=["gelu"])[0], tmp_path, macs=macs)
     for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
         table = table_of(tmp_path, "quick", regime)
         assert summarize(table).set_index("step").loc["gelu", "macs"] == macs
-    results = pd.concat([all_results(tmp_path)])
-    results.attrs["study"] = the_study()
-    with pytest.raises(ValueError, match="appears twice"):
-        summarize(table.loc[[*table.index, *table.index]])
-    with pytest.raises(ValueError, match="mix the studies quick, quick_base"):
-        summarize(results)
 
 
 def test_two_studies_share_a_run(tmp_path) -> None:
@@ -281,11 +247,6 @@ def test_report_writes_table_and_figure_with_gaps(tmp_path) -> None:
     assert picture.count(b"no result") == 15
     report(the_study(), tmp_path)
     assert (folder / "trajectory.svg").read_bytes() == picture
-
-
-def test_report_without_results_says_how_to_make_them(tmp_path) -> None:
-    with pytest.raises(ValueError, match="no results of quick in"):
-        report(the_study(), tmp_path)
 
 
 @pytest.mark.parametrize("regime", ["tiny", "base"])

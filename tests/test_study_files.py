@@ -69,7 +69,7 @@ BAD = {  # what a file says: the line that answers it
     'order = ["gelu"]\n[factorial]': "factorial: its networks are the steps; leave out order",
     'roadmap = "leave_one_out"\n[factorial]': "sets of decisions need the roadmap tiny or base",
     "[step]\nname = 1": "step must be one table for each step, [[step]]",
-    '[[step]]\nname = "k"': "a [[step]] lacks parent",
+    '[[step]]\nname = "k"': "a table [[step]] lacks parent",
     '[[step]]\nname = "k"\nparent = "gelu"\nchange = {}': "step.change must be a table such as",
     '[[step]]\nname = "gelu"\nparent = "resnet"\nchange = {width = 9}': "there is a step 'gelu'",
     '[[step]]\nname = "k"\nparent = "gelo"\nchange = {width = 9}': "unknown step 'gelo'; did you",

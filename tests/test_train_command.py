@@ -106,37 +106,3 @@ def test_finetuning_begins_with_given_weights_and_a_small_head(tmp_path, capsys)
     assert torch.allclose(weights[name], model.state_dict()[name], atol=1e-6)
     assert weights["head.weight"].shape == (4, 768)
     assert weights["head.weight"].std() < 1e-4
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["convnext_tinny", "--output", "out"], "did you mean 'convnext_tiny'?"),
-        (["gelu", "--output", "out", "--recipe", "papr"], "did you mean 'paper'?"),
-        (["gelu", "--output", "out", "--data", "cifar"], "unknown data set 'cifar'"),
-        (["gelu", "--output", "out", "--batch-size", "0"], "batch_size is 0"),
-        (["gelu", "--output", "out", "--lerning-rate", "1"], "--lerning-rate"),
-        (["gelu", "--output", "out", "--precision", "fp8"], "invalid choice: 'fp8'"),
-        (["gelu"], "--output"),
-        (["gelu", "--output", "out", "--pretrained", "x.pth"], "published family"),
-        (["convnext_tiny", "--output", "out", "--pretrained", "x.pth"], "x.pth"),
-        (["gelu", "--output", "out", *SMALL, "--batch-size", "100"], "do not fill a batch"),
-        (["gelu", "--output", "out", "--max-epochs", "inf"], "max_epochs is inf"),
-        (["gelu", "--output", "/dev/null/out", *SMALL], "cannot write to the folder"),
-        (["convnext_tiny", "--output", "out", *SMALL, "--resolution", "16"], "at least 32 pixels"),
-        (["separate_downsampling", "--output", "out", *SMALL, "--resolution", "16"], "16x16 are"),
-    ],
-)
-def test_a_mistake_is_one_line_and_writes_nothing(
-    capsys, monkeypatch, tmp_path, arguments, message
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    try:
-        code = cli.main(["train", *arguments])
-    except SystemExit as stop:  # argparse's own
-        code = stop.code
-    error = capsys.readouterr().err
-    assert code == 2
-    assert message in error
-    assert "Traceback" not in error
-    assert list(tmp_path.iterdir()) == []

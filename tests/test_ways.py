@@ -1,11 +1,7 @@
 """The ways to do a run: the command, plain papermill, a worker, Python: one result."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-from studies import papermill, plan, results_without_times, study, the_study
+from studies import ended, one_of_an_array, papermill, plan, results_without_times, study, the_study
 
 from convnext_steps import cli, load_results, plot_trajectory, run_study
 from convnext_steps.study.toml import read_changes
@@ -23,12 +19,11 @@ def test_every_way_leads_to_the_same_result(tmp_path, capsys) -> None:
     (run,) = changed.plan(steps=["resnet"])
     ways = [
         study(tmp_path / "command", *options),
-        papermill(run, tmp_path / "papermill", CHANGES),
+        one_of_an_array(run, tmp_path / "papermill", CHANGES),
         study(tmp_path / "worker", *options, "--set", "how.notebooks=false"),
     ]
     for way in ways:
-        _, err = way.communicate(timeout=300)
-        assert way.returncode == 0, err
+        ended(way)
     run_study(changed, steps=["resnet"], results=tmp_path / "python")
     first, *others = (
         results_without_times(tmp_path / name)
@@ -55,22 +50,10 @@ def test_every_way_leads_to_the_same_result(tmp_path, capsys) -> None:
 )
 def test_what_plain_papermill_is_told_wrongly_ends_it_in_one_line(tmp_path, changes, line) -> None:
     """Papermill itself would only log a parameter that the notebook does not have."""
-    notebook = Path(__file__).parents[1] / "notebooks" / "run_step.ipynb"
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(notebook),
-        str(tmp_path / "out.ipynb"),
-        "-p",
-        "RESULTS",
-        "own",
-    ]
-    for name, value in changes.items():
-        command += ["-p", name, value]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = papermill(tmp_path / "out.ipynb", {"RESULTS": "own", **changes})
+    _, err = done.communicate(timeout=300)
     assert done.returncode != 0
-    assert done.stderr.rstrip().splitlines()[-1].startswith(f"ParameterError: {line}")
+    assert err.rstrip().splitlines()[-1].startswith(f"ParameterError: {line}")
     assert not (tmp_path / "own").exists()
 
 
@@ -87,7 +70,5 @@ def test_an_order_of_ones_own_with_a_step_of_ones_own_runs_to_a_figure(tmp_path)
     assert (results / "mine" / "trajectory.png").exists()
     table = load_results(str(file), results)
     assert list(table["step"]) == ["kernel_13", "resnet", "resnet+depthwise+gelu", "resnet+gelu"]
-    assert (
-        len(plot_trajectory(table).axes) == 1
-    )  # no bar but ResNet's own is of the paper's networks
+    assert len(plot_trajectory(table).axes) == 1  # only ResNet is one of the paper's networks
     assert plan("smoke")[0].hash != table["hash"].iloc[1]

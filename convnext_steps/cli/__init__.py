@@ -7,13 +7,16 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import getdoc
 
 from convnext_steps.errors import ConvNeXtStepsError, NotebookError, StudyError
 from convnext_steps.text import first_line
 
 LOG = logging.getLogger("convnext_steps")
 
-COMMANDS = {  # name: the module that has it as `add_<name>`, and a line for --help
+# By name: the module, and a line for --help. The module has `<name>_command`, and `add_<name>` for
+# the options, whose docstring is the command's description.
+COMMANDS = {
     "steps": ("roadmap", "the roadmap, counted, next to the paper's numbers"),
     "show": ("roadmap", "one step: the paper's claim, the change, the counts"),
     "studies": ("study", "the studies in the package, and what each costs here"),
@@ -107,9 +110,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         command = commands.add_parser(name, help=line)
         if [name] == list(arguments[:1]):
             try:
-                add = getattr(import_module(f"{__name__}.{module}"), f"add_{name}")
+                own = import_module(f"{__name__}.{module}")
             except Exception as error:  # a broken installation can raise anything
                 remedy = "`convnext-steps doctor` says what to do"
                 command.exit(1, f"convnext-steps: {first_line(error)}; {remedy}\n")
+            add = getattr(own, f"add_{name}")
+            command.description = getdoc(add)
             add(command)
+            command.set_defaults(command=getattr(own, f"{name}_command"))
     return parser.parse_args(arguments)

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -18,9 +18,8 @@ from convnext_steps.models.design import scaled
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import Step
 from convnext_steps.study.toml import load_study
+from convnext_steps.training.how import How
 
-DESCRIPTION = """Time one model, alone or in turn with a peer in the same process, and print the
-ratio with its spread."""
 EXAMPLES = """examples:
   convnext-steps bench convnext_tiny --precision bf16 --against timm
   convnext-steps bench separate_downsampling --study quick --threads 1 --against pytorch
@@ -29,13 +28,13 @@ EXAMPLES = """examples:
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
-    """The options of the command bench."""
-    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    """Time one model, alone or in turn with a peer in this process; print the ratio."""
+    parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step, or convnext_tiny, ...")
     parser.add_argument("--against", choices=("pytorch", *LIBRARIES), help="the peer")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument("--precision", choices=get_args(Precision), default="fp32")
+    parser.add_argument("--device", choices=get_args(How.__annotations__["device"]), default="auto")
     parser.add_argument("--compile", action="store_true", help="time all with torch.compile")
     parser.add_argument("--inference", action="store_true", help="time that, not a training step")
     parser.add_argument("--resolution", type=positive, help="default 224, or the study's")
@@ -45,20 +44,12 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, help="default: PyTorch's choice")
     parser.add_argument("--rounds", type=positive, default=10, help="timed steps of each")
     parser.add_argument("--output", type=a_path, help="write the figures as JSON too")
-    parser.set_defaults(command=bench_command)
 
 
 def bench_command(options: argparse.Namespace) -> None:
-    """Measure as asked, print, and write the figures where an output is given."""
+    """Time a model and its peer in turn; print one line for each, and the ratio."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    figures = model_times(options)
-    if options.output:
-        write_json(options.output, {"figures": figures, "environment": environment("timm")})
-
-
-def model_times(options: argparse.Namespace) -> dict[str, Any]:
-    """Time a model and its peer in turn; print one line for each, and the ratio."""
     work = work_of(options)
     models = {"ours": build(options, work)}
     if options.against:
@@ -79,7 +70,8 @@ def model_times(options: argparse.Namespace) -> dict[str, Any]:
         faster = ratio(speeds["ours"], speeds[options.against])
         print(f"{faster.median:.2f} x as fast ({faster.low:.2f} to {faster.high:.2f})")
         figures["ratio"] = asdict(faster)
-    return figures
+    if options.output:
+        write_json(options.output, {"figures": figures, "environment": environment("timm")})
 
 
 def _describe(speed: Speed) -> str:

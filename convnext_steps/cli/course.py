@@ -7,20 +7,14 @@ from convnext_steps.course.student import COURSE, copy_course, write_student_ver
 
 
 def add_notebooks(parser: argparse.ArgumentParser) -> None:
-    """The options of the command notebooks."""
-    parser.description = "Copy the course's notebooks and its guide into a folder, to work on."
+    """Copy the course's notebooks and its guide into a folder, to work on."""
     parser.add_argument("folder", type=a_path, metavar="FOLDER", help="it is created")
-    parser.set_defaults(command=notebooks_command)
 
 
 def add_student(parser: argparse.ArgumentParser) -> None:
-    """The options of the command student."""
-    parser.description = (
-        "Write a notebook without the solutions of its exercises, as nbgrader does."
-    )
+    """Write a notebook without the solutions of its exercises, as nbgrader does."""
     parser.add_argument("name", metavar="NAME", help=f"a notebook, or {COURSE!r} for all of them")
     parser.add_argument("output", type=a_path, metavar="OUTPUT", help="a file; for all, a folder")
-    parser.set_defaults(command=student_command)
 
 
 def notebooks_command(options: argparse.Namespace) -> None:

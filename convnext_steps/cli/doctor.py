@@ -11,13 +11,11 @@ REMEDY = "set up again, with make setup or pip install -e ."
 
 
 def add_doctor(parser: argparse.ArgumentParser) -> None:
-    """The options of the command doctor."""
-    parser.description = (
-        "Check the installation and the machine, one line per check. The exit code is 1 if "
-        "anything essential is missing."
-    )
+    """Check the installation and the machine, one line per check.
+
+    The exit code is 1 if anything essential is missing.
+    """
     parser.add_argument("--results", type=Path, default=own_results(), help="default results/own")
-    parser.set_defaults(command=doctor_command)
 
 
 def doctor_command(options: argparse.Namespace) -> int:

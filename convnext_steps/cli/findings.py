@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from convnext_steps.cli.options import a_path, add_results_folder, add_study, chosen_study
+from convnext_steps.cli.options import a_path, add_changed_study, add_results_folder, chosen_study
 from convnext_steps.files import write_bytes
 from convnext_steps.study import comparison
 from convnext_steps.study.effect_plots import (
@@ -20,26 +20,22 @@ from convnext_steps.study.toml import load_study
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
-    """The options of the command compare."""
-    parser.description = (
-        "Compare the gains of the same steps in several studies with those in the first: a table "
-        "of their differences, and a figure."
-    )
+    """Compare the gains of the same steps in several studies with those in the first.
+
+    What comes of it is a table of their differences, and a figure.
+    """
     parser.add_argument("studies", metavar="STUDY", nargs="+", help="names, or TOML files")
     parser.add_argument("--output", type=a_path, help="a folder for the table and the figure")
     add_results_folder(parser)
-    parser.set_defaults(command=compare_command)
 
 
 def add_effects(parser: argparse.ArgumentParser) -> None:
-    """The options of the command effects."""
-    parser.description = (
-        "What each decision of a factorial does, alone and with the others, and its credit over "
-        "all orders: tables and figures, from the results so far, beside them."
-    )
-    add_study(parser, default="factorial_quick")
+    """What each decision of a factorial does, alone and with the others, and in all orders.
+
+    Tables and figures, from the results so far, beside them.
+    """
+    add_changed_study(parser, default="factorial_quick")
     add_results_folder(parser)
-    parser.set_defaults(command=effects_command)
 
 
 def compare_command(options: argparse.Namespace) -> None:

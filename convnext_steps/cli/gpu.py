@@ -11,13 +11,12 @@ MINUTES = {"check": 4.0, "train": 8.0}
 
 
 def add_gpu(parser: argparse.ArgumentParser) -> None:
-    """The options of the command gpu."""
-    parser.description = (
-        "check: run the tests for GPUs, and time ConvNeXt-T beside timm and torchvision, and the "
-        "study's networks by runs at once. train: the studies cifar10_jpeg_gpu and "
-        "cifar10_jpeg_gpu_plain, whose images are in the folder CONVNEXT_STEPS_DATA. Interrupt "
-        "any time; rerun to resume."
-    )
+    """What one GPU gives, in a few minutes.
+
+    check: run the tests for GPUs, and time ConvNeXt-T beside timm and torchvision, and the study's
+    networks by runs at once. train: the studies cifar10_jpeg_gpu and cifar10_jpeg_gpu_plain, whose
+    images are in the folder CONVNEXT_STEPS_DATA. Interrupt any time; rerun to resume.
+    """
     parser.add_argument("part", choices=MINUTES)
     parser.add_argument("--minutes", type=float, help="default 4 to check, 8 to train")
     parser.add_argument(
@@ -27,7 +26,6 @@ def add_gpu(parser: argparse.ArgumentParser) -> None:
         "--small", action="store_true", help="a tiny size, to try the command on a CPU too"
     )
     add_results_folder(parser)
-    parser.set_defaults(command=gpu_command)
 
 
 def gpu_command(options: argparse.Namespace) -> None:

@@ -37,7 +37,7 @@ class OldWord(argparse.Action):
         parser.exit(2, f"convnext-steps: {self.option_strings[0]} is gone; {self.const}\n")
 
 
-def add_study(parser: argparse.ArgumentParser, default: str = "quick") -> None:
+def add_changed_study(parser: argparse.ArgumentParser, default: str = "quick") -> None:
     """The study: its name or file, what is changed, and the file of one's own steps."""
     parser.add_argument(
         "study",
@@ -84,7 +84,7 @@ def chosen_study(options: argparse.Namespace) -> Study:
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """The options that choose the runs of a study."""
-    add_study(parser)
+    add_changed_study(parser)
     add_results_folder(parser)
     parser.add_argument("--seeds", nargs="+", help="0 1 2, or 0-9; default 0")
     parser.add_argument("--steps", nargs="+", metavar="STEP", help="default: the study's own")

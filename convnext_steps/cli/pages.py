@@ -4,7 +4,7 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from convnext_steps.cli.options import a_path, add_results_folder, add_study, chosen_study
+from convnext_steps.cli.options import a_path, add_changed_study, add_results_folder, chosen_study
 from convnext_steps.course.executed import all_notebooks, execute_stale
 from convnext_steps.course.explorer import explorer_page
 from convnext_steps.course.order_page import order_page
@@ -16,37 +16,31 @@ FACTORIAL = "factorial_quick"  # whose decisions can be put into one's own order
 
 
 def add_explorer(parser: argparse.ArgumentParser) -> None:
-    """The options of the command explorer."""
-    parser.description = (
-        "Write one HTML page with the trajectory of both regimes and, for every step, its block, "
-        "its diff, its counts and its time; beside it, if factorial_quick has results, a page on "
-        "which to put the decisions into your own order. Of a factorial, only the latter is "
-        "written. Both work offline."
-    )
+    """Write one HTML page with the trajectory of both roadmaps, to explore offline.
+
+    It has the block, the diff, the counts and the time of every step. Beside it, if factorial_quick
+    has results, is a page on which to put the decisions into your own order; of a factorial, only
+    the latter is written.
+    """
     parser.add_argument("output", type=a_path, metavar="OUTPUT", help="the page, an .html file")
-    add_study(parser)
+    add_changed_study(parser)
     add_results_folder(parser)
-    parser.set_defaults(command=explorer_command)
 
 
 def add_slides(parser: argparse.ArgumentParser) -> None:
-    """The options of the command slides."""
-    parser.description = "Execute what changed, then write slides with reveal.js, one file each."
-    add_notebooks(parser)
-    parser.set_defaults(command=slides_command)
+    """Execute what changed, then write slides with reveal.js, one file each."""
+    add_chosen_notebooks(parser)
 
 
 def add_site(parser: argparse.ArgumentParser) -> None:
-    """The options of the command site."""
-    parser.description = (
-        "Execute what changed, then make the site with Sphinx. Open it from its folder; it works "
-        "offline."
-    )
-    add_notebooks(parser)
-    parser.set_defaults(command=site_command)
+    """Execute what changed, then make the site with Sphinx.
+
+    Open it from its folder; it works offline.
+    """
+    add_chosen_notebooks(parser)
 
 
-def add_notebooks(parser: argparse.ArgumentParser) -> None:
+def add_chosen_notebooks(parser: argparse.ArgumentParser) -> None:
     """Which notebooks, what they show, and where everything goes."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="a notebook; default: all")
     parser.add_argument("--build", type=a_path, default=Path("build"), help="default build")
@@ -61,11 +55,9 @@ def explorer_command(options: argparse.Namespace) -> None:
     study = chosen_study(options)
     if study.factorial:
         page = order_page(load_results(study, options.results))
-        write_bytes(options.output, page.encode())
-        print(f"written: {options.output}")
-        return
-    order = write_orders(options.output, options.results)
-    page = explorer_page(options.results, study, order)
+    else:
+        order = write_orders(options.output, options.results)
+        page = explorer_page(options.results, study, order)
     write_bytes(options.output, page.encode())
     print(f"written: {options.output}")
 

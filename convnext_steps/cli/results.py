@@ -8,30 +8,25 @@ from convnext_steps.study.pack import import_results, pack
 
 
 def add_pack(parser: argparse.ArgumentParser) -> None:
-    """The options of the command pack."""
-    parser.description = (
-        "Write all results of a study into one file, runs.jsonl, to pass on or publish; the "
-        "folders of its runs stay as they are."
-    )
+    """Write all results of a study into one file, runs.jsonl, to pass on or publish.
+
+    The folders of its runs stay as they are.
+    """
     parser.add_argument("study", metavar="STUDY", help="the name of its folder in the results")
     add_results_folder(parser)
-    parser.set_defaults(command=pack_command)
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
-    """The options of the command import."""
-    parser.description = (
-        "Import other people's results, or those of an earlier version: runs in folders, or "
-        "packed. Each is checked against its checksum and its hash, and only what is new is added."
-    )
+    """Import other people's results, or those of an earlier version: runs in folders, or packed.
+
+    Each is checked against its checksum and its hash, and only what is new is added.
+    """
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=a_path, help="where they are")
     add_results_folder(parser)
-    parser.set_defaults(command=import_command)
 
 
 def add_notebook(parser: argparse.ArgumentParser) -> None:
-    """The options of the command notebook."""
-    parser.description = "Execute a notebook with papermill. Unknown parameters are refused."
+    """Execute a notebook with papermill. Unknown parameters are refused."""
     parser.add_argument("name", metavar="NAME", help="a notebook of notebooks/, or a path")
     parser.add_argument("output", type=a_path, metavar="OUTPUT", help="the executed notebook")
     parser.add_argument(
@@ -42,7 +37,6 @@ def add_notebook(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a parameter; a path is relative to the current folder; may be repeated",
     )
-    parser.set_defaults(command=notebook_command)
 
 
 def pack_command(options: argparse.Namespace) -> None:

@@ -2,29 +2,27 @@
 
 import argparse
 
-from convnext_steps.cli.options import add_study, chosen_study
+from convnext_steps.cli.options import add_changed_study, chosen_study
 from convnext_steps.measure.compare import compare_counts, errata
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.measure.flops import count_flops
 
 
 def add_steps(parser: argparse.ArgumentParser) -> None:
-    """The options of the command steps."""
-    add_study(parser)
-    parser.set_defaults(command=print_steps)
+    """Print the steps of a study, counted at the paper's size, next to the paper's numbers."""
+    add_changed_study(parser)
 
 
 def add_show(parser: argparse.ArgumentParser) -> None:
-    """The options of the command show."""
+    """Print one step: the paper's claim, what changes, and the counts."""
     parser.add_argument("step", metavar="STEP", help="a name from `convnext-steps steps`")
-    add_study(parser)
+    add_changed_study(parser)
     parser.add_argument(
         "--resolution", type=int, default=224, help="side of the image to count at, default 224"
     )
-    parser.set_defaults(command=show_step)
 
 
-def print_steps(options: argparse.Namespace) -> None:
+def steps_command(options: argparse.Namespace) -> None:
     """Print the steps with counts and the paper's numbers."""
     steps = list(chosen_study(options).steps().values())
     print(compare_counts(steps).to_string())
@@ -33,7 +31,7 @@ def print_steps(options: argparse.Namespace) -> None:
     print("\n".join(errata(steps)))
 
 
-def show_step(options: argparse.Namespace) -> None:
+def show_command(options: argparse.Namespace) -> None:
     """Print one step: the paper's claim, what changes, and the counts."""
     study = chosen_study(options)
     step = study.find(options.step)

@@ -2,19 +2,18 @@
 
 import argparse
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from convnext_steps.cli.options import (
     a_path,
+    add_changed_study,
     add_plan,
     add_results_folder,
     chosen_study,
     positive,
-)
-from convnext_steps.cli.options import (
-    add_study as add_study_options,
 )
 from convnext_steps.errors import StudyError
 from convnext_steps.execution.machine import cores
@@ -32,18 +31,16 @@ from convnext_steps.study.toml import load_study, read_changes, study_names, wri
 
 
 def add_studies(parser: argparse.ArgumentParser) -> None:
-    """The options of the command studies."""
+    """Print the studies in the package, and what one seed of each costs here."""
     add_results_folder(parser)
-    parser.set_defaults(command=studies_command)
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
-    """The options of the command study."""
-    parser.description = (
-        "Train every step that has no result yet, each in a notebook of its own; the table and the "
-        "figure are drawn anew as results come in. Interrupt any time; rerun to resume. Several "
-        "runners may share a results folder, and with Ray all nodes of the cluster must."
-    )
+    """Train every step that has no result yet, each in a notebook of its own.
+
+    The table and the figure are drawn anew as results come in. Interrupt any time; rerun to resume.
+    Several runners may share a results folder, and with Ray all nodes of the cluster must.
+    """
     add_plan(parser)
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
@@ -76,20 +73,17 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         "--address",
         help="a running Ray cluster, such as auto; without it, Ray runs on this machine alone",
     )
-    parser.set_defaults(command=study_command)
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
-    """The options of the command status."""
+    """Print which runs of a study are done, running, failed or missing, and why."""
     add_plan(parser)
-    parser.set_defaults(command=status_command)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    """The options of the command report."""
-    add_study_options(parser)
+    """Write the table and the figure of a study's results so far, and print the table."""
+    add_changed_study(parser)
     add_results_folder(parser)
-    parser.set_defaults(command=report_command)
 
 
 def studies_command(options: argparse.Namespace) -> None:
@@ -97,13 +91,12 @@ def studies_command(options: argparse.Namespace) -> None:
     for name in study_names():
         study = load_study(name)
         if study.factorial:
-            print(f"{name}: {study.description}\n    {len(study.plan()):,} runs")
-            continue
-        if study.data.source == "folder":
-            cost = "its images are yours"
+            cost = f"{len(study.plan()):,} runs"
+        elif study.data.source == "folder":
+            cost = "one seed: its images are yours"
         else:
-            cost = describe(forecast(study.plan(), options.results))
-        print(f"{name}: {study.description}\n    one seed: {cost}")
+            cost = f"one seed: {describe(forecast(study.plan(), options.results))}"
+        print(f"{name}: {study.description}\n    {cost}")
 
 
 def study_command(options: argparse.Namespace) -> None:
@@ -167,9 +160,11 @@ def run_sweep(
     print(f"accuracy on held-out training images (%), by {key}:")
     print(choose(wide).round({"accuracy there": 2, "accuracy at it": 2, "cost": 2}).to_string())
     best = choose(wide)["common best"].iloc[0]
-    words = ["convnext-steps", "study", str(options.study)]
-    words += [word for change in options.changes for word in ("--set", change)]
-    print(f"to report it: {' '.join(words)} --set {key}={best}, with seeds that chose nothing")
+    words = ["convnext-steps", "study", options.study]
+    words += ["--uses", options.uses] if options.uses else []
+    for change in (*options.changes, f"{key}={best}"):
+        words += ["--set", change]
+    print(f"to report it: {shlex.join(words)}, with seeds that chose nothing")
 
 
 def print_plan(runs: Sequence[Run], results: Path) -> None:

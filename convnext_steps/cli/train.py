@@ -20,10 +20,6 @@ from convnext_steps.training.how import OF_THE_STUDY, How
 from convnext_steps.training.images import ImageData
 from convnext_steps.training.trainer import Trainer, seed_everything
 
-DESCRIPTION = """Train one step of the roadmap, or one model of the published family.
-
-Interrupt any time; rerun with --resume, and it ends with the same weights, to the last bit.
-Under torchrun it trains in all of its processes: torchrun -m convnext_steps train ..."""
 EXAMPLES = """examples:
   convnext-steps train gelu --output out --max-epochs 5 --batch-size 64
   convnext-steps train convnext_tiny --data imagenet --recipe paper --output out --data-workers 8
@@ -37,8 +33,12 @@ HOW = [option for option in fields(How) if option.name not in UNASKED]
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """The options of the command train, one for each field of `TrainingConfig` and of `How`."""
-    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    """Train one step of the roadmap, or one model of the published family.
+
+    Interrupt any time; rerun with --resume, and it ends with the same weights, to the last bit.
+    Under torchrun it trains in all of its processes: torchrun -m convnext_steps train ...
+    """
+    parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step such as gelu, or convnext_tiny, ...")
     parser.add_argument("--output", type=a_path, required=True, help="folder for all it writes")
@@ -58,7 +58,6 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how the work is done", "the fields of How")
     for option in HOW:
         _add_option(how, option)
-    parser.set_defaults(command=train_command)
 
 
 def _add_option(group: argparse._ArgumentGroup, option: "Field[Any]") -> None:

@@ -131,19 +131,16 @@ def gpu() -> str:
 def kernel() -> str:
     """A notebook kernel that starts, answers, and runs this Python."""
     from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import start_new_kernel
+    from jupyter_client.manager import run_kernel
 
     from convnext_steps.execution.notebook import find_notebook
 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    manager, client = start_new_kernel(60, "python3", **quiet)
-    try:
+    with run_kernel(startup_timeout=60, kernel_name="python3", **quiet) as client:
         asked = {"prefix": "__import__('sys').prefix"}
-        reply = client.execute_interactive("", user_expressions=asked, timeout=60)
+        ask = client.execute_interactive  # type: ignore[attr-defined]
+        reply = ask("", user_expressions=asked, timeout=60)
         prefix = reply["content"]["user_expressions"]["prefix"]["data"]["text/plain"].strip("'\"")
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
     if Path(prefix).resolve() != Path(sys.prefix).resolve():
         spec = KernelSpecManager().get_kernel_spec("python3").resource_dir
         remedy = f"{sys.executable} -m ipykernel install --sys-prefix"
@@ -153,9 +150,9 @@ def kernel() -> str:
 
 def browser() -> str:
     """Chromium and its driver, for the slow tests."""
-    programs = [shutil.which("chromium") or shutil.which("google-chrome")]
-    programs.append(shutil.which("chromedriver"))
-    if None in programs:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not (program and driver):
         remedy = "tests in a browser are skipped; install chromium and chromium-driver"
         raise CheckError(f"not found; {remedy}", fatal=False)
-    return f"{programs[0]}, {programs[1]}"
+    return f"{program}, {driver}"

@@ -62,11 +62,16 @@ class LocalAttempt:
         self.ended: Outcome | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            values = parameters(run, results)
+            parameters = {
+                "STUDY": str(study_file(run.study, results).resolve()),
+                "STEP": run.step,
+                "SEED": run.seed,
+                "RESULTS": str(results.resolve()),
+                "USES": run.uses,
+            }
+            settings = ONE_THREAD | visible(own_gpus)
             notebook = find_notebook("run_step")
-            self.process = start_notebook(
-                notebook, self.partial, values, ONE_THREAD | visible(own_gpus)
-            )
+            self.process = start_notebook(notebook, self.partial, parameters, settings)
         except (OSError, ValueError) as error:
             self.ended = self._failed(str(error))
 
@@ -104,14 +109,3 @@ class LocalAttempt:
             self.process.wait()
             log_of(self.partial).unlink(missing_ok=True)
             self.partial.unlink(missing_ok=True)
-
-
-def parameters(run: Run, results: Path) -> dict[str, str | int]:
-    """What `run_step.ipynb` needs to know about a run."""
-    return {
-        "STUDY": str(study_file(run.study, results).resolve()),
-        "STEP": run.step,
-        "SEED": run.seed,
-        "RESULTS": str(results.resolve()),
-        "USES": run.uses,
-    }

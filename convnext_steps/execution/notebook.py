@@ -40,22 +40,6 @@ def find_notebook(name: str) -> Path:
     raise ValueError(f"no notebook {name!r} in {NOTEBOOKS}, in notebooks/, or here")
 
 
-def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters that the notebook does not have, which papermill would only log.
-
-    Raises:
-        ValueError: a parameter is unknown; the message has the nearest name.
-    """
-    from papermill import inspect_notebook
-
-    known = tuple(inspect_notebook(str(notebook)))
-    for name in parameters:
-        if name not in known and name in OLD:
-            raise ValueError(f"{notebook.name}: {name} is no longer a parameter; {OLD[name]}")
-        if name not in known:
-            raise ValueError(f"{notebook.name}: {unknown('parameter', name, known)}")
-
-
 def start_notebook(
     notebook: Path,
     output: Path,
@@ -121,15 +105,23 @@ def last_line(output: Path) -> str:
 
 
 def _values(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
-    """What the words of a command line mean to a notebook: texts stay as they are."""
+    """What the words of a command line mean to a notebook: texts stay as they are.
+
+    Raises:
+        ValueError: a parameter is unknown, which papermill would only log; the message has the
+            nearest name.
+    """
     from papermill import inspect_notebook
 
-    kinds = {
-        name: found["inferred_type_name"] for name, found in inspect_notebook(str(notebook)).items()
-    }
-    return {
-        name: text if kinds[name] == "str" else _value(name, text) for name, text in given.items()
-    }
+    known = inspect_notebook(str(notebook))
+    values = {}
+    for name, text in given.items():
+        if name in OLD and name not in known:
+            raise ValueError(f"{notebook.name}: {name} is no longer a parameter; {OLD[name]}")
+        if name not in known:
+            raise ValueError(f"{notebook.name}: {unknown('parameter', name, known)}")
+        values[name] = text if known[name]["inferred_type_name"] == "str" else _value(name, text)
+    return values
 
 
 def _value(name: str, text: str) -> Any:
@@ -160,10 +152,10 @@ def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> 
         NotebookError: a cell failed; the executed notebook shows it.
     """
     notebook = find_notebook(name)
-    check_parameters(notebook, parameters)
+    values = _values(notebook, parameters)
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {output.parent} for the executed notebook")
-    start_and_wait(notebook, output, _values(notebook, parameters), Path.cwd())
+    start_and_wait(notebook, output, values, Path.cwd())
 
 
 def start_and_wait(

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -16,6 +15,7 @@ from convnext_steps.device import gpu_shares, visible
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.lock import HeldError
 from convnext_steps.execution.machine import cores
+from convnext_steps.execution.parent import follow_parent
 from convnext_steps.execution.turns import Turns
 from convnext_steps.execution.work import run_steps
 from convnext_steps.models.own import use
@@ -130,7 +130,7 @@ class PoolAttempt:
 def _work(pipe: Connection, uses: str, settings: dict[str, str]) -> None:
     """Do the runs that come through the pipe, by turns, and say how each ended."""
     os.environ.update(settings)
-    _follow_parent()
+    follow_parent()
     torch.set_num_threads(1)
     if uses:
         use(Path(uses))
@@ -159,18 +159,6 @@ def _load(run: Run) -> tuple[ImageData, ImageData]:
 @lru_cache(maxsize=2)
 def _read(data: Data, config: TrainingConfig) -> tuple[ImageData, ImageData]:
     return data.load(config)
-
-
-def _follow_parent() -> None:
-    """End this process with the one that started it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _outcome(error: BaseException | None) -> Outcome:

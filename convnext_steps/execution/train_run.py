@@ -16,13 +16,14 @@ from torch import nn
 from convnext_steps.device import device_name, gpus
 from convnext_steps.errors import TrainingError
 from convnext_steps.execution.evidence import environment
+from convnext_steps.execution.parent import follow_parent
 from convnext_steps.files import write_bytes
-from convnext_steps.study.plan import Run
-from convnext_steps.training.distributed import LAUNCHED
+from convnext_steps.study.plan import Run, read_run
+from convnext_steps.training.distributed import LAUNCHED, join
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.images import ImageData
 from convnext_steps.training.stepwise import finish
-from convnext_steps.training.trainer import Trainer
+from convnext_steps.training.trainer import Trainer, seed_everything
 
 TRAINED = "training.partial.json"
 FIT_IMAGES = 2_000  # of the training images, on which each result says how well it fits them
@@ -95,7 +96,7 @@ def _train_together(run: Run, processes: int, output: Path) -> Trained:
     worker = Path(__file__).with_name("worker.py")
     command = [sys.executable, "-P", str(worker), "torch.distributed.run", "--standalone"]
     command += ["--local-addr", "localhost", "--nproc-per-node", str(processes)]
-    command += ["-m", "convnext_steps.execution.rank", json.dumps(asdict(run)), str(output)]
+    command += ["-m", __name__, json.dumps(asdict(run)), str(output)]
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
     with subprocess.Popen(
         command,
@@ -115,14 +116,25 @@ def _train_together(run: Run, processes: int, output: Path) -> Trained:
     return read_trained(output)
 
 
-def write_trained(trained: Trained, output: Path) -> None:
-    """Leave the outcome of a training for the process that started it."""
-    write_bytes(output / TRAINED, json.dumps(asdict(trained)).encode())
+def train_share(run: Run, output: Path) -> None:
+    """Train with the other processes that torchrun started; the first writes the outcome."""
+    processes = join(run.how.device)
+    with processes.main_first():  # it downloads; the others find what it downloaded
+        train, test = run.load_data()
+    seed_everything(run.seed)
+    trained = finish(steps_in_process(run, run.build(train), train, test, output))
+    if processes.main:
+        write_bytes(output / TRAINED, json.dumps(asdict(trained)).encode())
 
 
 def read_trained(output: Path) -> Trained:
-    """Read what `write_trained` left, and remove it."""
+    """Read what `train_share` left, and remove it."""
     content = json.loads((output / TRAINED).read_text(encoding="utf-8"))
     (output / TRAINED).unlink()
     found = {name: Evaluation(**content[name]) for name in ("evaluation", "fit")}
     return Trained(**content | found)
+
+
+if __name__ == "__main__":  # one of the processes, as torchrun starts it
+    follow_parent()
+    train_share(read_run(json.loads(sys.argv[1])), Path(sys.argv[2]))

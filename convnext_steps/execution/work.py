@@ -1,21 +1,16 @@
 """One run from its beginning to its result: the same in a notebook and without one."""
 
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from convnext_steps.errors import ResultError
 from convnext_steps.execution.lock import take
-from convnext_steps.execution.runfolder import (
-    WEIGHTS,
-    done,
-    prepare,
-    record_failure,
-    result_of,
-    tidy,
-)
+from convnext_steps.execution.runfolder import WEIGHTS, prepare, record_failure, result_of, tidy
 from convnext_steps.execution.train_run import Trained, Training, training_steps
 from convnext_steps.files import own_results, write_json
 from convnext_steps.measure.flops import FlopCount, count_flops
@@ -82,7 +77,7 @@ class Work:
 
 def _stored(run: Run, folder: Path, results: Path) -> dict[str, Any] | None:
     """The run's result if there is one, in its folder or anywhere in the results."""
-    if done(run, folder):
+    with suppress(ResultError):
         return result_of(run, folder)
     return next((found for found in read_results(results) if found["hash"] == run.hash), None)
 

@@ -12,20 +12,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from convnext_steps.study import markdown
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.study.loading import steps_of, study_of
 from convnext_steps.study.probes import gains
 from convnext_steps.study.statistics import (
-    ALPHA,
     accuracies,
     comparisons,
     holm,
     seeds_needed,
     sign_flip_p,
     spread,
-    verdict_word,
+    verdict,
 )
-from convnext_steps.text import number
 
 
 def compare_studies(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -55,10 +54,7 @@ def compare_studies(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     table["p_holm"] = holm(table["p"])
     needed = seeds_needed(len(table))
     table["verdict"] = [
-        verdict_word(row.difference, row.p_holm <= ALPHA)
-        if row.n >= needed
-        else f"too few seeds ({row.n} of {needed})"
-        for row in table.itertuples()
+        verdict(row.n, needed, row.difference, row.p_holm) for row in table.itertuples()
     ]
     return table
 
@@ -103,23 +99,22 @@ def _gain(table: pd.DataFrame, step: str, parent: str, column: str) -> "pd.Serie
 
 def to_markdown(table: pd.DataFrame, first: str) -> str:
     """A table of `compare_studies` as Markdown; a missing result is a dash."""
-    lines = [
-        f"| step | study | n | gain in {first} | gain | difference | p | verdict |",
-        "|---|---|--:|--:|--:|--:|--:|---|",
-    ]
-    for row in table.itertuples():
-        margin = "" if np.isnan(row.margin) else f" ± {row.margin:.2f}"
-        cells = [row.title, row.study, str(row.n), number(row.first_gain, "+z.2f")]
-        cells += [number(row.gain, "+z.2f"), number(row.difference, "+z.2f") + margin]
-        cells += [number(row.p_holm, ".3f"), row.verdict]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
+    columns = {
+        "step": table["title"],
+        "study": table["study"],
+        "n": table["n"],
+        f"gain in {first}": markdown.signed(table["first_gain"]),
+        "gain": markdown.signed(table["gain"]),
+        "difference": markdown.within(markdown.signed(table["difference"]), table["margin"]),
+        "p": markdown.p_values(table["p_holm"]),
+        "verdict": table["verdict"],
+    }
+    return (
+        f"{markdown.markdown_table(columns)}\n\n"
         "Gains in points over the parent; their difference paired by n seeds, ± half of its 95 % "
         "t-interval (uncorrected); p of the sign-flip test of the difference, with Holm's "
-        f"correction over {len(table)} comparisons.",
-    ]
-    return "\n".join(lines) + "\n"
+        f"correction over {len(table)} comparisons.\n"
+    )
 
 
 @own_style

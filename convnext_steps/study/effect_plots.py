@@ -19,6 +19,7 @@ from convnext_steps.study.figures import (
     new_figure,
     own_style,
 )
+from convnext_steps.study.networks import papers_own
 
 PAPERS = "the paper's own, numbered in its order"
 
@@ -102,13 +103,12 @@ def plot_front(analysis: Analysis) -> Figure:
     """Accuracy against multiply-adds of every network, with the front and the paper's own."""
     columns = ["accuracy", "macs", "paper", "front"]
     means = analysis.runs.groupby("step")[columns].mean().sort_values("macs")
-    front, paper = means[means["front"] > 0], means[means["paper"] > 0]
+    front, chain = means[means["front"] > 0], papers_own(means)
     figure = new_figure(9, 5.5)
     axes = figure.subplots()
     axes.plot(means["macs"] / 1e6, means["accuracy"], ".", color=GREY, label="every network")
     line: dict[str, Any] = {"color": "black", "linewidth": 1.2, "label": "the front"}
     axes.step(front["macs"] / 1e6, front["accuracy"], where="post", **line)
-    chain = paper.iloc[np.argsort(paper.index.str.count(r"\+"), kind="stable")]
     style: dict[str, Any] = {"mec": "black", "markersize": 8}
     axes.plot(chain["macs"] / 1e6, chain["accuracy"], "D", color=ORANGE, label=PAPERS, **style)
     for place, row in enumerate(chain.itertuples()):

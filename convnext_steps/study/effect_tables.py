@@ -1,8 +1,5 @@
 """The tables of a factorial's effects, as Markdown."""
 
-from collections.abc import Iterable, Mapping
-
-import numpy as np
 import pandas as pd
 
 from convnext_steps.study import networks
@@ -14,8 +11,15 @@ from convnext_steps.study.effects import (
     models,
     where_from,
 )
+from convnext_steps.study.markdown import (
+    markdown_table,
+    numbers,
+    p_values,
+    percent,
+    signed,
+    within,
+)
 from convnext_steps.study.orders import number_of_orders
-from convnext_steps.text import number
 
 
 def effect_report(analysis: Analysis) -> tuple[str, dict[str, pd.DataFrame]]:
@@ -59,78 +63,57 @@ def effect_report(analysis: Analysis) -> tuple[str, dict[str, pd.DataFrame]]:
     return "\n\n".join(texts) + "\n", found
 
 
-def _table(columns: Mapping[str, Iterable[str]]) -> str:
-    rows = zip(*columns.values(), strict=True)
-    left = ("decision", "with", "model")
-    marks = ["---" if name in left else "--:" for name in columns]
-    lines = [columns.keys(), marks, *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _signed(values: Iterable[float]) -> list[str]:
-    return [number(value, "+z.2f") for value in values]
-
-
-def _within(table: pd.DataFrame, name: str, low: str = "low", high: str = "high") -> list[str]:
-    margins = (table[high] - table[low]) / 2
-    pairs = zip(_signed(table[name]), margins, strict=True)
-    return [f"{text} ± {number(margin)}" for text, margin in pairs]
-
-
-def _percent(values: Iterable[float]) -> list[str]:
-    return ["-" if np.isnan(value) else f"{100 * value:.0f} %" for value in values]
-
-
-def _small(values: Iterable[float]) -> list[str]:
-    return ["< 0.001" if value < 0.001 else number(value, ".3f") for value in values]
+def _within(table: pd.DataFrame, name: str, prefix: str = "") -> list[str]:
+    margins = (table[f"{prefix}high"] - table[f"{prefix}low"]) / 2
+    return within(signed(table[name]), margins)
 
 
 def _effects(table: pd.DataFrame) -> str:
-    return _table(
+    return markdown_table(
         {
             "decision": table["decision"],
             "effect": _within(table, "effect"),
-            "p": _small(table["p"]),
-            "additive": _signed(table["additive"]),
+            "p": p_values(table["p"]),
+            "additive": signed(table["additive"]),
             "contexts": table["contexts"].map("{:,}".format),
         }
     )
 
 
 def _interactions(table: pd.DataFrame) -> str:
-    return _table(
+    return markdown_table(
         {
             "decision": table["decision"],
             "with": table["other"],
             "interaction": _within(table, "effect"),
-            "p": _small(table["p"]),
-            "p, corrected": _small(table["p_fdr"]),
+            "p": p_values(table["p"]),
+            "p, corrected": p_values(table["p_fdr"]),
         }
     )
 
 
 def _models(table: pd.DataFrame) -> str:
-    numbers = {"sd of residuals": "sd", "sd of repeats": "pure_sd", "error, held out": "error"}
-    return _table(
+    deviations = {"sd of residuals": "sd", "sd of repeats": "pure_sd", "error, held out": "error"}
+    return markdown_table(
         {
             "model": table["model"],
-            "terms": table["terms"].map(str),
-            "runs": table["runs"].map(str),
-            "R²": _percent(table["r2"]),
-            "R², adjusted": _percent(table["r2_adjusted"]),
-            "R², paper's networks": _percent(table["r2_paper"]),
-            "lack of fit": [number(value) for value in table["f"]],
-            "p": [number(value, ".3f") for value in table["p"]],
-            **{title: [number(value) for value in table[n]] for title, n in numbers.items()},
+            "terms": table["terms"],
+            "runs": table["runs"],
+            "R²": percent(table["r2"]),
+            "R², adjusted": percent(table["r2_adjusted"]),
+            "R², paper's networks": percent(table["r2_paper"]),
+            "lack of fit": numbers(table["f"]),
+            "p": numbers(table["p"], ".3f"),
+            **{title: numbers(table[name]) for title, name in deviations.items()},
         }
     )
 
 
 def _credits(table: pd.DataFrame) -> str:
-    paper = _signed(table["paper"])
+    paper = signed(table["paper"])
     if "paper_low" in table:
-        paper = _within(table, "paper", "paper_low", "paper_high")
-    names = {"smallest": _signed, "largest": _signed, "negative": _percent}
+        paper = _within(table, "paper", "paper_")
+    names = {"smallest": signed, "largest": signed, "negative": percent}
     both = {
         name: [
             f"{one} ({other})"
@@ -138,13 +121,13 @@ def _credits(table: pd.DataFrame) -> str:
         ]
         for name, form in names.items()
     }
-    return _table(
+    return markdown_table(
         {
             "decision": table["decision"],
-            "mean": _within(table, "mean", "mean_low", "mean_high"),
+            "mean": _within(table, "mean", "mean_"),
             **both,
             "paper's order": paper,
-            "orders below it": _percent(table["below"]),
+            "orders below it": percent(table["below"]),
         }
     )
 

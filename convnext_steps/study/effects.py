@@ -182,7 +182,7 @@ def values(analysis: Analysis) -> tuple[Floats, Floats, Bools]:
     return linear @ runs["accuracy"].to_numpy(), linear, measured
 
 
-def credit_over_orders(analysis: Analysis, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def credit_over_orders(analysis: Analysis, draws: int = DRAWS) -> pd.DataFrame:
     """One row per decision: `credits` of the values, and how sure its mean and the paper's are.
 
     More columns: mean_low and mean_high, paper_low and paper_high (95 %, by a bootstrap of the
@@ -192,12 +192,11 @@ def credit_over_orders(analysis: Analysis, draws: int = DRAWS, seed: int = 0) ->
     Args:
         analysis: the fitted models.
         draws: of the bootstrap.
-        seed: of the bootstrap.
     """
     space, (known, linear, measured) = analysis.space, values(analysis)
     table = credits(space, known)
     model = credits(space, analysis.best.predict(analysis.terms(space.sets)))
-    best, rng = analysis.best, np.random.default_rng(seed)
+    best, rng = analysis.best, np.random.default_rng(0)
     scale = np.sqrt(best.nobs / best.df_resid)
     noise = rng.choice(best.resid * scale, (len(analysis.runs), draws))
     moved = linear @ noise

@@ -1,6 +1,6 @@
 """What runs will cost, before any of them begins; building each network proves that it can be."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,14 +37,13 @@ def forecast(runs: Sequence[Run], results: Path) -> Forecast:
     return Forecast(images, macs, macs / rate / 3600 if rate else None)
 
 
-def check_runs(runs: Iterable[Run]) -> None:
+def check_runs(runs: Sequence[Run]) -> None:
     """Load the data and build every network once, so that nothing is trained in vain.
 
     Raises:
         DataError: the data are missing or damaged.
         InvalidStudyError: a network cannot be built.
     """
-    runs = list(runs)
     for run in {(run.data, run.config.resolution): run for run in runs}.values():
         run.load_data()
     counts(runs)

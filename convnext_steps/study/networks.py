@@ -5,7 +5,7 @@ import pandas as pd
 
 from convnext_steps.study.factorial import Factorial, entries
 from convnext_steps.study.loading import study_of
-from convnext_steps.text import number
+from convnext_steps.study.markdown import markdown_table, numbers
 
 BEST = 10  # networks in the short table, beside the paper's own
 
@@ -53,25 +53,31 @@ def networks(results: pd.DataFrame) -> pd.DataFrame:
 
 def to_markdown(table: pd.DataFrame) -> str:
     """The paper's own networks and the best of all, from a table of `networks`."""
-    lines = [
-        "| network | runs | accuracy % | M multiply-adds | M parameters | seconds | front |",
-        "|---|--:|--:|--:|--:|--:|---|",
-    ]
     groups = table.groupby("step", sort=False)
     means = groups[["accuracy", "macs", "params", "seconds", "paper", "front"]].mean()
     means = means.assign(runs=groups.size()).sort_values("accuracy", ascending=False)
-    paper = means[means["paper"] > 0]
-    chain = paper.iloc[np.argsort(paper.index.str.count(r"\+"), kind="stable")]
-    for chosen in (chain, means.head(BEST)):
-        for row in chosen.itertuples():
-            cells = [str(row.Index), str(row.runs), number(row.accuracy), number(row.macs / 1e6)]
-            cells += [number(row.params / 1e6, ".3f"), number(row.seconds, ".1f")]
-            lines.append("| " + " | ".join([*cells, "yes" if row.front else ""]) + " |")
-        lines.append("| | | | | | | |")
-    lines[-1] = ""
+    chain, best = papers_own(means), means.head(BEST)
+    shown = pd.concat([chain, best])
+    columns = {
+        "network": shown.index,
+        "runs": shown["runs"],
+        "accuracy %": numbers(shown["accuracy"]),
+        "M multiply-adds": numbers(shown["macs"] / 1e6),
+        "M parameters": numbers(shown["params"] / 1e6, ".3f"),
+        "seconds": numbers(shown["seconds"], ".1f"),
+        "front": ["yes" if front else "" for front in shown["front"]],
+    }
+    lines = markdown_table(columns).splitlines()
+    lines.insert(2 + len(chain), "|" + len(columns) * " |")
     lines.append(
-        f"First the paper's own networks, then the {min(BEST, len(means))} most accurate of "
+        f"\nFirst the paper's own networks, then the {len(best)} most accurate of "
         f"{len(means):,}; each accuracy is the mean of its runs. Front: no network with as few "
-        "multiply-adds is more accurate."
+        "multiply-adds is more accurate.\n"
     )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
+
+
+def papers_own(means: pd.DataFrame) -> pd.DataFrame:
+    """The paper's own networks in its order, from a table of the means of networks by step."""
+    own = means[means["paper"] > 0]
+    return own.iloc[np.argsort(own.index.str.count(r"\+"), kind="stable")]

@@ -30,7 +30,7 @@ def places(space: Space) -> tuple[Places, ...]:
     place = {int(code): index for index, code in enumerate(codes)}
     ways = _ways(space, codes.tolist())
     everything = codes.max()
-    rest = _ways_on(space, codes.tolist())
+    rest = _ways(space, codes.tolist(), up=False)
     found = []
     for decision in range(len(space.decisions)):
         before, after = (space.codes(rows).tolist() for rows in space.contexts(decision))
@@ -47,19 +47,13 @@ def number_of_orders(space: Space) -> int:
     return _ways(space, codes)[max(codes)]
 
 
-def _ways(space: Space, codes: list[int]) -> dict[int, int]:
-    """From no decision to each set, a smaller code before a larger one."""
-    ways = {0: 1}
-    for code in sorted(codes)[1:]:
-        ways[code] = sum(ways.get(code & ~(1 << bit), 0) for bit in _bits(space) if code >> bit & 1)
-    return ways
-
-
-def _ways_on(space: Space, codes: list[int]) -> dict[int, int]:
-    """From each set to all decisions."""
-    ways = {max(codes): 1}
-    for code in sorted(codes, reverse=True)[1:]:
-        ways[code] = sum(ways.get(code | 1 << bit, 0) for bit in _bits(space) if ~code >> bit & 1)
+def _ways(space: Space, codes: list[int], up: bool = True) -> dict[int, int]:
+    """From no decision up to each set, a smaller code before a larger one; or down from all."""
+    first, *others = sorted(codes, reverse=not up)
+    ways = {first: 1}
+    for code in others:
+        before = (code ^ 1 << bit for bit in _bits(space) if (code >> bit & 1) == up)
+        ways[code] = sum(ways.get(one, 0) for one in before)
     return ways
 
 

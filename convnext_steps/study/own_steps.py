@@ -12,19 +12,27 @@ from convnext_steps.text import unknown
 
 @dataclass(frozen=True, kw_only=True)
 class OwnStep:
-    """A decision of one's own: the fields of a parent's design that change."""
+    """A decision of one's own: the fields of a parent's design that change.
+
+    Raises:
+        ValueError: nothing changes.
+    """
 
     name: str
     parent: str
     change: Mapping[str, Any]
     title: str = ""
 
-    def step(self, steps: Mapping[str, Step], regime: str) -> Step:
+    def __post_init__(self) -> None:
+        if not self.change:
+            raise ValueError("change must be a table such as { kernel_size = 13 }")
+
+    def step(self, steps: Mapping[str, Step], roadmap: str) -> Step:
         """The step itself.
 
         Args:
             steps: those of the study so far.
-            regime: the study's roadmap.
+            roadmap: the study's roadmap.
 
         Raises:
             ValueError: its name is taken, or there is no such parent, field or value.
@@ -34,7 +42,7 @@ class OwnStep:
         if self.parent in steps:
             parent = steps[self.parent]
         elif "+" in self.parent:
-            parent = find_step(self.parent, regime)
+            parent = find_step(self.parent, roadmap)
         else:
             raise ValueError(f"step.parent: {unknown('step', self.parent, steps)}")
         kinds = {each.name: each.type for each in fields(Design)}

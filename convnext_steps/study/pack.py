@@ -23,6 +23,7 @@ from convnext_steps.study.results import (
 from convnext_steps.training.checkpoint import HISTORY
 from convnext_steps.training.data import SOURCES
 
+MADE_FROM = ("design", "recipe", "data", "seed", "code")
 MOVED_1 = (  # fields with another place or value today
     *("schema", "profile", "regime", "config", "train_images", "data_fingerprint"),
     *("processes", "checksum"),
@@ -91,11 +92,8 @@ def import_results(folders: Iterable[Path], results: Path) -> Imported:
             new.setdefault(result["study"], []).append(result)
     for study, more in new.items():
         packed = results / study / PACKED
-        before = (
-            [parse_result(line, name) for name, line in packed_lines(packed)]
-            if packed.exists()
-            else []
-        )
+        lines = packed_lines(packed) if packed.exists() else ()
+        before = [parse_result(line, name) for name, line in lines]
         _write(packed.parent, [*before, *more])
     return imported
 
@@ -120,8 +118,7 @@ def _trusted(name: str, content: bytes, curve: Path) -> dict[str, Any]:
         if result["schema"] == 1:
             return from_schema_1(name, result, curve)
         result = parse_result(content, name)
-        made_from = (result[part] for part in ("design", "recipe", "data", "seed", "code"))
-        if run_hash(*made_from) != result["hash"]:
+        if run_hash(*(result[part] for part in MADE_FROM)) != result["hash"]:
             raise ResultError(f"{name} does not match the design, recipe and data that it names")
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, ResultError):
@@ -130,9 +127,7 @@ def _trusted(name: str, content: bytes, curve: Path) -> dict[str, Any]:
     return result
 
 
-def from_schema_1(
-    name: str, old: Mapping[str, Any], curve: Path, code: str | None = None
-) -> dict[str, Any]:
+def from_schema_1(name: str, old: Mapping[str, Any], curve: Path) -> dict[str, Any]:
     """A result of version 0.1 in today's form, with its curve.
 
     Its hash included the names of profile, regime and step, and so changes; its evidence stays.
@@ -156,13 +151,11 @@ def from_schema_1(
             "images": old["train_images"],
             "content": SOURCES[old["data"]].fingerprint,
         },
-        "code": code,
+        "code": None,
         "curve": [json.loads(line) for line in lines],
         "imported": {"schema": 1, "hash": old["hash"], "checksum": old["checksum"]},
     }
-    result["hash"] = run_hash(
-        result["design"], result["recipe"], result["data"], result["seed"], code
-    )
+    result["hash"] = run_hash(*(result[part] for part in MADE_FROM))
     return result | {"checksum": checksum(result)}
 
 

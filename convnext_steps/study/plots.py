@@ -121,8 +121,8 @@ def _draw_ours(axes: Axes, steps: list[Step], results: pd.DataFrame) -> None:
     finish(axes)
 
 
-def _draw_paper(axes: Axes, steps: list[Step], regime: str) -> None:
-    known = [step.paper.top1_mean for step in published_steps(regime).values()]
+def _draw_paper(axes: Axes, steps: list[Step], roadmap: str) -> None:
+    known = [step.paper.top1_mean for step in published_steps(roadmap).values()]
     left, right = _limits(pd.Series([top for top in known if top is not None]))
     for row, step in enumerate(steps):
         top, deviation = step.paper.top1_mean, step.paper.top1_std
@@ -131,14 +131,14 @@ def _draw_paper(axes: Axes, steps: list[Step], regime: str) -> None:
         axes.barh(row, top - left, left=left, xerr=deviation, **_style(step))
         mark = "*" if step.paper.erratum else " "
         _column(axes, row, f"{top:.1f} %   {step.paper.macs / 1e9:.2f} G{mark}")
-    swin = published_roadmap(regime)["swin"]
+    swin = published_roadmap(roadmap)["swin"]
     if swin.top1_mean:
         axes.axvline(swin.top1_mean, color="black", linestyle=":", linewidth=1)
         axes.text(swin.top1_mean, -1, f"{swin.title} ", ha="right", va="center", fontsize=8)
     axes.set_xlim(left, right + 0.55 * (right - left))
-    note = "\n* as counted; the table prints another number" if regime == "tiny" else ""
+    note = "\n* as counted; the table prints another number" if roadmap == "tiny" else ""
     axes.set_xlabel(f"top-1 accuracy on ImageNet-1K (%){note}")
-    table = "Table 10" if regime == "tiny" else "Table 11"
+    table = "Table 10" if roadmap == "tiny" else "Table 11"
     axes.set_title(f"the paper (quoted from its {table})\n")
     _column(axes, -1, "mean   multiply-adds")
     finish(axes)

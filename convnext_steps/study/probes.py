@@ -49,14 +49,14 @@ def gains(results: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def paper_gains(pairs: Mapping[str, str] | None = None, regime: str = "tiny") -> "pd.Series[float]":
+def paper_gains(pairs: Mapping[str, str] | None = None, name: str = "tiny") -> "pd.Series[float]":
     """The paper's gain of each step; NaN where it has none.
 
     Args:
         pairs: what each step is compared with; by default its parent.
-        regime: "tiny" or "base".
+        name: of the roadmap, "tiny" or "base".
     """
-    steps = roadmap(regime)
+    steps = roadmap(name)
     if pairs is None:
         pairs = {name: step.parent for name, step in steps.items() if step.parent}
     return pd.Series(

@@ -18,7 +18,7 @@ from scipy import stats
 
 from convnext_steps.models.roadmap import Step
 from convnext_steps.study.loading import steps_of
-from convnext_steps.text import number
+from convnext_steps.study.markdown import markdown_table, numbers, p_values, signed, within
 
 ALPHA = 0.05
 PAPER_SEEDS = 3  # behind each mean and standard deviation of Table 10
@@ -88,8 +88,7 @@ def describe(results: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name, step in steps_of(results).items():
         ours = columns[name].dropna().to_numpy()
-        row = {"step": name, "title": step.title, "n": ours.size, **spread(ours, "mean")}
-        rows.append(row)
+        rows.append({"step": name, "title": step.title, "n": ours.size, **spread(ours, "mean")})
     return pd.DataFrame(rows)
 
 
@@ -114,7 +113,10 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
     table["p_sign_flip_holm"] = holm(table["p_sign_flip"])
     needed = seeds_needed(max(len(pairs), 1))
     table["verdict"] = [
-        _verdict(row, columns[row.step].count(), needed) for row in table.itertuples()
+        verdict(row.n, needed, row.difference, row.p_sign_flip_holm)
+        if columns[row.step].count()
+        else "no results"
+        for row in table.itertuples()
     ]
     return table[COLUMNS]
 
@@ -195,24 +197,22 @@ def spread(values: Floats, name: str) -> dict[str, float]:
     return {name: mean, "std": std, "margin": margin}
 
 
-def _verdict(row: Any, results: int, needed: int) -> str:
-    if results == 0:
-        return "no results"
-    if row.n < needed:
-        return f"too few seeds ({row.n} of {needed})"
-    return verdict_word(row.difference, row.p_sign_flip_holm <= ALPHA)
+def verdict(n: int, needed: int, difference: float, p: float) -> str:
+    """Up, down or within noise, where there are as many seeds as a verdict needs."""
+    if n < needed:
+        return f"too few seeds ({n} of {needed})"
+    return _word(difference, p <= ALPHA)
 
 
 def _paper_verdict(difference: float, margin: float) -> str:
     if math.isnan(difference):
         return "not in the paper"
     if math.isnan(margin):
-        return f"{verdict_word(difference, True)} (no std printed)"
-    return verdict_word(difference, abs(difference) > margin)
+        return f"{_word(difference, True)} (no std printed)"
+    return _word(difference, abs(difference) > margin)
 
 
-def verdict_word(difference: float, significant: bool) -> str:
-    """Up, down, or within noise."""
+def _word(difference: float, significant: bool) -> str:
     if not significant or difference == 0:
         return "within noise"
     return "up" if difference > 0 else "down"
@@ -220,33 +220,23 @@ def verdict_word(difference: float, significant: bool) -> str:
 
 def to_markdown(table: pd.DataFrame) -> str:
     """A table of `compare` as Markdown; a missing result is a dash."""
-    lines = [
-        "| step | against | n | difference | std | p | p, t | verdict | paper | paper's verdict |",
-        "|---|---|--:|--:|--:|--:|--:|---|--:|---|",
-    ]
-    for row in table.itertuples():
-        ours = _points(row.difference, row.margin)
-        paper = _points(row.paper_difference, row.paper_margin)
-        cells = [row.title, row.against, str(row.n), ours, number(row.std)]
-        cells += [_probability(row.p_sign_flip_holm), _probability(row.p_t_holm)]
-        cells += [row.verdict, paper, row.paper_verdict]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
+    columns = {
+        "step": table["title"],
+        "against": table["against"],
+        "n": table["n"],
+        "difference": within(signed(table["difference"]), table["margin"]),
+        "std": numbers(table["std"]),
+        "p": p_values(table["p_sign_flip_holm"]),
+        "p, t": p_values(table["p_t_holm"]),
+        "verdict": table["verdict"],
+        "paper": within(signed(table["paper_difference"]), table["paper_margin"]),
+        "paper's verdict": table["paper_verdict"],
+    }
+    return (
+        f"{markdown_table(columns)}\n\n"
         "Differences in points, paired by n seeds, ± half of their 95 % t-interval (uncorrected); "
         "p of the sign-flip test and, beside it, of the paired t-test, both with Holm's "
         f"correction over {len(table)} comparisons. "
         f"The paper's on ImageNet-1K, ± Welch's interval over {PAPER_SEEDS} seeds, uncorrected; "
-        "its verdict says whether the difference lies beyond it.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _points(difference: float, margin: float) -> str:
-    return number(difference, "+z.2f") + ("" if math.isnan(margin) else f" ± {margin:.2f}")
-
-
-def _probability(p: float) -> str:
-    if math.isnan(p):
-        return "-"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+        "its verdict says whether the difference lies beyond it.\n"
+    )

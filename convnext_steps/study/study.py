@@ -230,8 +230,8 @@ def checked(study: Study) -> Study:
 
 
 @cache
-def _networks(factorial: Factorial, regime: str) -> Mapping[str, Step]:
-    return {each.step: find_set(each.step, regime) for each in entries(factorial)}
+def _networks(factorial: Factorial, roadmap: str) -> Mapping[str, Step]:
+    return {each.step: find_set(each.step, roadmap) for each in entries(factorial)}
 
 
 def say_what_stays(study: Study, changed: Iterable[str]) -> None:

@@ -1,12 +1,13 @@
 """A study's table: one row per step, ours and the paper's numbers."""
 
 import math
+from operator import add
 
 import pandas as pd
 
 from convnext_steps.study.loading import steps_of
+from convnext_steps.study.markdown import markdown_table, numbers, signed, within
 from convnext_steps.study.statistics import accuracies, describe
-from convnext_steps.text import number
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:
@@ -24,7 +25,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name, step in steps_of(results).items():
         known = step.parent in columns
-        gains = columns[name] - columns[step.parent] if known else columns[name] * math.nan
+        gained = columns[name] - columns[step.parent] if known else columns[name] * math.nan
         rows.append(
             {
                 "step": name,
@@ -33,8 +34,8 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
                 "accuracy": ours.loc[name, "mean"],
                 "std": ours.loc[name, "std"],
                 "margin": ours.loc[name, "margin"],
-                "gain": gains.mean(),
-                "macs": macs.get(name, float("nan")),
+                "gain": gained.mean(),
+                "macs": macs.get(name, math.nan),
                 "paper_top1": step.paper.top1_mean,
                 "paper_macs": step.paper.macs,
                 "paper_erratum": step.paper.erratum is not None,
@@ -45,22 +46,15 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
 
 def to_markdown(summary: pd.DataFrame) -> str:
     """A table of `summarize` as Markdown; a missing result is a dash."""
-    lines = [
-        "| step | seeds | accuracy % ± std | gain | M multiply-adds | paper top-1 % | paper G |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row in summary.itertuples():
-        spread = "" if pd.isna(row.std) else f" ± {row.std:.2f}"
-        cells = [
-            row.title,
-            str(row.seeds),
-            number(row.accuracy) + spread,
-            number(row.gain, "+.2f"),
-            number(row.macs / 1e6),
-            number(row.paper_top1),
-            number(row.paper_macs / 1e9) + ("\\*" if row.paper_erratum else ""),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    if summary["paper_erratum"].any():
-        lines += ["", "\\* As counted; the paper's table prints another number."]
-    return "\n".join(lines) + "\n"
+    errata = ["\\*" if erratum else "" for erratum in summary["paper_erratum"]]
+    columns = {
+        "step": summary["title"],
+        "seeds": summary["seeds"],
+        "accuracy % ± std": within(numbers(summary["accuracy"]), summary["std"]),
+        "gain": signed(summary["gain"]),
+        "M multiply-adds": numbers(summary["macs"] / 1e6),
+        "paper top-1 %": numbers(summary["paper_top1"]),
+        "paper G": map(add, numbers(summary["paper_macs"] / 1e9), errata),
+    }
+    note = "\n\n\\* As counted; the paper's table prints another number." if any(errata) else ""
+    return f"{markdown_table(columns)}{note}\n"

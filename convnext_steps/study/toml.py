@@ -20,7 +20,6 @@ from convnext_steps.study.study import INSTEAD, PLAIN, SECTIONS, Study, checked,
 from convnext_steps.text import unknown
 
 STUDIES = files("convnext_steps.study").joinpath("studies")
-OWN_STEP = ("name", "parent", "change", "title")
 
 
 def study_names() -> tuple[str, ...]:
@@ -90,7 +89,6 @@ def _value(text: str) -> Any:
 def write_study(study: Study, path: Path) -> None:
     """Write the whole study, without a base, as a file to go on from; atomically."""
     tables = {"name": study.name} | {key: getattr(study, key) for key in PLAIN}
-    tables = {key: value for key, value in tables.items() if value}
     for section, kind in SECTIONS.items():
         if not (part := getattr(study, section)):
             continue
@@ -169,8 +167,7 @@ def _with_paths(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _study(name: str, tables: Mapping[str, Any]) -> Study:
-    known = ("name", *PLAIN, *SECTIONS, "step", "base")
-    parts: dict[str, Any] = {"name": name}
+    parts: dict[str, Any] = {"name": convert(tables.get("name", name), str, "name")}
     for key, value in tables.items():
         if key in SECTIONS:
             if not isinstance(value, Mapping):
@@ -180,28 +177,12 @@ def _study(name: str, tables: Mapping[str, Any]) -> Study:
             parts["own_steps"] = _own_steps(value)
         elif key in PLAIN:
             parts[key] = convert(value, PLAIN[key], key)
-        elif key == "name":
-            parts[key] = convert(value, str, key)
-        else:
-            raise ValueError(unknown("key", key, known))
+        elif key != "name":
+            raise ValueError(unknown("key", key, ("name", *PLAIN, *SECTIONS, "step", "base")))
     return checked(Study(**parts))
 
 
 def _own_steps(tables: Any) -> tuple[OwnStep, ...]:
     if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
         raise ValueError("step must be one table for each step, [[step]]")
-    steps = []
-    for table in tables:
-        for key in table:
-            if key not in OWN_STEP:
-                raise ValueError(
-                    unknown("key", f"step.{key}", tuple(f"step.{k}" for k in OWN_STEP))
-                )
-        for key in ("name", "parent", "change"):
-            if key not in table:
-                raise ValueError(f"a [[step]] lacks {key}")
-        if not isinstance(table["change"], Mapping) or not table["change"]:
-            raise ValueError("step.change must be a table such as { kernel_size = 13 }")
-        texts = {k: convert(v, str, f"step.{k}") for k, v in table.items() if k != "change"}
-        steps.append(OwnStep(**texts, change=dict(table["change"])))
-    return tuple(steps)
+    return tuple(build(OwnStep, table, "step") for table in tables)
