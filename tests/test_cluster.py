@@ -6,14 +6,17 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from studies import ended, no_leftovers, plan, results_without_times, study
 
-from convnext_steps import cli
+from convnext_steps import How, cli
+from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.lock import HOLDER, Holder
-from convnext_steps.execution.ray import RayBackend
+from convnext_steps.execution.ray import RayBackend, attempt
+from convnext_steps.execution.runfolder import done
 
 
 def test_without_ray_it_is_one_line_and_writes_nothing(capsys, monkeypatch, tmp_path) -> None:
@@ -50,21 +53,34 @@ class PretendedRay(ModuleType):
 @pytest.mark.parametrize(
     ("resources", "needs"),
     [
-        ({"CPU": 8.0}, [{"num_cpus": 1}, {"num_cpus": 8}]),
-        ({"CPU": 8.0, "GPU": 8.0}, [{"num_gpus": 1}, {"num_gpus": 8}]),
-        ({"CPU": 8.0, "GPU": 4.0}, [{"num_gpus": 1}, {"num_gpus": 4}]),
+        ({"CPU": 8.0}, [{"num_cpus": 1}, {"num_cpus": 1}, {"num_cpus": 8}]),
+        ({"CPU": 8.0, "GPU": 8.0}, [{"num_gpus": 1}, {"num_gpus": 1 / 8}, {"num_gpus": 8}]),
+        ({"CPU": 8.0, "GPU": 4.0}, [{"num_gpus": 1}, {"num_gpus": 1 / 8}, {"num_gpus": 4}]),
     ],
 )
-def test_a_run_takes_a_gpu_for_each_process_where_there_are_some(
+def test_a_run_takes_gpus_where_there_are_some_and_a_share_without_a_notebook(
     monkeypatch, tmp_path, resources, needs
 ) -> None:
     ray = PretendedRay(resources)
     monkeypatch.setitem(sys.modules, "ray", ray)
     backend = RayBackend("auto")
-    for run in (plan("smoke")[0], plan("imagenet")[0]):
-        backend.start(run, tmp_path)
+    run = plan("smoke")[0]
+    for each in (run, replace(run, how=How(notebooks=False)), plan("imagenet")[0]):
+        backend.start(each, tmp_path)
     assert ray.address == "auto"
     assert ray.asked == needs
+
+
+def test_without_a_notebook_the_task_trains_the_run_itself(tmp_path) -> None:
+    run = replace(plan("smoke")[0], how=How(notebooks=False))
+    obstacle = run.folder(tmp_path) / "best.safetensors" / "in the way"
+    obstacle.mkdir(parents=True)
+    assert attempt(run, tmp_path).state == "failed"
+    obstacle.rmdir()
+    obstacle.parent.rmdir()
+    assert attempt(run, tmp_path) == Outcome("done")
+    assert done(run, run.folder(tmp_path))
+    assert not list(tmp_path.rglob("*.ipynb"))
 
 
 @pytest.fixture

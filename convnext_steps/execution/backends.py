@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from convnext_steps.execution.lock import HeldError
 from convnext_steps.study.plan import Run
+from convnext_steps.text import first_line
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,15 @@ class Outcome:
 
     state: Literal["done", "failed", "held"]
     error: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException | None) -> "Outcome":
+        """What an attempt's error means; None where there was none."""
+        if error is None:
+            return cls("done")
+        if isinstance(error, HeldError):
+            return cls("held")
+        return cls("failed", first_line(str(error) or type(error).__name__))
 
 
 class Attempt(Protocol):

@@ -13,7 +13,6 @@ import torch
 
 from convnext_steps.device import gpu_shares, visible
 from convnext_steps.execution.backends import Outcome
-from convnext_steps.execution.lock import HeldError
 from convnext_steps.execution.machine import cores
 from convnext_steps.execution.parent import follow_parent
 from convnext_steps.execution.turns import Turns
@@ -21,7 +20,6 @@ from convnext_steps.execution.work import run_steps
 from convnext_steps.models.own import use
 from convnext_steps.study.plan import Data, Run
 from convnext_steps.study.study import Study
-from convnext_steps.text import first_line
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.images import ImageData
 
@@ -136,7 +134,7 @@ def _work(pipe: Connection, uses: str, settings: dict[str, str]) -> None:
         use(Path(uses))
 
     def ended(key: int, error: BaseException | None) -> None:
-        pipe.send((key, _outcome(error)))
+        pipe.send((key, Outcome.of(error)))
         memory = isinstance(error, torch.OutOfMemoryError)
         if isinstance(error, torch.AcceleratorError) and not memory:
             os._exit(1)  # what failed on a GPU in any other way fails all that follows
@@ -159,11 +157,3 @@ def _load(run: Run) -> tuple[ImageData, ImageData]:
 @lru_cache(maxsize=2)
 def _read(data: Data, config: TrainingConfig) -> tuple[ImageData, ImageData]:
     return data.load(config)
-
-
-def _outcome(error: BaseException | None) -> Outcome:
-    if error is None:
-        return Outcome("done")
-    if isinstance(error, HeldError):
-        return Outcome("held")
-    return Outcome("failed", first_line(str(error) or type(error).__name__))

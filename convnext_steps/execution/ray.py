@@ -7,12 +7,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.local import LocalAttempt
 from convnext_steps.execution.machine import cores
+from convnext_steps.execution.pool import AT_ONCE
 from convnext_steps.execution.runfolder import done
+from convnext_steps.execution.work import do_run
+from convnext_steps.models.own import use
 from convnext_steps.study.plan import Run
 from convnext_steps.text import first_line
+from convnext_steps.training.how import How
 
 LOST_NODES = 10  # times that a task is restarted because its node or its worker is gone
 POLL_SECONDS = 0.5
@@ -22,8 +28,9 @@ STOP_SECONDS = 10.0
 class RayBackend:
     """Attempts as tasks, restarted elsewhere when their node is lost.
 
-    Each takes one GPU per process where nodes have some, otherwise one core per process. All are
-    queued at once, so that an autoscaling cluster sees the demand.
+    Each takes one GPU per process where nodes have some (without a notebook and with one process,
+    an eighth of one), otherwise one core per process. All are queued at once, so that an
+    autoscaling cluster sees the demand.
 
     Args:
         address: of a running cluster, such as "auto"; "local": a cluster of this machine alone is
@@ -54,11 +61,16 @@ class RayBackend:
 
     def start(self, run: Run, results: Path) -> "RayAttempt":
         """Queue one attempt."""
-        gpus = min(run.how.processes, self.gpus)
-        needs = {"num_gpus": gpus} if gpus else {"num_cpus": run.how.processes}
-        reference = self.task.options(name=run.name, **needs).remote(run, results.resolve())
+        task = self.task.options(name=run.name, **self._needs(run.how))
+        reference = task.remote(run, results.resolve())
         self.references.append(reference)
         return RayAttempt(self.ray, reference, run, results)
+
+    def _needs(self, how: How) -> dict[str, float]:
+        gpus = min(how.processes, self.gpus)
+        if not gpus:
+            return {"num_cpus": how.processes}
+        return {"num_gpus": gpus if how.notebooks or gpus > 1 else 1 / AT_ONCE}
 
     def close(self) -> None:
         """Give stopped tasks time to end their processes."""
@@ -93,6 +105,8 @@ class RayAttempt:
 
 def attempt(run: Run, results: Path) -> Outcome:
     """One attempt from its beginning to its end, in a worker of Ray."""
+    if not run.how.notebooks:
+        return _in_this_process(run, results)
     local = LocalAttempt(run, results)
     try:
         while (outcome := local.outcome()) is None:
@@ -100,3 +114,14 @@ def attempt(run: Run, results: Path) -> Outcome:
         return outcome
     finally:
         local.stop()
+
+
+def _in_this_process(run: Run, results: Path) -> Outcome:
+    torch.set_num_threads(1)
+    if run.uses:
+        use(Path(run.uses))
+    try:
+        do_run(run, results)
+    except Exception as error:  # a training can fail in any way
+        return Outcome.of(error)
+    return Outcome("done")
