@@ -15,7 +15,7 @@ from timm.layers.grn import GlobalResponseNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from convnext_steps import Design, Network, count_flops, plot_trajectory, roadmap, scaled, step_diff
-from convnext_steps.course.probe_pictures import plot_budget
+from convnext_steps.course.probe_pictures import draw_budget
 from convnext_steps.execution.work import do_run
 from convnext_steps.measure.compare import compare_counts
 from convnext_steps.models import roadmap as roadmap_module
@@ -298,7 +298,7 @@ def test_likeness_is_one_where_the_gains_are_the_papers(tmp_path) -> None:
 
 def test_the_budget_figure_shows_every_gain_and_the_papers(tmp_path) -> None:
     budget = budget_gains(studies(tmp_path, slope=1.0))
-    axes = {panel.get_title(): panel for panel in plot_budget(budget).axes}
+    axes = {panel.get_title(): panel for panel in draw_budget(budget).figure.axes}
     assert len(axes) == 15
     dots, means, _, paper = axes["ReLU -> GELU"].lines
     assert sorted(dots.get_ydata()) == sorted(budget[budget["step"] == "gelu"]["gain"])

@@ -13,6 +13,8 @@ from convnext_steps.study.effects import ALPHA, RUNS_PER_TERM, Analysis, credit_
 from convnext_steps.study.figures import BLUE, ORANGE, STYLES, finish, new_figure, own_style
 from convnext_steps.study.space import Floats, Space
 
+SIMULATIONS = 200
+
 
 @where_trained
 def draw_credits(analysis: Analysis) -> Picture:
@@ -27,9 +29,7 @@ def draw_credits(analysis: Analysis) -> Picture:
     return Picture(plot_credits(table), alternative)
 
 
-def two_ways(
-    space: Space, analysis: Analysis | None = None, seeds: int = 20, draws: int = 200, seed: int = 0
-) -> pd.DataFrame:
+def two_ways(space: Space, analysis: Analysis | None = None, seeds: int = 20) -> pd.DataFrame:
     """One row per decision: what a walk and a factorial of equally many runs find, simulated.
 
     The truth is the fitted model, with its noise; without one, no decision does anything, and the
@@ -44,10 +44,8 @@ def two_ways(
         space: the decisions and their rules.
         analysis: the fitted models.
         seeds: of each of the walk's networks.
-        draws: simulations.
-        seed: of the simulations.
     """
-    rng, runs = np.random.default_rng(seed), seeds * len(space.paper)
+    rng, runs = np.random.default_rng(0), seeds * len(space.paper)
     both = runs > RUNS_PER_TERM * space.terms(space.sets).shape[1]
     known, sd = np.zeros(len(space.sets)), 1.0
     if analysis is not None:
@@ -63,7 +61,7 @@ def two_ways(
     truth = _average_effects(space, known)
     table = pd.DataFrame({"decision": space.decisions, "truth": truth})
     for name, (networks, terms, wanted) in designs.items():
-        found = known[networks][:, None] + rng.normal(scale=sd, size=(runs, draws))
+        found = known[networks][:, None] + rng.normal(scale=sd, size=(runs, SIMULATIONS))
         estimates, margins = _intervals(terms, wanted, found)
         holds = np.abs(estimates - truth[:, None]) <= margins
         table[name], table[f"{name}_margin"] = estimates[:, 0], margins[:, 0]

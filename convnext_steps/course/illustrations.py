@@ -10,15 +10,14 @@ from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 
 
 @torch.no_grad()
-def connections(layer: nn.Module, channels: int, side: int = 7) -> Tensor:
+def connections(layer: nn.Module, channels: int) -> Tensor:
     """Which input channels reach which output channels, (channels, out) of zeros and ones.
 
     Args:
         layer: from images with this many channels to images.
         channels: of its input.
-        side: of the images in pixels.
     """
-    images = torch.zeros(channels + 1, channels, side, side)  # one active channel; none in the last
+    images = torch.zeros(channels + 1, channels, 7, 7)  # one active channel; none in the last
     images[range(channels), range(channels)] = 1
     answers = layer(images)
     changed = (answers[:-1] - answers[-1:]).abs().sum(dim=(2, 3))  # (channels, out)

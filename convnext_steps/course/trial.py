@@ -13,7 +13,6 @@ from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
-from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.trainer import seed_everything
 
 
@@ -63,8 +62,3 @@ def train_design(
     seed_everything(seed)
     train, test = run.load_data()
     return train_run(run, run.build(train), train, test, output=None).evaluation.accuracy
-
-
-def recipe_of(study: Study | str, changes: Mapping[str, Any]) -> TrainingConfig:
-    """A study's recipe with some fields changed."""
-    return replace(load_study(study).recipe, **changes)
