@@ -1,9 +1,7 @@
 """The trajectory as one page to explore, made from result files; it works offline."""
 
 import json
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +28,9 @@ BLOCKS = {  # where to look for a step's change, by stage and index
     (0, 1): "A block of the first stage",
     (1, 0): "The first block of the second stage, with what leads to it",
 }
+GAIN = [  # of a row of `compare`
+    *("difference", "margin", "verdict", "paper_difference", "paper_margin", "paper_verdict")
+]
 TABLES = {"tiny": "Table 10", "base": "Table 11"}
 
 
@@ -89,7 +90,8 @@ def explorer_data(ours: pd.DataFrame) -> dict[str, Any]:
     """
     study = study_of(ours)
     regime, shown = study.roadmap, {"name": study.name, "description": study.description}
-    gains = compare(ours).set_index("step")
+    gains = compare(ours).set_index("step")[GAIN].astype(object)
+    gains = gains.where(gains.notna(), None)  # as JSON knows it
     against = comparisons(study.steps())
     swin = published_roadmap(regime)["swin"]
     return {
@@ -102,7 +104,7 @@ def explorer_data(ours: pd.DataFrame) -> dict[str, Any]:
             {
                 **_describe(step, against.get(name)),
                 "ours": _ours(ours[ours["step"] == name]),
-                "gain": _gain(gains.loc[name]) if name in gains.index else None,
+                "gain": gains.loc[name].to_dict() if name in gains.index else None,
             }
             for name, step in study.steps().items()
         ],
@@ -167,19 +169,3 @@ def _ours(rows: pd.DataFrame) -> dict[str, Any] | None:
         "macs": int(first["macs"]),
         "params": int(first["params"]),
     }
-
-
-def _gain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `compare`, with null for missing values."""
-    values = {name: row[name] for name in ("difference", "margin", "n", "verdict")}
-    values |= {
-        f"paper_{name}": row[f"paper_{name}"] for name in ("difference", "margin", "verdict")
-    }
-    return {name: _plain(value) for name, value in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    """A number of pandas as JSON knows it; NaN becomes None."""
-    if isinstance(value, str):
-        return value
-    return None if math.isnan(value) else float(value)

@@ -1,5 +1,3 @@
-"use strict";
-
 /** What is shown of the chosen step. */
 function details(step, regime, data) {
   const parent = regime.steps.find((other) => other.name === step.against);

@@ -1,7 +1,3 @@
-"use strict";
-
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
 const names = data.decisions.map(({ name }) => name);
 const model = orderModel(data);
 const numbersOf = (order) => order.map((name) => names.indexOf(name));
@@ -141,12 +137,7 @@ function begin() {
   describe();
   readAddress();
   addEventListener("hashchange", readAddress);
-  let width = byId("chart").clientWidth;
-  new ResizeObserver(() => {
-    if (byId("chart").clientWidth === width) return;
-    width = byId("chart").clientWidth;
-    drawChart(model.curve(state.order));
-  }).observe(byId("chart"));
+  onNewWidth(() => drawChart(model.curve(state.order)));
 }
 
 /** Legend and notes: where the numbers come from. */
