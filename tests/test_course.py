@@ -19,7 +19,6 @@ from convnext_steps.course import (
     family,
     illustrations,
     lesson,
-    norms,
     predict,
     receptive_field,
     recipes,
@@ -358,7 +357,7 @@ def test_the_whole_trajectory_is_read_in_words_and_figures() -> None:
     assert "0 of 16 mean gains have the paper's sign" in text
     assert '**Only here:** "patchify" stem, ReLU -> GELU, fewer norms, BN -> LN.' in text
     few = whole.reading(as_in_the_paper(2))
-    assert "With 2 seeds no p-value can fall below 0.5; 16 comparisons need 10." in few
+    assert "fall below 0.5, and 16 comparisons need 10 seeds" in few
     assert "No results are stored" in whole.reading(as_in_the_paper(2).iloc[:0])
     gains = whole.draw_gains(as_in_the_paper(2))
     assert "depthwise conv -1.23 (-1.23)" in gains.alternative
@@ -386,13 +385,14 @@ def test_gains_of_several_studies_stand_side_by_side(tmp_path) -> None:
     assert whole.elsewhere(["standard_quarter"], tmp_path)["standard_quarter"].isna().all()
 
 
-def test_the_whole_trajectory_is_trained_when_asked_to(tmp_path, monkeypatch) -> None:
+def test_all_steps_or_those_of_a_section_are_trained_when_asked_to(tmp_path, monkeypatch) -> None:
     asked: list = []
-    monkeypatch.setattr(whole, "run_study", lambda study, results: asked.append(study))
-    whole.whole_results("smoke", tmp_path)
+    monkeypatch.setattr(lesson, "run_study", lambda study, steps, results: asked.append(steps))
+    lesson.results_of("smoke", tmp_path)
     assert not asked
-    whole.whole_results("smoke", tmp_path, train=True)
-    assert [study.name for study in asked] == ["smoke"]
+    lesson.results_of("smoke", tmp_path, train=True)
+    lesson.results_of("smoke", tmp_path, train=True, section="2.1")
+    assert asked == [list(the_study("smoke").steps()), ["resnet_original", "resnet"]]
 
 
 @pytest.mark.parametrize(("resolution", "models", "staged"), [(224, 8, 5), (384, 5, 5)])
@@ -479,14 +479,14 @@ def test_a_patchify_stem_sees_patches_and_a_resnets_stem_overlaps() -> None:
 
 
 def test_what_a_norm_normalises_over() -> None:
-    over_batch = norms.shared_with(nn.BatchNorm2d(norms.CHANNELS), (1, 2, 3))
-    over_channels = norms.shared_with(LayerNorm2d(norms.CHANNELS), (1, 2, 3))
-    expected = torch.zeros(norms.IMAGES, norms.CHANNELS, norms.POSITIONS, dtype=torch.bool)
+    over_batch = illustrations.shared_with(nn.BatchNorm2d(illustrations.CHANNELS), (1, 2, 3))
+    over_channels = illustrations.shared_with(LayerNorm2d(illustrations.CHANNELS), (1, 2, 3))
+    expected = torch.zeros_like(over_batch)
     for found, index in ((over_batch, (slice(None), 2)), (over_channels, (1, slice(None), 3))):
         filled = expected.clone()
         filled[index] = True
         assert torch.equal(found, filled)
-    picture = norms.draw_norms({"LayerNorm": LayerNorm2d(norms.CHANNELS)})
+    picture = illustrations.draw_norms({"LayerNorm": LayerNorm2d(illustrations.CHANNELS)})
     assert "1 of the 4 images, all channels, 1 of the 5 positions" in picture.alternative
     assert labelled(picture)
 

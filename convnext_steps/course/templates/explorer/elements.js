@@ -32,13 +32,13 @@ function onNewWidth(draw) {
   }).observe(byId("chart"));
 }
 
-/** A linear scale over the values, with a margin, and round ticks about 45 pixels apart. */
+/** A linear scale over the values, with a margin, and round ticks about 40 pixels apart. */
 function scale(values, [from, to]) {
   const low = Math.min(...values), high = Math.max(...values);
   const margin = Math.max(0.06 * (high - low), 0.05);
   const [start, end] = [low - margin, high + margin];
   const at = (value) => from + ((value - start) / (end - start)) * (to - from);
-  const wished = (end - start) / Math.max(3, Math.abs(to - from) / 45);
+  const wished = (end - start) / Math.max(3, Math.abs(to - from) / 40);
   const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50].find((size) => size >= wished);
   const ticks = [];
   for (let i = Math.ceil(start / step); i * step <= end; i++) ticks.push(i * step);
