@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ def explorer_page(results: str | Path, study: Study | str = "quick", order: str 
 
 def filled(name: str, data: Any, link: str = "") -> str:
     """A page of the templates, with its parts, its data and a link to the other page."""
-    folder = files(__package__).joinpath("templates", "explorer")
+    folder = Path(__file__).parent / "templates" / "explorer"
     parts = {part.name: part.read_text("utf-8") for part in folder.iterdir()}
     parts |= {"data.json": embedded(data), "link": link}
     return re.sub(r"\{\{ (\S+) \}\}", lambda match: parts[match[1]], parts[name])

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.resources import files
 
 import pandas as pd
 import torch
@@ -10,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import nn
 
-import convnext_steps.models.paper
 from convnext_steps.course.pictures import Picture
 from convnext_steps.course.predict import multiply_adds
+from convnext_steps.files import PACKAGE
 from convnext_steps.measure.flops import count_on_meta
 from convnext_steps.models import convnext
 from convnext_steps.models.convnext import Block, Classifier
@@ -26,9 +25,7 @@ from convnext_steps.training.images import ImageTensors
 
 def published() -> pd.DataFrame:
     """Tables 1 and 2 with exact counts of the authors' models, one row per builder."""
-    text = files(convnext_steps.models.paper).joinpath("family.csv")
-    with text.open(encoding="utf-8") as file:
-        return pd.read_csv(file, index_col="builder")
+    return pd.read_csv(PACKAGE / "models" / "paper" / "family.csv", index_col="builder")
 
 
 def members() -> dict[str, Design]:

@@ -4,9 +4,9 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 
-FOLDER = files(__package__).joinpath("quizzes")
+FOLDER = Path(__file__).with_name("quizzes")
 LETTERS = "abcdef"
 
 
@@ -66,7 +66,7 @@ def quiz(notebook: str) -> Quiz:
     Raises:
         FileNotFoundError: the lesson has no quiz.
     """
-    content = tomllib.loads(FOLDER.joinpath(f"{notebook}.toml").read_text(encoding="utf-8"))
+    content = tomllib.loads((FOLDER / f"{notebook}.toml").read_text(encoding="utf-8"))
     return Quiz([_question(**question) for question in content["question"]])
 
 

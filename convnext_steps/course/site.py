@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterable, Mapping
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import nbformat
@@ -16,6 +15,7 @@ from convnext_steps.execution.notebook import NOTEBOOKS
 from convnext_steps.files import write_bytes
 from convnext_steps.study.loading import stored_results
 
+TEMPLATES = Path(__file__).parent / "templates" / "site"
 TEXTS = {"glossary.md": "glossary", "README.md": "guide"}  # of notebooks/, by their page's name
 
 
@@ -36,16 +36,15 @@ def write_site(executed: Mapping[str, Path], source: Path, output: Path) -> None
         shutil.rmtree(folder, ignore_errors=True)
     source.mkdir(parents=True)
     pages = _write_pages(executed, source)
-    with as_file(files(__package__).joinpath("templates", "site")) as site:
-        text = relink((site / "index.md").read_text(encoding="utf-8"), pages)
-        figure = trajectory(stored_results("standard"))
-        text = text.replace("{{ figure }}", figure._repr_html_())
-        texts = [page for page in TEXTS.values() if f"{page}.md" in pages.values()]
-        text = text.replace("{{ contents }}", contents(executed, texts))
-        write_bytes(source / "index.md", text.encode())
-        options = ["-q", "-W", "--keep-going", "-c", str(site), "-d", str(source / "doctrees")]
-        if build_main([*options, str(source), str(output)]) != 0:
-            raise StudyError("Sphinx failed or warned: see above")
+    text = relink((TEMPLATES / "index.md").read_text(encoding="utf-8"), pages)
+    figure = trajectory(stored_results("standard"))
+    text = text.replace("{{ figure }}", figure._repr_html_())
+    texts = [page for page in TEXTS.values() if f"{page}.md" in pages.values()]
+    text = text.replace("{{ contents }}", contents(executed, texts))
+    write_bytes(source / "index.md", text.encode())
+    options = ["-q", "-W", "--keep-going", "-c", str(TEMPLATES), "-d", str(source / "doctrees")]
+    if build_main([*options, str(source), str(output)]) != 0:
+        raise StudyError("Sphinx failed or warned: see above")
 
 
 def _write_pages(executed: Mapping[str, Path], source: Path) -> dict[str, str]:

@@ -66,10 +66,8 @@ def elsewhere(studies: Sequence[str], results: str | Path = PROJECT_RESULTS) -> 
         studies: names; one without results is a column without numbers.
         results: the results folder; by default the project's own.
     """
-    found = {}
     table = all_results(results)
-    for name in studies:
-        found[name] = gains(of_the_study(table, load_study(name))).mean()
+    found = {name: gains(of_the_study(table, load_study(name))).mean() for name in studies}
     columns = pd.DataFrame(found).assign(paper=paper_gains())
     return columns.rename(index={name: step.title for name, step in roadmap().items()})
 
