@@ -101,11 +101,6 @@ def test_what_is_left_is_built_and_counted_as_torch_does(name) -> None:
     assert count_flops(model, 32).conv_linear == counter.get_total_flops() // 2
 
 
-def test_the_last_decision_left_out_is_the_step_before() -> None:
-    before = roadmap("tiny")["layer_norm"].design
-    assert roadmap("leave_one_out")["without_separate_downsampling"].design == before
-
-
 def test_the_figure_of_leave_one_out_has_nothing_to_quote(tmp_path) -> None:
     for run in plan("quick", "leave_one_out", ["separate_downsampling", "without_gelu"]):
         put(run, tmp_path, 80 + len(run.step))

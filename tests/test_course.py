@@ -220,6 +220,7 @@ def test_the_command_writes_student_versions(tmp_path, capsys) -> None:
     target = tmp_path / "mine.ipynb"
     assert cli.main(["student", "03_resnextify", str(target)]) == 0
     text = target.read_text()
+    assert json.loads(text)["nbformat"] == 4
     assert "SOLUTION" not in text
     assert text.count("raise NotImplementedError()") == 3
     assert cli.main(["student", str(target), str(target)]) == 2
@@ -458,12 +459,6 @@ def test_a_design_of_the_readers_own_is_counted_and_trained_if_asked() -> None:
     assert trained.loc["mine", "accuracy %"] == round(trial.train_design(mine, "smoke"), 2)
     untrained = trial.train_design(mine, "smoke", recipe={"learning_rate": 1e-9})
     assert trained.loc["mine", "accuracy %"] > untrained
-
-
-def test_a_student_version_is_a_notebook(tmp_path) -> None:
-    student.write_student_versions("03_resnextify", tmp_path / "out.ipynb")
-    notebook = json.loads((tmp_path / "out.ipynb").read_text())
-    assert notebook["nbformat"] == 4
 
 
 def test_a_patchify_stem_sees_patches_and_a_resnets_stem_overlaps() -> None:
