@@ -96,13 +96,13 @@ def read_trends(budget: pd.DataFrame) -> str:
                 f"**{depth} blocks:** {up} grows most ({rows[up]:+.2f} points per fourfold), "
                 f"{down} shrinks most ({rows[down]:+.2f})."
             )
-            lines.append(f"Mean gains that change their sign: {_crossing(budget, depth)}.")
+            turned = _crossing(budget[budget["depth"] == depth])
+            lines.append(f"Mean gains that change their sign: {turned}.")
     return bullets(lines)
 
 
-def _crossing(budget: pd.DataFrame, depth: object) -> str:
-    part = budget[budget["depth"] == depth]
-    means = part.pivot_table(index="step", columns="images", values="gain", sort=False)
+def _crossing(budget: pd.DataFrame) -> str:
+    means = budget.pivot_table(index="step", columns="images", values="gain", sort=False)
     few, many = means[means.columns.min()], means[means.columns.max()]
     words = [
         f"{step} ({few[step]:+.2f} to {many[step]:+.2f})" for step in means[few * many < 0].index

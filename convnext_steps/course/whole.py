@@ -1,7 +1,6 @@
 """The whole trajectory: held against the paper's, drawn, and how to read it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -59,14 +58,13 @@ def _finding(row: Any) -> str:
     return "only here" if row.paper_verdict == "within noise" else "turns around"
 
 
-def elsewhere(studies: Sequence[str], results: str | Path = PROJECT_RESULTS) -> pd.DataFrame:
-    """The mean gain of each step over its parent in several studies, and the paper's, in points.
+def elsewhere(studies: Sequence[str]) -> pd.DataFrame:
+    """The mean gain of each step over its parent in published studies, and the paper's, in points.
 
     Args:
         studies: names; one without results is a column without numbers.
-        results: the results folder; by default the project's own.
     """
-    table = all_results(results)
+    table = all_results(PROJECT_RESULTS)
     found = {name: gains(of_the_study(table, load_study(name))).mean() for name in studies}
     columns = pd.DataFrame(found).assign(paper=paper_gains())
     return columns.rename(index={name: step.title for name, step in roadmap().items()})
