@@ -201,7 +201,7 @@ class TestInABrowser:
         for wrong in ("gelu", "gelu,gelu", ",".join([*OWN[:-1], "nothing"]), "%"):
             self.browser.open("about:blank")
             self.browser.open(f"{self.address}#{wrong}")
-            assert "names no whole order" in self.browser.find("#message").text
+            assert "does not name each decision once" in self.browser.find("#message").text
             assert self.order() == self.data["orders"]["paper"]
         self.browser.assert_quiet()
 

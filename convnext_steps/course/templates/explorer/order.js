@@ -121,7 +121,7 @@ function readAddress() {
   const order = numbersOf(text ? text.replaceAll("%2C", ",").split(",") : data.orders.paper);
   const whole = String([...order].sort((a, b) => a - b)) === String(names.map((_, place) => place));
   if (whole) show(order);
-  else show(numbersOf(data.orders.paper), "The address names no whole order: this is the paper's.");
+  else show(numbersOf(data.orders.paper), "The address does not name each decision once: this is the paper's order.");
 }
 
 function begin() {

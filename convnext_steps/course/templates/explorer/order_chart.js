@@ -20,7 +20,7 @@ function drawOrders(mine, paper, decisions, width) {
       { class: "soft number", x: across(place), y: bottom + 18, "text-anchor": "middle" }, place));
   }
   svg.append(shape("text", { class: "soft", x: left, y: height - 4 },
-    "accuracy in %, after so many decisions"));
+    "accuracy in %, after this many decisions"));
   for (const [curve, name] of [[paper, "paper"], [mine, "mine"]]) {
     if (!curve) continue;
     const points = curve.points.map(({ accuracy }, place) => `${across(place)},${up.at(accuracy)}`);
