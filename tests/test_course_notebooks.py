@@ -144,9 +144,7 @@ def test_a_lesson_with_a_quiz_ends_with_it_a_recap_and_further_reading(name) -> 
     assert cells[shown - 1].startswith("## Quiz\n")
     assert cells[shown + 1].startswith("## Recap\n")
     assert cells[shown + 2].startswith("## Further reading\n")
-    texts = [question.text for question in quiz.quiz(name).questions]
-    choices = [choice for question in quiz.quiz(name).questions for choice in question.choices]
-    words = " ".join(texts + [f"{choice.text} {choice.why}" for choice in choices])
+    words = repr(quiz.quiz(name).questions)
     assert set(re.findall(r"\d+\.\d+", words)) <= published_numbers()
 
 

@@ -89,18 +89,17 @@ def section_accuracies(results: pd.DataFrame, number: str) -> pd.DataFrame:
 
 def section_gains(results: pd.DataFrame, number: str) -> pd.DataFrame:
     """One row per step: its gain over its parent in points, tested, next to the paper's."""
-    rows = []
-    for row in _comparisons(results, number):
-        rows.append(
-            {
-                "step": row.title,
-                "against": row.against,
-                "ours": plus_minus(row.difference, row.margin, "+z.2f"),
-                "verdict": row.verdict,
-                "paper": plus_minus(row.paper_difference, row.paper_margin, "+z.2f"),
-                "paper's verdict": row.paper_verdict,
-            }
-        )
+    rows = [
+        {
+            "step": row.title,
+            "against": row.against,
+            "ours": plus_minus(row.difference, row.margin, "+z.2f"),
+            "verdict": row.verdict,
+            "paper": plus_minus(row.paper_difference, row.paper_margin, "+z.2f"),
+            "paper's verdict": row.paper_verdict,
+        }
+        for row in _comparisons(results, number)
+    ]
     return pd.DataFrame(rows).set_index("step")
 
 
