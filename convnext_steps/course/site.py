@@ -39,8 +39,7 @@ def write_site(executed: Mapping[str, Path], source: Path, output: Path) -> None
     text = relink((TEMPLATES / "index.md").read_text(encoding="utf-8"), pages)
     figure = trajectory(stored_results("standard"))
     text = text.replace("{{ figure }}", figure._repr_html_())
-    texts = [page for page in TEXTS.values() if f"{page}.md" in pages.values()]
-    text = text.replace("{{ contents }}", contents(executed, texts))
+    text = text.replace("{{ contents }}", contents(executed))
     write_bytes(source / "index.md", text.encode())
     options = ["-q", "-W", "--keep-going", "-c", str(TEMPLATES), "-d", str(source / "doctrees")]
     if build_main([*options, str(source), str(output)]) != 0:
@@ -50,8 +49,8 @@ def write_site(executed: Mapping[str, Path], source: Path, output: Path) -> None
 def _write_pages(executed: Mapping[str, Path], source: Path) -> dict[str, str]:
     """Write what Sphinx reads, and return the page's file for each file of `notebooks/`."""
     pages = {f"{name}.ipynb": f"{name}.ipynb" for name in executed}
-    pages |= {file: f"{page}.md" for file, page in TEXTS.items() if (NOTEBOOKS / file).exists()}
-    for file in set(pages) & set(TEXTS):
+    pages |= {file: f"{page}.md" for file, page in TEXTS.items()}
+    for file in TEXTS:
         text = relink((NOTEBOOKS / file).read_text(encoding="utf-8"), pages)
         write_bytes(source / pages[file], text.encode())
     built = {file: f"{Path(page).stem}.html" for file, page in pages.items()}
@@ -72,11 +71,12 @@ def fold(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def contents(names: Iterable[str], texts: list[str]) -> str:
+def contents(names: Iterable[str]) -> str:
     """The tables of contents: the course's parts, other notebooks, and texts such as the guide."""
     names, course = sorted(names), {section.notebook: section.part for section in SECTIONS}
     trees = {part: [name for name in names if course.get(name) == part] for part in PARTS}
-    trees |= {"Tools": [name for name in names if name not in course], "Reference": texts}
+    trees["Tools"] = [name for name in names if name not in course]
+    trees["Reference"] = list(TEXTS.values())
     return "\n\n".join(
         "\n".join(["```{toctree}", f":caption: {caption}", ":maxdepth: 1", "", *pages, "```"])
         for caption, pages in trees.items()
