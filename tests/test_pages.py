@@ -205,6 +205,15 @@ def test_the_contents_leave_out_what_is_not_there() -> None:
     assert captions == ["The roadmap", "The craft of ablations", "Tools", "Reference"]
 
 
+def test_a_folder_that_is_not_the_sites_is_kept(tmp_path) -> None:
+    page = tmp_path / "site" / "mine.html"
+    page.parent.mkdir()
+    page.write_text("mine")
+    with pytest.raises(StudyError, match="not made by this command; choose another --build"):
+        write_site({}, tmp_path / "site-source", tmp_path / "site")
+    assert page.read_text() == "mine"
+
+
 @pytest.mark.slow
 def test_what_sphinx_warns_of_stops_the_site(tmp_path, capsys) -> None:
     path = tmp_path / "bad.ipynb"

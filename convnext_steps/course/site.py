@@ -28,8 +28,11 @@ def write_site(executed: Mapping[str, Path], source: Path, output: Path) -> None
         output: the site's folder; it is recreated.
 
     Raises:
-        StudyError: Sphinx failed or warned; what it said is on standard error.
+        StudyError: Sphinx failed or warned, as standard error says; or the site's folder is there
+            without the source, so that it is not this command's, and is kept.
     """
+    if output.exists() and not source.exists():
+        raise StudyError(f"{output} was not made by this command; choose another --build")
     from sphinx.cmd.build import build_main
 
     for folder in (source, output):
