@@ -133,10 +133,8 @@ class TestInABrowser:
     def hash(self) -> list[str]:
         return self.browser.run("return location.hash").removeprefix("#").split(",")
 
-    def points(self, kind: str) -> int:
-        return self.browser.run(
-            f"return document.querySelectorAll('#chart circle.{kind}.mine').length"
-        )
+    def points(self, kind: str = "mine") -> int:
+        return self.browser.run(f"return document.querySelectorAll('#chart circle.{kind}').length")
 
     def test_the_page_computes_the_statistics_own_numbers(self) -> None:
         for order in (OWN, *self.data["orders"].values()):
@@ -160,7 +158,7 @@ class TestInABrowser:
         mouse.move_to_element(self.browser.find("[data-decision=inverted]"))
         mouse.move_to_element_with_offset(onto, 0, -12).release().perform()
         assert self.order() == ["gelu", *(name for name in paper if name != "gelu")] == self.hash()
-        assert self.points("measured") + self.points("predicted") == 13
+        assert self.points() == 13
         assert self.points("predicted") > 0
         elsewhere = self.browser.find("[data-decision=depthwise]")
         mouse.move_to_element(elsewhere).perform()  # it was let go
@@ -190,10 +188,10 @@ class TestInABrowser:
         assert self.browser.find("#message").text == (
             "No curve: “inverting dimensions” needs “depthwise conv” before it."
         )
-        assert self.points("measured") == self.points("predicted") == 0
+        assert self.points() == 0
         assert self.browser.find("[data-decision=gelu] .credit").text == "\u2013"
         self.browser.find("button[value=best]").click()
-        assert self.points("measured") + self.points("predicted") == 13
+        assert self.points() == 13
         assert self.order() == self.data["orders"]["best"]
         assert self.browser.find("button[value=best]").get_attribute("aria-pressed") == "true"
 
@@ -213,5 +211,5 @@ class TestInABrowser:
             "[...document.querySelectorAll('#cards li')].every(c => c.scrollWidth <= c.clientWidth)"
         )
         assert self.browser.run(f"return {inside}")
-        assert self.points("measured") + self.points("predicted") == 13
+        assert self.points() == 13
         self.browser.screenshot(f"order-{width}")

@@ -9,7 +9,7 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.images import ImageData
+from convnext_steps.training.images import ImageData, ImageTensors
 from convnext_steps.training.optimization import schedule_factor
 
 POINTS = 600  # steps of the training that is drawn
@@ -45,13 +45,13 @@ def draw_schedules(recipes: Mapping[str, TrainingConfig]) -> Picture:
 
 
 @own_style
-def draw_augmentations(data: ImageData) -> Picture:
+def draw_augmentations(data: ImageTensors) -> Picture:
     """The same images under each augmentation, one per row, as a network gets them.
 
     Args:
-        data: grey images in memory, with labels.
+        data: grey images.
     """
-    images, labels = map(torch.stack, zip(*(data[i] for i in range(IMAGES)), strict=True))
+    images, labels = data[list(range(IMAGES))]
     figure = new_figure(1.25 * IMAGES + 1.2, 1.15 * len(AUGMENTATIONS))
     panels = figure.subplots(len(AUGMENTATIONS), IMAGES, squeeze=False)
     for row, (name, fields) in zip(panels, AUGMENTATIONS.items(), strict=True):
