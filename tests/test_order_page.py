@@ -96,10 +96,10 @@ def test_the_command_writes_the_page_only_where_there_are_results(
     _, table, _ = found
     monkeypatch.setattr("convnext_steps.cli.pages.explorer_page", lambda *given: given[-1] or "-")
     monkeypatch.setattr("convnext_steps.cli.pages.load_results", lambda *_: table)
-    page, order = tmp_path / "page.html", tmp_path / "page_order.html"
+    page, order = tmp_path / "page #1.html", tmp_path / "page #1_order.html"
     assert cli.main(["explorer", str(page)]) == 0
     assert page.read_text() == order.name
-    assert Parsed(order.read_text()).links == ["page.html"]
+    assert Parsed(order.read_text()).links == ["page%20%231.html"]
     assert "default-src 'none'" in order.read_text()
     assert cli.main(["explorer", str(tmp_path / "own.html"), "factorial_quick"]) == 0
     assert Parsed((tmp_path / "own.html").read_text()).links == []
@@ -109,7 +109,9 @@ def test_the_command_writes_the_page_only_where_there_are_results(
     assert cli.main(["explorer", str(page)]) == 0
     assert page.read_text() == "-"
     assert not order.exists()
-    assert "no page page_order.html: factorial_quick: 0 runs are too few" in capsys.readouterr().out
+    assert (
+        "no page page #1_order.html: factorial_quick: 0 runs are too few" in capsys.readouterr().out
+    )
     assert cli.main(["explorer", str(order), "factorial_quick"]) == 2
     assert not order.exists()
 

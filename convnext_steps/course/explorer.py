@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -39,7 +40,7 @@ def explorer_page(results: str | Path, study: Study | str = "quick", order: str 
     Args:
         results: the folder of your own results.
         study: whose results; where it has none, the project's own are shown.
-        order: the address of the page "Your own order"; without it, there is no link.
+        order: the file of the page "Your own order", beside it; without one, there is no link.
 
     Raises:
         ValueError: the study does not exist, or is of no regime of the paper.
@@ -63,12 +64,12 @@ def explorer_page(results: str | Path, study: Study | str = "quick", order: str 
             name: explorer_data(stored_results(one, results)) for name, one in both.items()
         },
     }
-    link = f'<p><a href="{order}">Your own order →</a></p>' if order else ""
-    return filled("explorer.html", data, link)
+    return filled("explorer.html", data, order, "Your own order →")
 
 
-def filled(name: str, data: Any, link: str = "") -> str:
-    """A page of the templates, with its parts, its data and a link to the other page."""
+def filled(name: str, data: Any, other: str, words: str) -> str:
+    """A page of the templates, with its parts, its data and a link to the other page, if any."""
+    link = f'<p><a href="{quote(other)}">{words}</a></p>' if other else ""
     folder = Path(__file__).parent / "templates" / "explorer"
     parts = {part.name: part.read_text("utf-8") for part in folder.iterdir()}
     parts |= {"data.json": embedded(data), "link": link}
