@@ -26,6 +26,12 @@ def number(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None or math.isnan(value) else format(value, form)
 
 
+def plus_minus(value: float | None, margin: float | None, form: str = ".2f") -> str:
+    """A number and, after ±, its margin or its deviation, where there are any."""
+    known = margin is not None and not math.isnan(margin)
+    return number(value, form) + (f" ± {margin:.2f}" if known else "")
+
+
 def first_line(error: Exception | str) -> str:
     """The first line of an error or of a text; of an error, after its kind."""
     lines = str(error).strip().splitlines()[:1]

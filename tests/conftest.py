@@ -37,6 +37,18 @@ class Browser:
     def run(self, script: str, *arguments):
         return self.driver.execute_script(script, *arguments)
 
+    def find(self, selector: str):
+        """The first element that a CSS selector finds."""
+        return self.driver.find_element("css selector", selector)
+
+    def press(self, *keys: str, shift: bool = False) -> None:
+        """Press keys, by selenium's names for them, where the focus is."""
+        from selenium.webdriver.common.keys import Keys
+
+        for key in keys:
+            held = Keys.SHIFT if shift else ""
+            self.driver.switch_to.active_element.send_keys(held + getattr(Keys, key))
+
     def screenshot(self, name: str) -> None:
         self.driver.save_screenshot(str(self.folder / f"{name}.png"))
 

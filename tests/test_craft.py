@@ -19,7 +19,6 @@ from convnext_steps.study import results as results_module
 from convnext_steps.study.probes import budget_gains, fit_gaps
 from convnext_steps.study.results import PROJECT_RESULTS, all_results
 from convnext_steps.study.statistics import compare
-from convnext_steps.study.sweep import sweep
 
 
 def drawn_at_random(seeds: int) -> pd.DataFrame:
@@ -107,12 +106,6 @@ def test_without_the_fit_one_line_says_what_to_train() -> None:
     old = load_results("quick", "nowhere", [0, 1, 2])
     assert fit_gaps(old).empty
     assert "`convnext-steps study quick --seeds 3-5`" in readings.read_fit(old)
-
-
-def test_the_published_sweep_has_the_fit() -> None:
-    studies = sweep(load_study("quick"), "recipe.learning_rate", [0.002, 0.004])
-    table = fit_gaps(load_results(studies[1], "nowhere"))
-    assert table.loc["resnet", "gap"] == pytest.approx(85.5 - 83.5)
 
 
 def test_the_studies_with_mixing_and_without_differ_in_nothing_else() -> None:

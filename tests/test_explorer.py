@@ -1,11 +1,12 @@
 """The explorer: its data against the result files and the paper, its page in a real browser."""
 
 import json
-from html.parser import HTMLParser
+import re
 from pathlib import Path
 
 import pytest
 from studies import table_of
+from test_pages import Parsed
 
 from convnext_steps import cli, roadmap
 from convnext_steps.course.explorer import embedded, explorer_data
@@ -14,24 +15,9 @@ RESULTS = Path(__file__).parents[1] / "results"
 DARK = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
 
 
-class Page(HTMLParser):
-    """The data of a page, and every address that it names."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.data, self.addresses, self._inside = "", [], False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs) -> None:
-        values = dict(attrs)
-        self.addresses += [values[name] for name in ("src", "href") if name in values]
-        self._inside = values.get("id") == "data"
-
-    def handle_endtag(self, tag) -> None:
-        self._inside = False
-
-    def handle_data(self, data) -> None:
-        self.data += data if self._inside else ""
+def data_of(page: str) -> dict:
+    """The data that a page holds."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +28,12 @@ def page(tmp_path_factory) -> str:
 
 
 def test_the_page_is_whole_and_names_no_other_file_but_that_of_orders(page) -> None:
-    parsed = Page(page)
+    parsed = Parsed(page)
     orders = ["explorer_order.html"] if (RESULTS / "factorial_quick").exists() else []
-    assert parsed.addresses == ["data:,", *orders]
+    assert (parsed.parts, parsed.links) == (["data:,"], orders)
     assert "default-src 'none'" in page
     assert "{{" not in page
-    data = json.loads(parsed.data)
+    data = data_of(page)
     assert list(data["regimes"]) == ["tiny", "base"]
     for regime, shown in data["regimes"].items():
         assert [step["name"] for step in shown["steps"]] == list(roadmap(regime))
@@ -61,7 +47,7 @@ def test_the_page_is_whole_and_names_no_other_file_but_that_of_orders(page) -> N
 
 def test_our_numbers_are_those_of_the_result_files(page) -> None:
     table = table_of(RESULTS)
-    steps = json.loads(Page(page).data)["regimes"]["tiny"]["steps"]
+    steps = data_of(page)["regimes"]["tiny"]["steps"]
     shown = {step["name"]: step["ours"] for step in steps}
     for row in table.itertuples():
         seeds = {seed["seed"]: seed for seed in shown[row.step]["seeds"]}
@@ -115,42 +101,32 @@ class TestInABrowser:
     def focused(self) -> str:
         return self.browser.run("return document.activeElement.dataset.step")
 
-    def press(self, key: str) -> None:
-        self.browser.driver.switch_to.active_element.send_keys(key)
-
     def test_the_arrow_keys_walk_through_every_step_of_both_roadmaps(self) -> None:
-        from selenium.webdriver.common.by import By
-        from selenium.webdriver.common.keys import Keys
-
         for regime in ("tiny", "base"):
-            self.browser.driver.find_element(By.CSS_SELECTOR, f"input[value={regime}]").click()
-            self.browser.driver.find_element(By.CSS_SELECTOR, ".row[tabindex='0']").click()
-            self.press(Keys.HOME)
+            self.browser.find(f"input[value={regime}]").click()
+            self.browser.find(".row[tabindex='0']").click()
+            self.browser.press("HOME")
             for name, step in roadmap(regime).items():
                 assert self.focused() == name
                 chosen = "[...document.querySelectorAll('[aria-selected=true]')]"
                 assert self.browser.run(f"return {chosen}.map(row => row.dataset.step)") == [name]
-                assert self.browser.run(
-                    "return document.querySelector('#details h2').innerText"
-                ) == (step.title)
+                assert self.browser.find("#details h2").text == step.title
                 self.browser.run("return document.querySelector('figure img').decode()")
-                self.press(Keys.ARROW_DOWN)
+                self.browser.press("ARROW_DOWN")
             assert self.focused() == name  # the last row is the end
             self.browser.screenshot(f"explorer-{regime}")
         self.browser.assert_quiet()
 
     def test_focus_is_visible_and_a_row_tells_its_numbers(self) -> None:
         from selenium.webdriver.common.action_chains import ActionChains
-        from selenium.webdriver.common.by import By
-        from selenium.webdriver.common.keys import Keys
 
-        row = self.browser.driver.find_element(By.CSS_SELECTOR, ".row[data-step=gelu]")
+        row = self.browser.find(".row[data-step=gelu]")
         ActionChains(self.browser.driver).move_to_element(row).perform()
-        told = self.browser.driver.find_element(By.ID, "tooltip").text
+        told = self.browser.find("#tooltip").text
         assert "81.62 %, 80.33 %" in told
         assert "80.62 % ± 0.14" in told
         row.click()
-        self.press(Keys.ARROW_DOWN)
+        self.browser.press("ARROW_DOWN")
         style = "getComputedStyle(document.activeElement.querySelector('rect'))"
         assert self.browser.run(f"return {style}.strokeWidth") == "2.5px"
         assert self.focused() == "fewer_activations"

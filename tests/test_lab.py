@@ -89,17 +89,15 @@ def idle(browser) -> bool:
 
 def choose_run_all(browser) -> bool:
     """Open the menu Run and choose Run All Cells; False as long as that is greyed out."""
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.common.keys import Keys
 
     def find(selector: str, text: str):
-        found = browser.driver.find_elements(By.CSS_SELECTOR, selector)
+        found = browser.driver.find_elements("css selector", selector)
         return next((item for item in found if item.text.startswith(text)), None)
 
     find(".lm-MenuBar-item", "Run").click()
     item = find(".lm-Menu-item:not(.lm-mod-disabled)", "Run All Cells")
     if item is None:
-        browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+        browser.press("ESCAPE")
         return False
     item.click()
     return True
@@ -130,7 +128,6 @@ def test_a_notebook_of_the_course_runs_from_the_menu(lab, browser) -> None:
 
 
 def test_the_explorer_in_a_notebook_follows_the_choice(lab, browser) -> None:
-    from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import Select
 
     code = "from convnext_steps.course.widgets import explore\nexplore('gelu')"
@@ -144,7 +141,7 @@ def test_the_explorer_in_a_notebook_follows_the_choice(lab, browser) -> None:
 
     wait_for(lambda: "ReLU -> GELU (Section 2.6)" in shown(), "the first step")
     browser.screenshot("lab-explore")
-    choice = browser.driver.find_element(By.CSS_SELECTOR, ".widget-dropdown select")
+    choice = browser.find(".widget-dropdown select")
     Select(choice).select_by_visible_text("inverting dimensions")
     wait_for(lambda: "+layout = 'inverted'" in shown(), "the chosen step")
     browser.assert_quiet(lab.address, console=False)

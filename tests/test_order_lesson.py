@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from test_course_notebooks import assert_solved, outputs
+from test_course_notebooks import assert_checked
 from test_effects import simulated
-from test_notebooks import assert_clean, pictures, printed
+from test_notebooks import assert_clean, outputs, pictures, printed
 from test_study import put
 
 from convnext_steps import load_study
@@ -129,7 +129,7 @@ def test_the_notebook_shows_what_there_is(tmp_path, number, shown, figures) -> N
     executed = tmp_path / "out.ipynb"
     execute_notebook("15_order", executed, {"RESULTS": str(tmp_path)})
     assert_clean(executed)
-    assert_solved(executed, "15_order")
+    assert_checked(executed, "15_order", "**Right.**")
     assert shown in printed(executed)
     assert pictures(executed) == figures
 

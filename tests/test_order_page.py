@@ -1,12 +1,12 @@
 """The page "Your own order": its numbers against the statistics', itself in a real browser."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
 from test_effects import simulated
-from test_explorer import Page
+from test_explorer import data_of
+from test_pages import Parsed
 
 from convnext_steps import cli, load_study
 from convnext_steps.course.order_page import order_data, order_page
@@ -24,7 +24,7 @@ OWN = [
 @pytest.fixture(scope="module")
 def found():
     analysis, _, table = simulated(0)
-    return analysis, table, json.loads(Page(order_page(table, "explorer.html")).data)
+    return analysis, table, data_of(order_page(table, "explorer.html"))
 
 
 def codes_of(data, order) -> list[int]:
@@ -96,20 +96,22 @@ def test_the_command_writes_the_page_only_where_there_are_results(
     _, table, _ = found
     monkeypatch.setattr("convnext_steps.cli.pages.explorer_page", lambda *given: given[-1] or "-")
     monkeypatch.setattr("convnext_steps.cli.pages.load_results", lambda *_: table)
-    page, order = tmp_path / "page.html", tmp_path / "page_order.html"
+    page, order = tmp_path / "page #1.html", tmp_path / "page #1_order.html"
     assert cli.main(["explorer", str(page)]) == 0
     assert page.read_text() == order.name
-    assert Page(order.read_text()).addresses == ["data:,", "page.html"]
+    assert Parsed(order.read_text()).links == ["page%20%231.html"]
     assert "default-src 'none'" in order.read_text()
     assert cli.main(["explorer", str(tmp_path / "own.html"), "factorial_quick"]) == 0
-    assert Page((tmp_path / "own.html").read_text()).addresses == ["data:,"]
+    assert Parsed((tmp_path / "own.html").read_text()).links == []
     order.unlink()
     none = of_the_study(all_results(tmp_path), load_study("factorial_quick"))
     monkeypatch.setattr("convnext_steps.cli.pages.load_results", lambda *_: none)
     assert cli.main(["explorer", str(page)]) == 0
     assert page.read_text() == "-"
     assert not order.exists()
-    assert "no page page_order.html: factorial_quick: 0 runs are too few" in capsys.readouterr().out
+    assert (
+        "no page page #1_order.html: factorial_quick: 0 runs are too few" in capsys.readouterr().out
+    )
     assert cli.main(["explorer", str(order), "factorial_quick"]) == 2
     assert not order.exists()
 
@@ -133,24 +135,8 @@ class TestInABrowser:
     def hash(self) -> list[str]:
         return self.browser.run("return location.hash").removeprefix("#").split(",")
 
-    def find(self, selector: str):
-        from selenium.webdriver.common.by import By
-
-        return self.browser.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def press(self, *keys: str) -> None:
-        from selenium.webdriver.common.action_chains import ActionChains
-        from selenium.webdriver.common.keys import Keys
-
-        chain = ActionChains(self.browser.driver)
-        for key in keys:
-            chain.key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT)
-        chain.perform()
-
-    def points(self, kind: str) -> int:
-        return self.browser.run(
-            f"return document.querySelectorAll('#chart circle.{kind}.mine').length"
-        )
+    def points(self, kind: str = "mine") -> int:
+        return self.browser.run(f"return document.querySelectorAll('#chart circle.{kind}').length")
 
     def test_the_page_computes_the_statistics_own_numbers(self) -> None:
         for order in (OWN, *self.data["orders"].values()):
@@ -168,15 +154,16 @@ class TestInABrowser:
 
         paper = self.order()
         assert paper == self.hash() == self.data["orders"]["paper"]
-        handle = self.find("[data-decision=gelu] .handle")
-        onto = self.find("[data-decision=stage_ratio]")
+        handle = self.browser.find("[data-decision=gelu] .handle")
+        onto = self.browser.find("[data-decision=stage_ratio]")
         mouse = ActionChains(self.browser.driver, duration=50).click_and_hold(handle)
-        mouse.move_to_element(self.find("[data-decision=inverted]"))
+        mouse.move_to_element(self.browser.find("[data-decision=inverted]"))
         mouse.move_to_element_with_offset(onto, 0, -12).release().perform()
         assert self.order() == ["gelu", *(name for name in paper if name != "gelu")] == self.hash()
-        assert self.points("measured") + self.points("predicted") == 13
+        assert self.points() == 13
         assert self.points("predicted") > 0
-        mouse.move_to_element(self.find("[data-decision=depthwise]")).perform()  # it was let go
+        elsewhere = self.browser.find("[data-decision=depthwise]")
+        mouse.move_to_element(elsewhere).perform()  # it was let go
         shared = self.browser.run("return location.href")
         self.browser.open("about:blank")
         self.browser.open(shared)
@@ -184,41 +171,37 @@ class TestInABrowser:
         self.browser.assert_quiet()
 
     def test_a_card_is_moved_by_keyboard_and_keeps_the_focus(self) -> None:
-        from selenium.webdriver.common.keys import Keys
-
-        self.find("[data-decision=stage_ratio]").click()
-        self.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+        self.browser.find("[data-decision=stage_ratio]").click()
+        self.browser.press("ARROW_DOWN", "ARROW_DOWN", shift=True)
         assert self.order()[:3] == ["patchify", "depthwise", "stage_ratio"] == self.hash()[:3]
-        assert self.find("#message").text == "stage ratio is now 3 of 12."
+        assert self.browser.find("#message").text == "stage ratio is now 3 of 12."
         focused = "return document.activeElement.dataset.decision"
         assert self.browser.run(focused) == "stage_ratio"
-        self.browser.driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+        self.browser.press("ARROW_DOWN")
         assert self.browser.run(focused) == "width"
-        self.press(Keys.HOME)
+        self.browser.press("HOME", shift=True)
         assert self.order()[0] == "width"
-        self.find("[data-decision=width] button[aria-label$=later]").click()
+        self.browser.find("[data-decision=width] button[aria-label$=later]").click()
         assert self.order()[1] == "width"
 
     def test_a_forbidden_order_is_said_and_not_drawn(self) -> None:
-        from selenium.webdriver.common.keys import Keys
-
-        self.find("[data-decision=inverted]").click()
-        self.press(Keys.HOME)
-        assert self.find("#message").text == (
+        self.browser.find("[data-decision=inverted]").click()
+        self.browser.press("HOME", shift=True)
+        assert self.browser.find("#message").text == (
             "No curve: “inverting dimensions” needs “depthwise conv” before it."
         )
-        assert self.points("measured") == self.points("predicted") == 0
-        assert self.find("[data-decision=gelu] .credit").text == "\u2013"
-        self.find("button[value=best]").click()
-        assert self.points("measured") + self.points("predicted") == 13
+        assert self.points() == 0
+        assert self.browser.find("[data-decision=gelu] .credit").text == "\u2013"
+        self.browser.find("button[value=best]").click()
+        assert self.points() == 13
         assert self.order() == self.data["orders"]["best"]
-        assert self.find("button[value=best]").get_attribute("aria-pressed") == "true"
+        assert self.browser.find("button[value=best]").get_attribute("aria-pressed") == "true"
 
     def test_an_address_without_a_whole_order_gives_the_papers(self) -> None:
         for wrong in ("gelu", "gelu,gelu", ",".join([*OWN[:-1], "nothing"]), "%"):
             self.browser.open("about:blank")
             self.browser.open(f"{self.address}#{wrong}")
-            assert "names no whole order" in self.find("#message").text
+            assert "does not name each decision once" in self.browser.find("#message").text
             assert self.order() == self.data["orders"]["paper"]
         self.browser.assert_quiet()
 
@@ -230,5 +213,5 @@ class TestInABrowser:
             "[...document.querySelectorAll('#cards li')].every(c => c.scrollWidth <= c.clientWidth)"
         )
         assert self.browser.run(f"return {inside}")
-        assert self.points("measured") + self.points("predicted") == 13
+        assert self.points() == 13
         self.browser.screenshot(f"order-{width}")

@@ -23,7 +23,7 @@ PARAMETERS = ["--study", "smoke"]
 class Parsed(HTMLParser):
     """What a page refers to, what it can be referred to by, and its pictures."""
 
-    path: Path
+    text: str
     links: list[str] = field(default_factory=list)  # where a reader can go
     parts: list[str] = field(default_factory=list)  # what the browser fetches
     ids: set[str] = field(default_factory=set)
@@ -31,7 +31,7 @@ class Parsed(HTMLParser):
 
     def __post_init__(self) -> None:
         super().__init__()
-        self.feed(self.path.read_text(encoding="utf-8"))
+        self.feed(self.text)
 
     def handle_starttag(self, tag, attrs) -> None:
         values = dict(attrs)
@@ -55,7 +55,7 @@ def built(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pages(built) -> dict[Path, Parsed]:
     found = [*built.glob("site/*.html"), *built.glob("slides/*.html")]
-    return {path: Parsed(path) for path in found}
+    return {path: Parsed(path.read_text(encoding="utf-8")) for path in found}
 
 
 @pytest.mark.slow
@@ -94,14 +94,10 @@ def test_what_has_not_changed_is_not_executed_again(built, capsys) -> None:
 
 @pytest.mark.slow
 def test_the_slides_are_walked_through(built, browser) -> None:
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.common.keys import Keys
-
     browser.open((built / "slides" / "03_resnextify.slides.html").as_uri(), 1280, 800)
     notebook = nbformat.read(built / "executed" / "03_resnextify.ipynb", as_version=4)
     headings = re.findall(r"^## (.+)", "\n\n".join(cell.source for cell in notebook.cells), re.M)
     assert browser.run("return Reveal.getHorizontalSlides().length") == 1 + len(headings)
-    body = browser.driver.find_element(By.TAG_NAME, "body")
     seen = []
     for number in range(browser.run("return Reveal.getTotalSlides()")):
         if number in (3, 5, 8):
@@ -109,7 +105,7 @@ def test_the_slides_are_walked_through(built, browser) -> None:
         seen += browser.run(
             "return [...Reveal.getCurrentSlide().querySelectorAll('h2')].map(h => h.innerText)"
         )
-        body.send_keys(Keys.SPACE)
+        browser.press("SPACE")
     assert browser.run("return Reveal.isLastSlide()")
     assert [heading.strip() for heading in seen] == headings
     browser.assert_quiet()
@@ -117,8 +113,6 @@ def test_the_slides_are_walked_through(built, browser) -> None:
 
 @pytest.mark.slow
 def test_the_site_is_read_and_searched_from_its_folder(built, browser) -> None:
-    from selenium.webdriver.common.by import By
-
     browser.open((built / "site" / "index.html").as_uri())
     browser.screenshot("site")
     assert browser.run("return document.querySelector('.figure img').naturalWidth") > 100
@@ -129,15 +123,14 @@ def test_the_site_is_read_and_searched_from_its_folder(built, browser) -> None:
     browser.size(390, 900)
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
     browser.size(1400, 1000)
-    browser.driver.find_element(By.PARTIAL_LINK_TEXT, "ResNeXt-ify").click()
+    browser.driver.find_element("partial link text", "ResNeXt-ify").click()
     images = "[...document.querySelectorAll('.cell_output img')]"
     assert browser.run(f"return {images}.filter(img => img.naturalWidth > 100).length") >= 3
     browser.screenshot("site-notebook")
-    folded = browser.driver.find_elements(By.CSS_SELECTOR, "details:not([open])")
-    assert len(folded) >= 4
+    assert browser.run("return document.querySelectorAll('details:not([open])').length") >= 4
     browser.open((built / "site" / "search.html").as_uri() + "?q=depthwise")
     browser.driver.implicitly_wait(10)
-    assert browser.driver.find_elements(By.CSS_SELECTOR, "#search-results li a")
+    assert browser.find("#search-results li a")
     browser.driver.implicitly_wait(0)
     browser.open((built / "site" / "explorer.html").as_uri())
     assert browser.run("return document.querySelectorAll('.row').length") == 17
@@ -208,9 +201,17 @@ def test_widgets_are_left_to_their_pictures(tmp_path) -> None:
 
 def test_the_contents_leave_out_what_is_not_there() -> None:
     names = ["trajectory", "11_budget", "00_overview"]
-    assert contents(names, []).count("{toctree}") == 3
-    captions = re.findall(r":caption: (.+)", contents(names, ["guide"]))
+    captions = re.findall(r":caption: (.+)", contents(names))
     assert captions == ["The roadmap", "The craft of ablations", "Tools", "Reference"]
+
+
+def test_a_folder_that_is_not_the_sites_is_kept(tmp_path) -> None:
+    page = tmp_path / "site" / "mine.html"
+    page.parent.mkdir()
+    page.write_text("mine")
+    with pytest.raises(StudyError, match="not made by this command; choose another --build"):
+        write_site({}, tmp_path / "site-source", tmp_path / "site")
+    assert page.read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -51,10 +51,9 @@ def _layer(module: nn.Module, channels: int) -> Layer:
         nn.GELU: ("activation", "GELU"),
         nn.MaxPool2d: ("other", "max-pool, stride 2"),
     }
-    for known, (kind, label) in names.items():
-        if isinstance(module, known):
-            return Layer(kind, label, channels, channels)
-    return Layer("other", type(module).__name__, channels, channels)
+    found = (names[known] for known in names if isinstance(module, known))
+    kind, label = next(found, ("other", type(module).__name__))
+    return Layer(kind, label, channels, channels)
 
 
 def _convolution(module: nn.Conv2d) -> Layer:
@@ -103,12 +102,8 @@ def block_of(design: Design, stage: int = 0, index: int = 1) -> Block:
     chosen = min(first + index, len(built) - 1)
     leading = built[:first] if chosen == first else []
     block = built[chosen]
-    convolutions = [
-        module
-        for part in (*leading, block)
-        for module in part.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
+    modules = nn.Sequential(*leading, block).modules()
+    convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
     channels = convolutions[0].in_channels
     before = layers_of(leading, channels)
     inside = before[-1].after if before else channels

@@ -10,19 +10,12 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.models.design import Design
 from convnext_steps.study.figures import GREEN, ORANGE, PURPLE, SKY, new_figure, own_style
 
-COLORS: dict[Kind, str] = {
-    "dense": SKY,
-    "depthwise": ORANGE,
-    "norm": "#CCCCCC",
-    "activation": GREEN,
-    "other": PURPLE,
-}
-HEIGHTS: dict[Kind, float] = {
-    "dense": 1.0,
-    "depthwise": 1.0,
-    "norm": 0.32,
-    "activation": 0.32,
-    "other": 0.5,
+LOOKS: dict[Kind, tuple[str, float]] = {  # colour and height
+    "dense": (SKY, 1.0),
+    "depthwise": (ORANGE, 1.0),
+    "norm": ("#CCCCCC", 0.32),
+    "activation": (GREEN, 0.32),
+    "other": (PURPLE, 0.5),
 }
 GAP = 0.2
 CENTRE, REACH, TEXT, SHORTCUT = 0.28, 0.19, 0.53, 0.0  # of a panel that is 1 wide
@@ -59,7 +52,7 @@ def draw_blocks(designs: Mapping[str, Design], stage: int = 0, index: int = 1) -
 
 def _depth(block: Block) -> float:
     layers = (*block.leading, *block.branch, *block.after)
-    return sum(HEIGHTS[layer.kind] + GAP for layer in layers) + 1.5
+    return sum(LOOKS[layer.kind][1] + GAP for layer in layers) + 1.5
 
 
 def _draw(axes: Axes, block: Block, widest: int) -> None:
@@ -92,7 +85,8 @@ def _tensor(axes: Axes, y: float, channels: int, scale: float) -> float:
 
 def _draw_layer(axes: Axes, layer: Layer, y: float, scale: float) -> float:
     """A layer as a shape as wide as its channels; returns where the next one begins."""
-    bottom = y + HEIGHTS[layer.kind]
+    color, height = LOOKS[layer.kind]
+    bottom = y + height
     above, below = layer.before * scale, layer.after * scale
     corners = [
         (CENTRE - above, y),
@@ -101,7 +95,7 @@ def _draw_layer(axes: Axes, layer: Layer, y: float, scale: float) -> float:
         (CENTRE - below, bottom),
     ]
     hatch = "|||" if layer.kind == "depthwise" else None
-    axes.add_patch(Polygon(corners, facecolor=COLORS[layer.kind], edgecolor="black", hatch=hatch))
+    axes.add_patch(Polygon(corners, facecolor=color, edgecolor="black", hatch=hatch))
     axes.text(TEXT, (y + bottom) / 2, layer.label, va="center", fontsize=9)
     axes.plot([CENTRE, CENTRE], [bottom, bottom + GAP], color="black", lw=1)
     return bottom + GAP
@@ -117,4 +111,4 @@ def _draw_shortcut(axes: Axes, block: Block, fork: float, plus: float) -> None:
         label = ", ".join(layer.label for layer in block.shortcut)
         middle = (fork + plus) / 2
         text = axes.text(SHORTCUT, middle, label, rotation=90, fontsize=8, ha="center", va="center")
-        text.set_bbox({"facecolor": COLORS["other"], "edgecolor": "black", "boxstyle": "square"})
+        text.set_bbox({"facecolor": PURPLE, "edgecolor": "black", "boxstyle": "square"})

@@ -58,7 +58,8 @@ def _equal(found: Any, expected: Any) -> bool:
         same = isinstance(found, tuple) and len(found) == len(expected)
         return same and all(map(_equal, found, expected))
     if isinstance(expected, torch.Tensor):
-        return isinstance(found, torch.Tensor) and torch.allclose(found, expected, atol=1e-5)
+        same = isinstance(found, torch.Tensor) and found.shape == expected.shape
+        return same and torch.allclose(found.double(), expected.double(), atol=1e-5)
     if isinstance(expected, float):
         return math.isclose(found, expected, rel_tol=1e-3)
     return bool(found == expected)

@@ -1,13 +1,11 @@
 """The trajectory as one page to explore, made from result files; it works offline."""
 
 import json
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -30,6 +28,9 @@ BLOCKS = {  # where to look for a step's change, by stage and index
     (0, 1): "A block of the first stage",
     (1, 0): "The first block of the second stage, with what leads to it",
 }
+GAIN = [  # of a row of `compare`
+    *("difference", "margin", "verdict", "paper_difference", "paper_margin", "paper_verdict")
+]
 TABLES = {"tiny": "Table 10", "base": "Table 11"}
 
 
@@ -39,7 +40,7 @@ def explorer_page(results: str | Path, study: Study | str = "quick", order: str 
     Args:
         results: the folder of your own results.
         study: whose results; where it has none, the project's own are shown.
-        order: the address of the page "Your own order"; without it, there is no link.
+        order: the file of the page "Your own order", beside it; without one, there is no link.
 
     Raises:
         ValueError: the study does not exist, or is of no regime of the paper.
@@ -63,13 +64,13 @@ def explorer_page(results: str | Path, study: Study | str = "quick", order: str 
             name: explorer_data(stored_results(one, results)) for name, one in both.items()
         },
     }
-    link = f'<p><a href="{order}">Your own order →</a></p>' if order else ""
-    return filled("explorer.html", data, link)
+    return filled("explorer.html", data, order, "Your own order →")
 
 
-def filled(name: str, data: Any, link: str = "") -> str:
-    """A page of the templates, with its parts, its data and a link to the other page."""
-    folder = files(__package__).joinpath("templates", "explorer")
+def filled(name: str, data: Any, other: str, words: str) -> str:
+    """A page of the templates, with its parts, its data and a link to the other page, if any."""
+    link = f'<p><a href="{quote(other)}">{words}</a></p>' if other else ""
+    folder = Path(__file__).parent / "templates" / "explorer"
     parts = {part.name: part.read_text("utf-8") for part in folder.iterdir()}
     parts |= {"data.json": embedded(data), "link": link}
     return re.sub(r"\{\{ (\S+) \}\}", lambda match: parts[match[1]], parts[name])
@@ -89,7 +90,8 @@ def explorer_data(ours: pd.DataFrame) -> dict[str, Any]:
     """
     study = study_of(ours)
     regime, shown = study.roadmap, {"name": study.name, "description": study.description}
-    gains = compare(ours).set_index("step")
+    gains = compare(ours).set_index("step")[GAIN].astype(object)
+    gains = gains.where(gains.notna(), None)  # as JSON knows it
     against = comparisons(study.steps())
     swin = published_roadmap(regime)["swin"]
     return {
@@ -102,7 +104,7 @@ def explorer_data(ours: pd.DataFrame) -> dict[str, Any]:
             {
                 **_describe(step, against.get(name)),
                 "ours": _ours(ours[ours["step"] == name]),
-                "gain": _gain(gains.loc[name]) if name in gains.index else None,
+                "gain": gains.loc[name].to_dict() if name in gains.index else None,
             }
             for name, step in study.steps().items()
         ],
@@ -167,19 +169,3 @@ def _ours(rows: pd.DataFrame) -> dict[str, Any] | None:
         "macs": int(first["macs"]),
         "params": int(first["params"]),
     }
-
-
-def _gain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `compare`, with null for missing values."""
-    values = {name: row[name] for name in ("difference", "margin", "n", "verdict")}
-    values |= {
-        f"paper_{name}": row[f"paper_{name}"] for name in ("difference", "margin", "verdict")
-    }
-    return {name: _plain(value) for name, value in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    """A number of pandas as JSON knows it; NaN becomes None."""
-    if isinstance(value, str):
-        return value
-    return None if math.isnan(value) else float(value)

@@ -11,7 +11,10 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.study.effect_plots import plot_credits
 from convnext_steps.study.effects import ALPHA, RUNS_PER_TERM, Analysis, credit_over_orders
 from convnext_steps.study.figures import BLUE, ORANGE, STYLES, finish, new_figure, own_style
+from convnext_steps.study.orders import places
 from convnext_steps.study.space import Floats, Space
+
+SIMULATIONS = 200
 
 
 @where_trained
@@ -27,9 +30,7 @@ def draw_credits(analysis: Analysis) -> Picture:
     return Picture(plot_credits(table), alternative)
 
 
-def two_ways(
-    space: Space, analysis: Analysis | None = None, seeds: int = 20, draws: int = 200, seed: int = 0
-) -> pd.DataFrame:
+def two_ways(space: Space, analysis: Analysis | None = None, seeds: int = 20) -> pd.DataFrame:
     """One row per decision: what a walk and a factorial of equally many runs find, simulated.
 
     The truth is the fitted model, with its noise; without one, no decision does anything, and the
@@ -44,10 +45,8 @@ def two_ways(
         space: the decisions and their rules.
         analysis: the fitted models.
         seeds: of each of the walk's networks.
-        draws: simulations.
-        seed: of the simulations.
     """
-    rng, runs = np.random.default_rng(seed), seeds * len(space.paper)
+    rng, runs = np.random.default_rng(0), seeds * len(space.paper)
     both = runs > RUNS_PER_TERM * space.terms(space.sets).shape[1]
     known, sd = np.zeros(len(space.sets)), 1.0
     if analysis is not None:
@@ -60,25 +59,16 @@ def two_ways(
         "walk": (np.repeat(chain, seeds), np.repeat(steps, seeds, 0), np.diff(steps, axis=0)),
         "factorial": (drawn, space.terms(space.sets[drawn], both), space.contrasts(both)),
     }
-    truth = _average_effects(space, known)
+    pairs = [(before, after) for before, after, _ in places(space)]
+    truth = np.array([np.mean(known[after] - known[before]) for before, after in pairs])
     table = pd.DataFrame({"decision": space.decisions, "truth": truth})
     for name, (networks, terms, wanted) in designs.items():
-        found = known[networks][:, None] + rng.normal(scale=sd, size=(runs, draws))
+        found = known[networks][:, None] + rng.normal(scale=sd, size=(runs, SIMULATIONS))
         estimates, margins = _intervals(terms, wanted, found)
         holds = np.abs(estimates - truth[:, None]) <= margins
         table[name], table[f"{name}_margin"] = estimates[:, 0], margins[:, 0]
         table[f"{name}_length"], table[f"{name}_holds"] = margins.mean(1), holds.mean(1)
     return table
-
-
-def _average_effects(space: Space, known: Floats) -> Floats:
-    value = dict(zip(space.codes(space.sets).tolist(), known, strict=True))
-    means = []
-    for decision in range(len(space.decisions)):
-        before, after = (space.codes(rows).tolist() for rows in space.contexts(decision))
-        gains = [value[one] - value[other] for one, other in zip(after, before, strict=True)]
-        means.append(np.mean(gains))
-    return np.array(means)
 
 
 def _intervals(terms: Floats, wanted: Floats, found: Floats) -> tuple[Floats, Floats]:
@@ -94,16 +84,16 @@ def _intervals(terms: Floats, wanted: Floats, found: Floats) -> tuple[Floats, Fl
 def draw_two_ways(table: pd.DataFrame) -> Picture:
     """One simulated walk and one factorial with equally many runs, from a table of `two_ways`."""
     figure = new_figure(8, 1.2 + 0.45 * len(table))
-    axes, places = figure.subplots(), np.arange(len(table))[::-1]
+    axes, heights = figure.subplots(), np.arange(len(table))[::-1]
     axes.axvline(0, color="black", linewidth=0.8)
     looks = (("walk", 0.15, ORANGE, "s"), ("factorial", -0.15, BLUE, "o"))
     for name, shift, color, mark in looks:
         style: dict[str, Any] = {"color": color, "marker": mark, "linestyle": "none", "capsize": 3}
         margins = table[f"{name}_margin"]
-        axes.errorbar(table[name], places + shift, xerr=margins, label=name, **style)
+        axes.errorbar(table[name], heights + shift, xerr=margins, label=name, **style)
     line: dict[str, Any] = {"marker": "|", "color": "black", "linestyle": "none", "markersize": 18}
-    axes.plot(table["truth"], places, label="true average effect", **line)
-    axes.set_yticks(places, table["decision"])
+    axes.plot(table["truth"], heights, label="true average effect", **line)
+    axes.set_yticks(heights, table["decision"])
     axes.set_xlabel("effect on accuracy (points), with 95 % intervals, simulated")
     finish(axes, grid="x")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
@@ -124,15 +114,15 @@ def draw_pair(analysis: Analysis, one: str, other: str) -> Picture:
         other: a decision, along the axis.
     """
     space = analysis.space
-    places = [space.decisions.index(name) for name in (one, other)]
-    rest = np.delete(space.sets, places, axis=1)
+    both = [space.decisions.index(name) for name in (one, other)]
+    rest = np.delete(space.sets, both, axis=1)
     _, group, size = np.unique(rest, axis=0, return_inverse=True, return_counts=True)
     free = space.sets[size[group.ravel()] == 4]  # both values of both are allowed
     figure = new_figure(6, 3.6)
     axes, words, means = figure.subplots(), [], {}
     for taken, style in zip((0, 1), STYLES, strict=False):
         for with_other in (0, 1):
-            rows = free[(free[:, places] == (taken, with_other)).all(1)]
+            rows = free[(free[:, both] == (taken, with_other)).all(1)]
             test = analysis.best.t_test(analysis.terms(rows).mean(0))
             margin = np.ptp(test.conf_int(ALPHA)) / 2
             means[taken, with_other] = float(np.ravel(test.effect)[0]), margin

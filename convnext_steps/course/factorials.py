@@ -3,19 +3,13 @@
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown
 
 from convnext_steps.execution.runner import run_study
-from convnext_steps.study.effects import (
-    Analysis,
-    analyse,
-    interactions,
-    main_effects,
-    models,
-)
+from convnext_steps.study.effects import Analysis, analyse, interactions, main_effects, models
 from convnext_steps.study.factorial import Factorial, entries
 from convnext_steps.study.loading import load_results
 from convnext_steps.study.orders import credits
@@ -24,7 +18,6 @@ from convnext_steps.study.toml import load_study
 from convnext_steps.text import unknown
 
 SHOWN = "factorial_quick"  # where the study asked for is no factorial
-P = ParamSpec("P")
 
 
 def factorial_study(study: Study | str) -> Study:
@@ -55,13 +48,11 @@ def fitted(study: Study | str, results: str | Path = "") -> Analysis | None:
     return analysis
 
 
-def where_trained(
-    show: Callable[Concatenate[Analysis, P], Any],
-) -> Callable[Concatenate[Analysis | None, P], Any]:
+def where_trained(show: Callable[..., Any]) -> Callable[..., Any]:
     """Show a line instead, as long as there are no results."""
 
     @wraps(show)
-    def shown(analysis: Analysis | None, /, *arguments: P.args, **options: P.kwargs) -> Any:
+    def shown(analysis: Analysis | None, *arguments: Any, **options: Any) -> Any:
         if analysis is None:
             return Markdown("*Nothing to show before the factorial is trained: see above.*")
         return show(analysis, *arguments, **options)
@@ -135,9 +126,8 @@ def own_factorial(study: Study | str, decisions: Sequence[str]) -> Study:
     """
     study = load_study(study)
     networks = len(Factorial(decisions=tuple(decisions)).space.sets)
-    changes = {"decisions": list(decisions), "repeats": networks}
-    keys: dict[str, Any] = {f"factorial.{name}": value for name, value in changes.items()}
-    return study.change({**keys, "how.notebooks": False}, "_".join([study.name, *decisions]))
+    changes = {"factorial.decisions": list(decisions), "factorial.repeats": networks}
+    return study.change({**changes, "how.notebooks": False}, "_".join([study.name, *decisions]))
 
 
 def own_effects(study: Study, results: str | Path = "", train: bool = False) -> Any:

@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.resources import files
-from typing import cast
 
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-import convnext_steps.models.paper
 from convnext_steps.course.pictures import Picture
 from convnext_steps.course.predict import multiply_adds
+from convnext_steps.files import PACKAGE
+from convnext_steps.measure.flops import count_on_meta
 from convnext_steps.models import convnext
 from convnext_steps.models.convnext import Block, Classifier
 from convnext_steps.models.design import Design
@@ -27,9 +25,7 @@ from convnext_steps.training.images import ImageTensors
 
 def published() -> pd.DataFrame:
     """Tables 1 and 2 with exact counts of the authors' models, one row per builder."""
-    text = files(convnext_steps.models.paper).joinpath("family.csv")
-    with text.open(encoding="utf-8") as file:
-        return pd.read_csv(file, index_col="builder")
+    return pd.read_csv(PACKAGE / "models" / "paper" / "family.csv", index_col="builder")
 
 
 def members() -> dict[str, Design]:
@@ -45,22 +41,6 @@ def members() -> dict[str, Design]:
     return designs
 
 
-def build(builder: str) -> convnext.Classifier:
-    """A model of the family without memory for its weights: to count and to name, not to run."""
-    with torch.device("meta"):
-        return cast(convnext.Classifier, getattr(convnext, builder)())
-
-
-def count(model: convnext.Classifier, resolution: int = 224) -> int:
-    """The multiply-adds per image by PyTorch's own counter, which needs no memory either."""
-    image = torch.empty(
-        1, model.in_channels, resolution, resolution, device=model.norm.weight.device
-    )
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    return int(counter.get_total_flops()) // 2  # it counts a multiply-add twice
-
-
 def predict_then_measure(resolution: int = 224, guesses: Mapping[str, float] = {}) -> pd.DataFrame:
     """One row per model: guess, formula and counts in 1e9 multiply-adds, and parameters in 1e6.
 
@@ -70,7 +50,9 @@ def predict_then_measure(resolution: int = 224, guesses: Mapping[str, float] = {
     """
     designs, rows = members(), []
     for builder, paper in published().dropna(subset=f"conv_linear_macs_{resolution}").iterrows():
-        model, guess = build(str(builder)), guesses.get(str(builder), 0.0)
+        build, guess = getattr(convnext, str(builder)), guesses.get(str(builder))
+        with torch.device("meta"):
+            parameters = sum(parameter.numel() for parameter in build().parameters())
         design = designs.get(paper["model"])
         formula = multiply_adds(design, resolution) / 1e9 if design else None
         rows.append(
@@ -78,9 +60,9 @@ def predict_then_measure(resolution: int = 224, guesses: Mapping[str, float] = {
                 "model": paper["model"],
                 "your guess": number(guess or None),
                 "by formula": number(formula, ".3f"),
-                "counted": f"{count(model, resolution) / 1e9:.3f}",
+                "counted": f"{count_on_meta(build, 3, resolution) / 1e9:.3f}",
                 "authors' model": f"{paper[f'conv_linear_macs_{resolution}'] / 1e9:.3f}",
-                "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}",
+                "parameters": f"{parameters / 1e6:.2f}",
                 "authors' parameters": f"{paper['params_1000_classes'] / 1e6:.2f}",
             }
         )
@@ -101,19 +83,14 @@ def beside_swin() -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-def halves(data: ImageTensors) -> tuple[ImageTensors, ImageTensors]:
+def halves(data: ImageTensors) -> list[ImageTensors]:
     """The images of the first half of the classes and those of the second, as two data sets."""
-    middle = data.num_classes // 2
-    first = data.labels < middle
-    return (
-        replace(data, images=data.images[first], labels=data.labels[first], num_classes=middle),
-        replace(
-            data,
-            images=data.images[~first],
-            labels=data.labels[~first] - middle,
-            num_classes=data.num_classes - middle,
-        ),
-    )
+    middle, parts = data.num_classes // 2, []
+    for begin, end in ((0, middle), (middle, data.num_classes)):
+        chosen = (begin <= data.labels) & (data.labels < end)
+        images, labels = data.images[chosen], data.labels[chosen] - begin
+        parts.append(replace(data, images=images, labels=labels, num_classes=end - begin))
+    return parts
 
 
 SAMPLES = 4000
@@ -153,12 +130,11 @@ def draw_family() -> Picture:
 
 
 @torch.no_grad()
-def branch_sizes(model: Classifier, side: int = 64) -> list[float]:
-    """How much each block changes its input: the branch's length over the input's.
+def branch_sizes(model: Classifier) -> list[float]:
+    """How much each block of a model changes random images: the branch's length over the input's.
 
     Args:
         model: any model of the family.
-        side: of a random image in pixels.
     """
     sizes: list[float] = []
 
@@ -166,7 +142,7 @@ def branch_sizes(model: Classifier, side: int = 64) -> list[float]:
         sizes.append(float((output - inputs[0]).norm() / inputs[0].norm()))
 
     hooks = [each.register_forward_hook(measure) for each in _blocks(model)]
-    model.eval()(torch.randn(4, model.in_channels, side, side))
+    model.eval()(torch.randn(4, model.in_channels, 64, 64))
     for hook in hooks:
         hook.remove()
     return sizes

@@ -1,4 +1,4 @@
-"""The results of one section: trained or stored, drawn, put in a table, and read honestly."""
+"""The results of a lesson: trained or stored, drawn, put in a table, and read honestly."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from convnext_steps.course.pictures import Picture
+from convnext_steps.course.readings import bullets
 from convnext_steps.course.sections import find_section
 from convnext_steps.execution.runner import run_study
 from convnext_steps.models.roadmap import roadmap
@@ -15,20 +16,23 @@ from convnext_steps.study.plots import plot_trajectory
 from convnext_steps.study.statistics import compare, describe
 from convnext_steps.study.study import Study
 from convnext_steps.study.tables import summarize
+from convnext_steps.study.toml import load_study
+from convnext_steps.text import plus_minus
 
 
-def section_results(
-    number: str, study: Study | str, results: str | Path, train: bool = False
+def results_of(
+    study: Study | str, results: str | Path, train: bool = False, section: str = ""
 ) -> pd.DataFrame:
-    """The results that a section discusses.
+    """The results that a lesson discusses: of all steps of a study, or of one section's.
 
     Args:
-        number: the paper's section, such as "2.3".
         study: a study, or what `load_study` takes.
         results: the folder of your own results; empty: `results/own`.
-        train: whether to train the section's steps with one seed first, into this folder.
+        train: whether to train what is missing of one seed first, into this folder.
+        section: the paper's section, such as "2.3"; empty: all steps.
     """
-    names = find_section(number).names()
+    study = load_study(study)
+    names = find_section(section).names() if section else list(study.steps())
     if train:
         run_study(study, steps=names, results=results)
     return stored_results(study, results, steps=names)
@@ -76,8 +80,8 @@ def section_accuracies(results: pd.DataFrame, number: str) -> pd.DataFrame:
             {
                 "step": steps[name].title,
                 "seeds": row["n"],
-                "ours": _with_spread(row["mean"], row["std"]),
-                "paper": _with_spread(paper.top1_mean, paper.top1_std),
+                "ours": plus_minus(row["mean"], row["std"]),
+                "paper": plus_minus(paper.top1_mean, paper.top1_std),
             }
         )
     return pd.DataFrame(rows).set_index("step")
@@ -85,25 +89,24 @@ def section_accuracies(results: pd.DataFrame, number: str) -> pd.DataFrame:
 
 def section_gains(results: pd.DataFrame, number: str) -> pd.DataFrame:
     """One row per step: its gain over its parent in points, tested, next to the paper's."""
-    rows = []
-    for row in _comparisons(results, number):
-        rows.append(
-            {
-                "step": row.title,
-                "against": row.against,
-                "ours": _with_spread(row.difference, row.margin, "+z"),
-                "verdict": row.verdict,
-                "paper": _with_spread(row.paper_difference, row.paper_margin, "+z"),
-                "paper's verdict": row.paper_verdict,
-            }
-        )
+    rows = [
+        {
+            "step": row.title,
+            "against": row.against,
+            "ours": plus_minus(row.difference, row.margin, "+z.2f"),
+            "verdict": row.verdict,
+            "paper": plus_minus(row.paper_difference, row.paper_margin, "+z.2f"),
+            "paper's verdict": row.paper_verdict,
+        }
+        for row in _comparisons(results, number)
+    ]
     return pd.DataFrame(rows).set_index("step")
 
 
 def reading(results: pd.DataFrame, number: str) -> str:
     """What the results of a section say, and what they cannot say, as Markdown."""
-    lines = [f"- {_sentence(row)}" for row in _comparisons(results, number)]
-    return "\n".join([origin(results), "", *lines])
+    lines = [_sentence(row) for row in _comparisons(results, number)]
+    return f"{origin(results)}\n\n{bullets(lines)}"
 
 
 def _comparisons(results: pd.DataFrame, number: str) -> Iterable[Any]:
@@ -113,7 +116,7 @@ def _comparisons(results: pd.DataFrame, number: str) -> Iterable[Any]:
 
 
 def _sentence(row: Any) -> str:
-    paper = f"{_with_spread(row.paper_difference, row.paper_margin, '+z')}, {row.paper_verdict}"
+    paper = f"{plus_minus(row.paper_difference, row.paper_margin, '+z.2f')}, {row.paper_verdict}"
     name = f"**{row.title}** against {row.against}"
     if row.n == 0:
         return f"{name}: no result here; in the paper {paper}."
@@ -129,10 +132,3 @@ def _conclusion(row: Any) -> str:
         return f"No verdict here: {row.verdict}."
     agrees = row.paper_verdict.startswith(row.verdict)
     return f"Ours: {row.verdict}, {'as' if agrees else 'unlike'} in the paper."
-
-
-def _with_spread(mean: float | None, spread: float | None, sign: str = "") -> str:
-    if mean is None or pd.isna(mean):
-        return "-"
-    text = format(mean, f"{sign}.2f")
-    return text if spread is None or pd.isna(spread) else f"{text} ± {spread:.2f}"

@@ -22,13 +22,13 @@ def order_page(results: pd.DataFrame, trajectory: str = "") -> str:
 
     Args:
         results: a factorial's, a table of `load_results`.
-        trajectory: the address of the page with the trajectory; without it, there is no link.
+        trajectory: the file of the page with the trajectory, beside it; without one, no link.
 
     Raises:
         ValueError: the results are not a factorial's, or too few.
     """
-    link = f'<p><a href="{trajectory}">← The trajectory, step by step</a></p>' if trajectory else ""
-    return filled("order.html", order_data(results), link)
+    words = "← The trajectory, step by step"
+    return filled("order.html", order_data(results), trajectory, words)
 
 
 def order_data(results: pd.DataFrame) -> dict[str, Any]:

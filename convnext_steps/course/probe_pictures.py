@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from convnext_steps.course.pictures import Picture
@@ -18,7 +17,7 @@ SEEDS = {"linestyle": "", "markersize": 3, "alpha": 0.6}  # small marks
 
 
 @own_style
-def plot_budget(budget: pd.DataFrame) -> Figure:
+def draw_budget(budget: pd.DataFrame) -> Picture:
     """The gain of each step over its parent against the images seen, for each depth.
 
     Small marks are seeds, lines join their means; the dotted line is the paper's gain.
@@ -51,7 +50,7 @@ def plot_budget(budget: pd.DataFrame) -> Figure:
     figure.legend(
         handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False
     )
-    return figure
+    return Picture(figure, _budget_in_words(budget))
 
 
 def _draw_gains(axes: Axes, gains: pd.DataFrame) -> None:
@@ -63,15 +62,28 @@ def _draw_gains(axes: Axes, gains: pd.DataFrame) -> None:
         axes.plot(means.index, means, label=f"{depth} blocks", **style)
 
 
+def _budget_in_words(budget: pd.DataFrame) -> str:
+    parts = ["Gains in points over the images seen."]
+    for depth, part in budget.groupby("depth"):
+        means = part.pivot_table(index="step", columns="images", values="gain", sort=False)
+        least, most = means.columns.min(), means.columns.max()
+        gains = "; ".join(
+            f"{roadmap()[str(step)].title} {row[least]:+z.2f} to {row[most]:+z.2f}"
+            for step, row in means.iterrows()
+        )
+        parts.append(f"With {depth} blocks, from {least:,} images to {most:,}: {gains}.")
+    return " ".join(parts)
+
+
 @own_style
-def plot_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Figure:
+def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
     """Two series of the same steps side by side: small marks are seeds, large ones means.
 
     Args:
         series: by label, one row per seed and one column per step.
         quantity: what is shown, with its unit.
     """
-    (first, *_) = series.values()
+    (one, first), (other, second) = series.items()
     names = list(first.columns)
     figure = new_figure(9, 0.4 * len(names) + 1.4)
     axes = figure.subplots()
@@ -89,42 +101,11 @@ def plot_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Figure:
         axes.axvline(0, color="black", linewidth=0.6)
     finish(axes, "x")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    return figure
-
-
-@own_style
-def draw_budget(budget: pd.DataFrame) -> Picture:
-    """The gain of each step over its parent against the images seen, for each depth.
-
-    Args:
-        budget: a table of `budget_gains`.
-    """
-    parts = []
-    for depth, part in budget.groupby("depth"):
-        means = part.pivot_table(index="step", columns="images", values="gain", sort=False)
-        least, most = means.columns.min(), means.columns.max()
-        gains = "; ".join(
-            f"{roadmap()[str(step)].title} {row[least]:+z.2f} to {row[most]:+z.2f}"
-            for step, row in means.iterrows()
-        )
-        parts.append(f"With {depth} blocks, from {least:,} images to {most:,}: {gains}.")
-    return Picture(plot_budget(budget), " ".join(["Gains in points over the images seen.", *parts]))
-
-
-@own_style
-def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
-    """Two series of the same steps side by side.
-
-    Args:
-        series: by label, one row per seed and one column per step.
-        quantity: what is shown, with its unit.
-    """
-    (one, first), (other, second) = series.items()
     means = "; ".join(
-        f"{roadmap()[step].title} {first[step].mean():.2f} and {second[step].mean():.2f}"
-        for step in first.columns
+        f"{roadmap()[name].title} {first[name].mean():.2f} and {second[name].mean():.2f}"
+        for name in names
     )
-    return Picture(plot_pairs(series, quantity), f"{quantity}, {one} and {other}: {means}.")
+    return Picture(figure, f"{quantity}, {one} and {other}: {means}.")
 
 
 def draw_fit(results: pd.DataFrame) -> Picture:

@@ -4,27 +4,19 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 
-FOLDER = files(__package__).joinpath("quizzes")
+FOLDER = Path(__file__).with_name("quizzes")
 LETTERS = "abcdef"
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One answer of a question, and why it is right or wrong."""
-
-    text: str
-    why: str
-    right: bool
-
-
-@dataclass(frozen=True)
 class Question:
-    """A question with its choices, one of which is right."""
+    """A question as its file has it: each choice is a pair of text and reason."""
 
     text: str
-    choices: Sequence[Choice]
+    right: str  # the letter of the right choice
+    choices: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,7 @@ class Quiz:
         blocks = []
         for number, question in enumerate(self.questions, start=1):
             choices = zip(LETTERS, question.choices, strict=False)
-            lines = [f"   {letter}) {choice.text}" for letter, choice in choices]
+            lines = [f"   {letter}) {text}" for letter, (text, _) in choices]
             blocks.append("\n".join([f"{number}. {question.text}", *lines]))
         return "\n\n".join(blocks)
 
@@ -48,11 +40,11 @@ class Quiz:
         for number, question in enumerate(self.questions, start=1):
             heading = f"<strong>{number}. {escape(question.text)}</strong>"
             parts.append(f'<p style="margin-top: 1.2em">{heading}</p>')
-            for choice in question.choices:
-                verdict = "Right." if choice.right else "No."
+            for letter, (text, why) in zip(LETTERS, question.choices, strict=False):
+                verdict = "Right." if letter == question.right else "No."
                 parts.append(
-                    f"<details><summary>{escape(choice.text)}</summary>"
-                    f"<p><strong>{verdict}</strong> {escape(choice.why)}</p></details>"
+                    f"<details><summary>{escape(text)}</summary>"
+                    f"<p><strong>{verdict}</strong> {escape(why)}</p></details>"
                 )
         return "\n".join(parts)
 
@@ -66,11 +58,5 @@ def quiz(notebook: str) -> Quiz:
     Raises:
         FileNotFoundError: the lesson has no quiz.
     """
-    content = tomllib.loads(FOLDER.joinpath(f"{notebook}.toml").read_text(encoding="utf-8"))
-    return Quiz([_question(**question) for question in content["question"]])
-
-
-def _question(text: str, right: str, choices: Sequence[tuple[str, str]]) -> Question:
-    """A question as its file has it: each choice a pair of text and reason, `right` a letter."""
-    lettered = zip(LETTERS, choices, strict=False)
-    return Question(text, [Choice(*choice, right=letter == right) for letter, choice in lettered])
+    content = tomllib.loads((FOLDER / f"{notebook}.toml").read_text(encoding="utf-8"))
+    return Quiz([Question(**question) for question in content["question"]])

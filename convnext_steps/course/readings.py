@@ -19,8 +19,14 @@ from convnext_steps.study.statistics import (
     smallest_p,
     spread,
 )
+from convnext_steps.text import plus_minus
 
 NOTHING = "No results yet."
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """Lines as a list in Markdown."""
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def floor(seeds: int, comparisons: int) -> str:
@@ -30,8 +36,8 @@ def floor(seeds: int, comparisons: int) -> str:
         return f"{seeds} seeds are enough for a verdict on {comparisons} comparisons."
     return (
         f"With {seeds} seed{'s' * (seeds != 1)} no p-value of the sign-flip test can fall below "
-        f"{smallest_p(seeds):.2g}, and {comparisons} comparisons need {needed} seeds: what follows "
-        "are means and intervals, no verdicts."
+        f"{smallest_p(seeds):.2g}, and {comparisons} comparisons need {needed} seeds: there are "
+        "means and intervals, but no verdicts."
     )
 
 
@@ -40,17 +46,21 @@ def read_gains(table: pd.DataFrame) -> str:
     known = table.dropna(subset=["difference"])
     if known.empty:
         return NOTHING
-    low, high = known["difference"].idxmin(), known["difference"].idxmax()
+    ends = known.loc[[known["difference"].idxmin(), known["difference"].idxmax()]]
+    low, high = (
+        f"{row.title} {plus_minus(row.difference, row.margin, '+z.2f')}"
+        for row in ends.itertuples()
+    )
     clear = known[known["difference"].abs() > known["margin"]]
     lines = [
         floor(int(known["n"].min()), len(table)),
-        f"**Highest:** {_gain(known.loc[high])}. **Lowest:** {_gain(known.loc[low])}.",
+        f"**Highest:** {high}. **Lowest:** {low}.",
         f"**Intervals that exclude zero:** {len(clear)} of {len(known)}"
         + (f" ({', '.join(clear['title'])})" if len(clear) else "")
         + f". They are not corrected: without any effect, {ALPHA * len(known):.1f} of "
         f"{len(known)} would exclude it on average.",
     ]
-    return _lines(lines)
+    return bullets(lines)
 
 
 def read_costs(table: pd.DataFrame, costs: "pd.Series[float]", finished: str) -> str:
@@ -86,13 +96,13 @@ def read_trends(budget: pd.DataFrame) -> str:
                 f"**{depth} blocks:** {up} grows most ({rows[up]:+.2f} points per fourfold), "
                 f"{down} shrinks most ({rows[down]:+.2f})."
             )
-            lines.append(f"Mean gains that change their sign: {_crossing(budget, depth)}.")
-    return _lines(lines)
+            turned = _crossing(budget[budget["depth"] == depth])
+            lines.append(f"Mean gains that change their sign: {turned}.")
+    return bullets(lines)
 
 
-def _crossing(budget: pd.DataFrame, depth: object) -> str:
-    part = budget[budget["depth"] == depth]
-    means = part.pivot_table(index="step", columns="images", values="gain", sort=False)
+def _crossing(budget: pd.DataFrame) -> str:
+    means = budget.pivot_table(index="step", columns="images", values="gain", sort=False)
     few, many = means[means.columns.min()], means[means.columns.max()]
     words = [
         f"{step} ({few[step]:+.2f} to {many[step]:+.2f})" for step in means[few * many < 0].index
@@ -112,7 +122,7 @@ def read_likeness(budget: pd.DataFrame) -> str:
     ]
     steps = int(table["steps"].max())
     chance = f"With {steps} steps, chance alone stays below {_chance(steps):.2f} in 95 % of cases."
-    return _lines([*lines, chance])
+    return bullets([*lines, chance])
 
 
 def _chance(steps: int) -> float:
@@ -135,7 +145,7 @@ def read_scales(one: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) 
     first, second = gains(one).mean(), gains(other).mean()
     turned = first.index[(first * second).reindex(first.index) < 0]
     words = [f"{step} ({first[step]:+.2f} and {second[step]:+.2f})" for step in turned]
-    return _lines(
+    return bullets(
         [
             f"**Level:** {names[0]} against {names[1]}, {levels.min():+.1f} points "
             f"({levels.idxmin()}) to {levels.max():+.1f} ({levels.idxmax()}).",
@@ -178,14 +188,15 @@ def read_fit(results: pd.DataFrame) -> str:
             f"seeds have it: `{command}`."
         )
     wide, best = table["gap"].idxmax(), table["training"].idxmax()
+    gap = plus_minus(table.loc[wide, "gap"], table.loc[wide, "margin"], "+z.2f")
     test = table["test"].idxmax()
     lines = [
         f"**Fit:** {best} fits best ({table.loc[best, 'training']:.1f} % of the training images); "
         f"{test} generalises best ({table.loc[test, 'test']:.1f} % of the test images).",
-        f"**Gap:** widest for {wide} ({_points(table.loc[wide])} points); over all steps "
+        f"**Gap:** widest for {wide} ({gap} points); over all steps "
         f"{table['gap'].min():+.2f} to {table['gap'].max():+.2f}.",
     ]
-    return _lines(lines)
+    return bullets(lines)
 
 
 def read_regularisation(bare: pd.DataFrame, mixed: pd.DataFrame) -> str:
@@ -195,22 +206,10 @@ def read_regularisation(bare: pd.DataFrame, mixed: pd.DataFrame) -> str:
         words = []
         for column, images in (("fit_accuracy", "training"), ("accuracy", "test")):
             change = (accuracies(mixed, column)[name] - accuracies(bare, column)[name]).dropna()
-            found = spread(change.to_numpy(), "gap")
+            found = spread(change.to_numpy(), "mean")
             if change.size:
-                words.append(f"{_points(pd.Series(found))} points on the {images} images")
+                points = plus_minus(found["mean"], found["margin"], "+z.2f")
+                words.append(f"{points} points on the {images} images")
         if words:
             lines.append(f"**{name}:** {', '.join(words)}.")
-    return _lines(lines) if lines else NOTHING
-
-
-def _gain(row: "pd.Series[float]") -> str:
-    margin = "" if math.isnan(row["margin"]) else f" ± {row['margin']:.2f}"
-    return f"{row['title']} {row['difference']:+.2f}{margin}"
-
-
-def _points(row: "pd.Series[float]") -> str:
-    return f"{row['gap']:+.2f}" + ("" if math.isnan(row["margin"]) else f" ± {row['margin']:.2f}")
-
-
-def _lines(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return bullets(lines) if lines else NOTHING

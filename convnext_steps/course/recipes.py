@@ -9,10 +9,11 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.images import ImageData
+from convnext_steps.training.images import ImageData, ImageTensors
 from convnext_steps.training.optimization import schedule_factor
 
 POINTS = 600  # steps of the training that is drawn
+IMAGES = 6
 AUGMENTATIONS = {
     "as they are": {},
     "shifted, flipped": {"random_shift": 4, "horizontal_flip": 0.5},
@@ -44,28 +45,26 @@ def draw_schedules(recipes: Mapping[str, TrainingConfig]) -> Picture:
 
 
 @own_style
-def draw_augmentations(data: ImageData, count: int = 6, seed: int = 3) -> Picture:
+def draw_augmentations(data: ImageTensors) -> Picture:
     """The same images under each augmentation, one per row, as a network gets them.
 
     Args:
-        data: grey images in memory, with labels.
-        count: how many images.
-        seed: of everything random.
+        data: grey images.
     """
-    images, labels = map(torch.stack, zip(*(data[i] for i in range(count)), strict=True))
-    figure = new_figure(1.25 * count + 1.2, 1.15 * len(AUGMENTATIONS))
-    panels = figure.subplots(len(AUGMENTATIONS), count, squeeze=False)
+    images, labels = data[list(range(IMAGES))]
+    figure = new_figure(1.25 * IMAGES + 1.2, 1.15 * len(AUGMENTATIONS))
+    panels = figure.subplots(len(AUGMENTATIONS), IMAGES, squeeze=False)
     for row, (name, fields) in zip(panels, AUGMENTATIONS.items(), strict=True):
-        shown = augmented(data, images, labels, fields, seed)
+        shown = augmented(data, images, labels, fields)
         for axes, image in zip(row, shown, strict=True):
             axes.imshow(image[0].numpy(), cmap="gray", vmin=-1, vmax=2)
             axes.set(xticks=[], yticks=[])
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    return Picture(figure, f"{count} images, each row under one: {', '.join(AUGMENTATIONS)}.")
+    return Picture(figure, f"{IMAGES} images, each row under one: {', '.join(AUGMENTATIONS)}.")
 
 
 def augmented(
-    data: ImageData, images: Tensor, labels: Tensor, fields: Mapping[str, float], seed: int
+    data: ImageData, images: Tensor, labels: Tensor, fields: Mapping[str, float]
 ) -> Tensor:
     """A batch as the trainer prepares it with just these fields of a recipe, (N, C, H, W)."""
     pixels = images[0].numel()
@@ -73,5 +72,5 @@ def augmented(
     config = TrainingConfig(label_smoothing=0.0, **fields)  # type: ignore[arg-type]
     preparation = Preparation(classifier, data, config, torch.device("cpu"))
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(3)
         return preparation.for_training(images, labels)[0]

@@ -16,14 +16,14 @@ class Section:
     title: str
     number: str = ""
 
-    def steps(self, regime: str = "tiny") -> list[Step]:
+    def steps(self) -> list[Step]:
         """The section's steps, in the order of the roadmap."""
-        return [step for step in roadmap(regime).values() if step.section == self.number]
+        return [step for step in roadmap().values() if step.section == self.number]
 
-    def names(self, regime: str = "tiny") -> list[str]:
+    def names(self) -> list[str]:
         """What to train for this section: the step that it starts from, if any, and its own."""
-        names = [step.name for step in self.steps(regime)]
-        start = roadmap(regime)[names[0]].parent if names else None
+        names = [step.name for step in self.steps()]
+        start = roadmap()[names[0]].parent if names else None
         return [start, *names] if start else names
 
 

@@ -72,7 +72,7 @@ def smaller_studies(results: pd.DataFrame, size: int) -> pd.DataFrame:
     for row in table.itertuples():
         gains = pairs_of_seeds(results, row.step)["gain"].to_numpy()
         chosen = np.array(list(combinations(gains, size))).reshape(-1, size)
-        means, margins = chosen.mean(axis=1), _margins(chosen)
+        means, margins = chosen.mean(axis=1), _half_width(size) * chosen.std(axis=1, ddof=1)
         side = np.sign(row.difference)
         shares = {
             "same sign %": means * side > 0,
@@ -86,11 +86,9 @@ def smaller_studies(results: pd.DataFrame, size: int) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("step")
 
 
-def _margins(samples: "np.ndarray[tuple[int, int], np.dtype[np.float64]]") -> "pd.Series[float]":
-    """Half of the 95 % t-interval of each row's mean."""
-    size = samples.shape[1]
-    width = stats.t.ppf(1 - ALPHA / 2, size - 1) / size**0.5
-    return width * samples.std(axis=1, ddof=1)
+def _half_width(seeds: int) -> float:
+    """Half of a mean's 95 % t-interval, in standard deviations."""
+    return float(stats.t.ppf(1 - ALPHA / 2, seeds - 1) / seeds**0.5)
 
 
 @own_style
@@ -138,7 +136,7 @@ def draw_seeds(comparisons: int = 16) -> Picture:
     """
     figure = new_figure(12, 3.4)
     interval, p_value, alarms = figure.subplots(1, 3)
-    widths = {n: stats.t.ppf(1 - ALPHA / 2, n - 1) / n**0.5 for n in SEEDS}
+    widths = {n: _half_width(n) for n in SEEDS}
     interval.plot(SEEDS, list(widths.values()), "o-", color=BLUE)
     interval.set(ylim=(0, None), xlabel="seeds")
     interval.set_ylabel("half of the 95 % interval\n(standard deviations)")

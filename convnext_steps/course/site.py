@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterable, Mapping
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import nbformat
@@ -16,6 +15,7 @@ from convnext_steps.execution.notebook import NOTEBOOKS
 from convnext_steps.files import write_bytes
 from convnext_steps.study.loading import stored_results
 
+TEMPLATES = Path(__file__).parent / "templates" / "site"
 TEXTS = {"glossary.md": "glossary", "README.md": "guide"}  # of notebooks/, by their page's name
 
 
@@ -28,31 +28,32 @@ def write_site(executed: Mapping[str, Path], source: Path, output: Path) -> None
         output: the site's folder; it is recreated.
 
     Raises:
-        StudyError: Sphinx failed or warned; what it said is on standard error.
+        StudyError: Sphinx failed or warned, as standard error says; or the site's folder is there
+            without the source, so that it is not this command's, and is kept.
     """
+    if output.exists() and not source.exists():
+        raise StudyError(f"{output} was not made by this command; choose another --build")
     from sphinx.cmd.build import build_main
 
     for folder in (source, output):
         shutil.rmtree(folder, ignore_errors=True)
     source.mkdir(parents=True)
     pages = _write_pages(executed, source)
-    with as_file(files(__package__).joinpath("templates", "site")) as site:
-        text = relink((site / "index.md").read_text(encoding="utf-8"), pages)
-        figure = trajectory(stored_results("standard"))
-        text = text.replace("{{ figure }}", figure._repr_html_())
-        texts = [page for page in TEXTS.values() if f"{page}.md" in pages.values()]
-        text = text.replace("{{ contents }}", contents(executed, texts))
-        write_bytes(source / "index.md", text.encode())
-        options = ["-q", "-W", "--keep-going", "-c", str(site), "-d", str(source / "doctrees")]
-        if build_main([*options, str(source), str(output)]) != 0:
-            raise StudyError("Sphinx failed or warned: see above")
+    text = relink((TEMPLATES / "index.md").read_text(encoding="utf-8"), pages)
+    figure = trajectory(stored_results("standard"))
+    text = text.replace("{{ figure }}", figure._repr_html_())
+    text = text.replace("{{ contents }}", contents(executed))
+    write_bytes(source / "index.md", text.encode())
+    options = ["-q", "-W", "--keep-going", "-c", str(TEMPLATES), "-d", str(source / "doctrees")]
+    if build_main([*options, str(source), str(output)]) != 0:
+        raise StudyError("Sphinx failed or warned: see above")
 
 
 def _write_pages(executed: Mapping[str, Path], source: Path) -> dict[str, str]:
     """Write what Sphinx reads, and return the page's file for each file of `notebooks/`."""
     pages = {f"{name}.ipynb": f"{name}.ipynb" for name in executed}
-    pages |= {file: f"{page}.md" for file, page in TEXTS.items() if (NOTEBOOKS / file).exists()}
-    for file in set(pages) & set(TEXTS):
+    pages |= {file: f"{page}.md" for file, page in TEXTS.items()}
+    for file in TEXTS:
         text = relink((NOTEBOOKS / file).read_text(encoding="utf-8"), pages)
         write_bytes(source / pages[file], text.encode())
     built = {file: f"{Path(page).stem}.html" for file, page in pages.items()}
@@ -73,11 +74,12 @@ def fold(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def contents(names: Iterable[str], texts: list[str]) -> str:
+def contents(names: Iterable[str]) -> str:
     """The tables of contents: the course's parts, other notebooks, and texts such as the guide."""
     names, course = sorted(names), {section.notebook: section.part for section in SECTIONS}
     trees = {part: [name for name in names if course.get(name) == part] for part in PARTS}
-    trees |= {"Tools": [name for name in names if name not in course], "Reference": texts}
+    trees["Tools"] = [name for name in names if name not in course]
+    trees["Reference"] = list(TEXTS.values())
     return "\n\n".join(
         "\n".join(["```{toctree}", f":caption: {caption}", ":maxdepth: 1", "", *pages, "```"])
         for caption, pages in trees.items()

@@ -3,7 +3,6 @@
 import re
 import shutil
 from collections.abc import Mapping
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from nbconvert import SlidesExporter
@@ -13,6 +12,7 @@ from convnext_steps.course.executed import prepares, read_static
 from convnext_steps.files import write_bytes
 
 SUFFIX = ".slides.html"
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 def write_slides(executed: Mapping[str, Path], output: Path) -> list[Path]:
@@ -24,23 +24,22 @@ def write_slides(executed: Mapping[str, Path], output: Path) -> list[Path]:
     """
     output.mkdir(parents=True, exist_ok=True)
     pages = {f"{name}.ipynb": f"{name}{SUFFIX}" for name in executed}
+    shutil.copytree(TEMPLATES / "reveal", output / "reveal", dirs_exist_ok=True)
+    shutil.copy(TEMPLATES / "slides" / "slides.css", output)
+    exporter = SlidesExporter(
+        template_name="slides",
+        extra_template_basedirs=[str(TEMPLATES)],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+    )
     written = []
-    with as_file(files(__package__).joinpath("templates")) as templates:
-        shutil.copytree(templates / "reveal", output / "reveal", dirs_exist_ok=True)
-        shutil.copy(templates / "slides" / "slides.css", output)
-        exporter = SlidesExporter(
-            template_name="slides",
-            extra_template_basedirs=[str(templates)],
-            exclude_input_prompt=True,
-            exclude_output_prompt=True,
-            exclude_anchor_links=True,
-        )
-        for name, path in executed.items():
-            notebook = read_static(path, pages)
-            notebook.metadata["title"] = title(notebook) or name
-            text, _ = exporter.from_notebook_node(set_slides(notebook))
-            write_bytes(output / pages[f"{name}.ipynb"], text.encode())
-            written.append(output / pages[f"{name}.ipynb"])
+    for name, path in executed.items():
+        notebook = read_static(path, pages)
+        notebook.metadata["title"] = title(notebook) or name
+        text, _ = exporter.from_notebook_node(set_slides(notebook))
+        written.append(output / pages[f"{name}.ipynb"])
+        write_bytes(written[-1], text.encode())
     return written
 
 

@@ -13,12 +13,11 @@ from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
-from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.trainer import seed_everything
 
 
 def compare_designs(
-    designs: Mapping[str, Design], train: bool = False, study: Study | str = "quick", seed: int = 0
+    designs: Mapping[str, Design], train: bool = False, study: Study | str = "quick"
 ) -> pd.DataFrame:
     """One row per design: multiply-adds at 224x224 and parameters, and accuracy if it is trained.
 
@@ -26,7 +25,6 @@ def compare_designs(
         designs: designs at the paper's size, by a name.
         train: whether to train each, scaled as the study scales its steps; nothing is stored.
         study: whose data and recipe are used.
-        seed: of the training.
     """
     rows = []
     for name, design in designs.items():
@@ -37,7 +35,7 @@ def compare_designs(
             "M parameters": round(count.params / 1e6, 2),
         }
         if train:
-            row["accuracy %"] = round(train_design(design, study, seed), 2)
+            row["accuracy %"] = round(train_design(design, study), 2)
         rows.append(row)
     return pd.DataFrame(rows).set_index("design")
 
@@ -45,26 +43,19 @@ def compare_designs(
 def train_design(
     design: Design,
     study: Study | str = "quick",
-    seed: int = 0,
     recipe: Mapping[str, Any] = MappingProxyType({}),
 ) -> float:
-    """Train a design as a study trains its steps, and return its accuracy in per cent.
+    """Train a design as a study trains its steps with seed 0, and return its accuracy in per cent.
 
     Args:
         design: at the paper's size; the study scales it.
         study: whose data and recipe are used.
-        seed: of everything random.
         recipe: fields of the recipe that differ from the study's.
     """
     study = load_study(study)
-    (step,) = study.plan([seed], ["separate_downsampling"])
+    (step,) = study.plan([0], ["separate_downsampling"])
     small = scaled(design, **asdict(study.scale))
     run = replace(step, design=small, config=replace(step.config, **recipe))
-    seed_everything(seed)
+    seed_everything(run.seed)
     train, test = run.load_data()
     return train_run(run, run.build(train), train, test, output=None).evaluation.accuracy
-
-
-def recipe_of(study: Study | str, changes: Mapping[str, Any]) -> TrainingConfig:
-    """A study's recipe with some fields changed."""
-    return replace(load_study(study).recipe, **changes)

@@ -1,7 +1,6 @@
-"""The whole trajectory: its results, its figures, and how to read them."""
+"""The whole trajectory: held against the paper's, drawn, and how to read it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,35 +8,14 @@ from scipy import stats
 
 from convnext_steps.course.lesson import origin
 from convnext_steps.course.pictures import Picture
-from convnext_steps.execution.runner import run_study
+from convnext_steps.course.readings import bullets, floor
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.figures import BLUE, GREEN, ORANGE, finish, new_figure, own_style
-from convnext_steps.study.loading import of_the_study, stored_results
+from convnext_steps.study.loading import of_the_study
 from convnext_steps.study.probes import gains, paper_gains
 from convnext_steps.study.results import PROJECT_RESULTS, all_results
-from convnext_steps.study.statistics import (
-    accuracies,
-    compare,
-    comparisons,
-    seeds_needed,
-    smallest_p,
-)
-from convnext_steps.study.study import Study
+from convnext_steps.study.statistics import accuracies, compare, comparisons
 from convnext_steps.study.toml import load_study
-
-
-def whole_results(study: Study | str, results: str | Path, train: bool = False) -> pd.DataFrame:
-    """The results of all steps of a study.
-
-    Args:
-        study: a study, or what `load_study` takes.
-        results: the folder of your own results; empty: `results/own`.
-        train: whether to train what is missing of one seed first, into this folder.
-    """
-    study = load_study(study)
-    if train:
-        run_study(study, results=results)
-    return stored_results(study, results, steps=list(study.steps()))
 
 
 def agreement(results: pd.DataFrame) -> pd.DataFrame:
@@ -80,17 +58,14 @@ def _finding(row: Any) -> str:
     return "only here" if row.paper_verdict == "within noise" else "turns around"
 
 
-def elsewhere(studies: Sequence[str], results: str | Path = PROJECT_RESULTS) -> pd.DataFrame:
-    """The mean gain of each step over its parent in several studies, and the paper's, in points.
+def elsewhere(studies: Sequence[str]) -> pd.DataFrame:
+    """The mean gain of each step over its parent in published studies, and the paper's, in points.
 
     Args:
         studies: names; one without results is a column without numbers.
-        results: the results folder; by default the project's own.
     """
-    found = {}
-    table = all_results(results)
-    for name in studies:
-        found[name] = gains(of_the_study(table, load_study(name))).mean()
+    table = all_results(PROJECT_RESULTS)
+    found = {name: gains(of_the_study(table, load_study(name))).mean() for name in studies}
     columns = pd.DataFrame(found).assign(paper=paper_gains())
     return columns.rename(index={name: step.title for name, step in roadmap().items()})
 
@@ -105,8 +80,8 @@ def turning(table: pd.DataFrame) -> str:
     for step, row in table.drop(columns="paper").round(2).iterrows():
         up, down = (list(row.index[sign]) for sign in (row > 0, row < 0))
         if up and down:
-            lines.append(f"- **{step}** goes up in {', '.join(up)}; down in {', '.join(down)}.")
-    return "\n".join(lines) or "No gain changes its sign between these studies."
+            lines.append(f"**{step}** goes up in {', '.join(up)}; down in {', '.join(down)}.")
+    return bullets(lines) or "No gain changes its sign between these studies."
 
 
 def predict_agreement(results: pd.DataFrame, guess: int = -1) -> pd.DataFrame:
@@ -146,19 +121,12 @@ def reading(results: pd.DataFrame) -> str:
             lines.append(f"**{finding.capitalize()}:** {_names(found, 'finding', finding)}.")
     undecided = int((found["finding"] == "undecided").sum())
     if undecided:
-        seeds = int(found["seeds"].min())
-        lines.append(
-            f"**Undecided:** {undecided}. With {seeds} seeds no p-value can fall below "
-            f"{smallest_p(seeds):.2g}; {len(table)} comparisons need {seeds_needed(len(table))}."
-        )
-    return "\n".join([origin(results), "", *(f"- {line}" for line in lines)])
+        lines.append(f"**Undecided:** {undecided}. {floor(int(found['seeds'].min()), len(table))}")
+    return f"{origin(results)}\n\n{bullets(lines)}"
 
 
 def _names(table: pd.DataFrame, column: str, value: str) -> str:
     return ", ".join(table.index[table[column] == value]) or "none"
-
-
-OURS, TINY, BASE = BLUE, ORANGE, GREEN
 
 
 @own_style
@@ -175,13 +143,13 @@ def draw_gains(results: pd.DataFrame) -> Picture:
     figure = new_figure(11, 0.5 * len(table) + 1.6)
     axes = figure.subplots()
     for row, each in enumerate(seeds):
-        axes.plot(each, [row - 0.25] * len(each), "o", color=OURS, markersize=3, alpha=0.6)
+        axes.plot(each, [row - 0.25] * len(each), "o", color=BLUE, markersize=3, alpha=0.6)
     rows = pd.Series(range(len(table)))
-    ours = {"xerr": table["margin"], "color": OURS, "fmt": "o", "label": "ours"}
+    ours = {"xerr": table["margin"], "color": BLUE, "fmt": "o", "label": "ours"}
     axes.errorbar(table["difference"], rows - 0.25, capsize=3, **ours)
-    tiny = {"xerr": table["paper_margin"], "color": TINY, "fmt": "s", "label": "the paper, tiny"}
+    tiny = {"xerr": table["paper_margin"], "color": ORANGE, "fmt": "s", "label": "the paper, tiny"}
     axes.errorbar(table["paper_difference"], rows, capsize=3, **tiny)
-    axes.plot(gains["paper, base"], rows + 0.25, "D", color=BASE, label="the paper, base")
+    axes.plot(gains["paper, base"], rows + 0.25, "D", color=GREEN, label="the paper, base")
     far = 1.15 * pd.concat([*seeds, table["paper_difference"]]).abs().max()
     axes.set(xlim=(-far, far), yticks=rows, yticklabels=table["title"])
     axes.set_xlabel("gain over the parent (points of accuracy), with 95 % intervals")

@@ -13,37 +13,36 @@ from convnext_steps.models.roadmap import find_step, roadmap
 from convnext_steps.study.statistics import comparisons
 
 
-def explore(step: str = "separate_downsampling", regime: str = "tiny") -> None:
+def explore(step: str = "separate_downsampling") -> None:
     """Display a choice of steps, and the drawing, the counts and the diff of the chosen one.
 
     Where widgets cannot be shown, as in slides and on the site, the first step stays as a picture.
 
     Args:
         step: the one to begin with.
-        regime: "tiny" or "base".
 
     Raises:
-        ValueError: the step or the regime does not exist.
+        ValueError: the step does not exist.
     """
-    find_step(step, regime)
-    titles = [(known.title, name) for name, known in roadmap(regime).items()]
+    page = step_page(step)
+    titles = [(known.title, name) for name, known in roadmap().items()]
     choice = Dropdown(options=titles, value=step, description="Step")
-    shown = HTML(step_page(step, regime))
+    shown = HTML(page)
 
     def show(change: dict[str, str]) -> None:
-        shown.value = step_page(change["new"], regime)
+        shown.value = step_page(change["new"])
 
     choice.observe(show, names="value")
     view = {"version_major": 2, "version_minor": 0, "model_id": VBox([choice, shown]).model_id}
     display({WIDGET: view, "text/html": shown.value}, raw=True)  # a page takes what it can show
 
 
-def step_page(name: str, regime: str = "tiny") -> str:
+def step_page(name: str) -> str:
     """One step as HTML: the paper's claim, the drawing, the counts, the diff."""
-    step = find_step(name, regime)
-    against = comparisons(roadmap(regime)).get(name)
+    step = find_step(name)
+    against = comparisons(roadmap()).get(name)
     drawing, caption = step_drawing(step, against)
-    diff = str(step_diff(against, name, regime)) if against else str(step.design)
+    diff = str(step_diff(against, name)) if against else str(step.design)
     count = count_flops(step.build())
     return (
         f"<p>{escape(step.claim)}</p>{drawing._repr_html_()}<p>{escape(caption)}</p>"

@@ -1,5 +1,3 @@
-"use strict";
-
 /** Where the parts of the chart are, for a width in pixels; narrow ones have labels on a line. */
 function layout(width, hasOurs) {
   const narrow = width < 620;
@@ -11,19 +9,6 @@ function layout(width, hasOurs) {
   const panels = { paper: [left + (hasOurs ? ours + gap : 0), width - right] };
   if (hasOurs) panels.ours = [left, left + ours];
   return { narrow, width, panels, top: 46, row: narrow ? 46 : 31, dot: narrow ? 33 : 15.5 };
-}
-
-/** A linear scale over the values, with a margin, and round ticks. */
-function scale(values, [from, to]) {
-  const low = Math.min(...values), high = Math.max(...values);
-  const margin = Math.max(0.06 * (high - low), 0.05);
-  const [start, end] = [low - margin, high + margin];
-  const at = (value) => from + ((value - start) / (end - start)) * (to - from);
-  const wished = (end - start) / Math.max(3, (to - from) / 45);
-  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50].find((size) => size >= wished);
-  const ticks = [];
-  for (let i = Math.ceil(start / step); i * step <= end; i++) ticks.push(i * step);
-  return { at, ticks, digits: step < 1 ? 1 : 0 };
 }
 
 /** The chart of one regime as SVG; its rows are the options of a list box. */

@@ -1,5 +1,3 @@
-"use strict";
-
 /** What is shown of the chosen step. */
 function details(step, regime, data) {
   const parent = regime.steps.find((other) => other.name === step.against);
@@ -108,6 +106,6 @@ function times(ours, before) {
   return [
     element("p", {}, `Training took ${ours.seconds.toFixed(0)} s on average${against}: ${seconds.join(", ")}.`),
     element("p", { className: "note" },
-      "Seconds of the machine that trained, which other work may have shared: a hint, not a benchmark."),
+      "Measured on the machine that trained, which may have been busy with other work: a hint, not a benchmark."),
   ];
 }

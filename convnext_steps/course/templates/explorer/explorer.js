@@ -1,7 +1,3 @@
-"use strict";
-
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
 const state = { regime: data.opens, step: null };
 
 const regimeNow = () => data.regimes[state.regime];
@@ -86,12 +82,7 @@ function listen() {
   byId("next").addEventListener("click", () => move(1, false));
   byId("regimes").addEventListener("change", (event) => chooseRegime(event.target.value));
   addEventListener("hashchange", readAddress);
-  let width = byId("chart").clientWidth;
-  new ResizeObserver(() => {
-    if (byId("chart").clientWidth === width) return;
-    width = byId("chart").clientWidth;
-    drawAgain();
-  }).observe(byId("chart"));
+  onNewWidth(drawAgain);
 }
 
 /** Show what `#regime/step` of the address names, or else the first step. */

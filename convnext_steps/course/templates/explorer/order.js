@@ -1,7 +1,3 @@
-"use strict";
-
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
 const names = data.decisions.map(({ name }) => name);
 const model = orderModel(data);
 const numbersOf = (order) => order.map((name) => names.indexOf(name));
@@ -125,7 +121,7 @@ function readAddress() {
   const order = numbersOf(text ? text.replaceAll("%2C", ",").split(",") : data.orders.paper);
   const whole = String([...order].sort((a, b) => a - b)) === String(names.map((_, place) => place));
   if (whole) show(order);
-  else show(numbersOf(data.orders.paper), "The address names no whole order: this is the paper's.");
+  else show(numbersOf(data.orders.paper), "The address does not name each decision once: this is the paper's order.");
 }
 
 function begin() {
@@ -141,12 +137,7 @@ function begin() {
   describe();
   readAddress();
   addEventListener("hashchange", readAddress);
-  let width = byId("chart").clientWidth;
-  new ResizeObserver(() => {
-    if (byId("chart").clientWidth === width) return;
-    width = byId("chart").clientWidth;
-    drawChart(model.curve(state.order));
-  }).observe(byId("chart"));
+  onNewWidth(() => drawChart(model.curve(state.order)));
 }
 
 /** Legend and notes: where the numbers come from. */

@@ -1,5 +1,3 @@
-"use strict";
-
 /** The curve of an order beside the paper's, as SVG; either may be missing. */
 function drawOrders(mine, paper, decisions, width) {
   const narrow = width < 520;
@@ -9,7 +7,9 @@ function drawOrders(mine, paper, decisions, width) {
     viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": inWords(mine, decisions),
   });
   const across = (place) => left + ((width - left - right) * (place + 0.5)) / (decisions.length + 1);
-  const up = vertical([mine, paper], top, bottom);
+  const shown = [mine, paper].flatMap((curve) => curve?.points ?? []);
+  const ends = shown.flatMap(({ accuracy, margin = 0 }) => [accuracy - margin, accuracy + margin]);
+  const up = scale(ends.length ? ends : [0, 100], [bottom, top]);
   for (const tick of up.ticks) {
     const y = up.at(tick);
     svg.append(shape("line", { class: "grid", x1: left, x2: width - right, y1: y, y2: y }),
@@ -20,7 +20,7 @@ function drawOrders(mine, paper, decisions, width) {
       { class: "soft number", x: across(place), y: bottom + 18, "text-anchor": "middle" }, place));
   }
   svg.append(shape("text", { class: "soft", x: left, y: height - 4 },
-    "accuracy in %, after so many decisions"));
+    "accuracy in %, after this many decisions"));
   for (const [curve, name] of [[paper, "paper"], [mine, "mine"]]) {
     if (!curve) continue;
     const points = curve.points.map(({ accuracy }, place) => `${across(place)},${up.at(accuracy)}`);
@@ -29,20 +29,6 @@ function drawOrders(mine, paper, decisions, width) {
       ...marks(point, across(place), up.at, name, decisions[curve.order[place - 1]])));
   }
   return svg;
-}
-
-/** The scale of the accuracies of all curves, with the margins of the predicted ones. */
-function vertical(curves, top, bottom) {
-  const points = curves.flatMap((curve) => curve?.points ?? []);
-  const ends = points.flatMap(({ accuracy, margin = 0 }) => [accuracy - margin, accuracy + margin]);
-  const [low, high] = ends.length ? [Math.min(...ends), Math.max(...ends)] : [0, 100];
-  const room = 0.05 * (high - low) + 0.1;
-  const [start, end] = [low - room, high + room];
-  const at = (value) => bottom - ((value - start) / (end - start)) * (bottom - top);
-  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20].find((size) => size >= (end - start) / 7) ?? 50;
-  const ticks = [];
-  for (let i = Math.ceil(start / step); i * step <= end; i++) ticks.push(i * step);
-  return { at, ticks, digits: step < 1 ? 1 : 0 };
 }
 
 /** A point: solid where it is measured, hollow with its interval where it is predicted. */

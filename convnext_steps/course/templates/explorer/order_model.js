@@ -1,5 +1,3 @@
-"use strict";
-
 /** What the data say of any order. Decisions are numbers; a set of them is a code of bits. */
 function orderModel(data) {
   const size = data.decisions.length;
