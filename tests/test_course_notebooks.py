@@ -4,7 +4,6 @@ import csv
 import html
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from test_notebooks import outputs
 
 from convnext_steps.course import quiz, student
 from convnext_steps.course.sections import SECTIONS, Section
-from convnext_steps.execution.notebook import execute_notebook, find_notebook
+from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.models import paper
 
 ROOT = Path(__file__).parents[1]
@@ -169,23 +168,26 @@ def check(answer, cases, hint, judge=exercises.check):
 """
 
 
-def write_strict_version(name: str, target: Path) -> None:
-    """A copy whose checks fail if a constant, or an answer ten per cent off, were right."""
+def write_tried_version(name: str, target: Path) -> None:
+    """A copy in which each check comes first without an answer, then with the solution.
+
+    In lessons with a quiz, checks fail if a constant, or an answer ten per cent off, were right.
+    """
     notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
-    index = next(i for i, cell in enumerate(notebook["cells"]) if "import check" in text_of(cell))
-    strict = {**notebook["cells"][index], "id": "strict", "source": [STRICT]}
-    notebook["cells"].insert(index + 1, strict)
-    target.write_text(json.dumps(notebook), encoding="utf-8")
+    tried, cells = [], notebook["cells"]
+    for cell, following in zip(cells, [*cells[1:], {}], strict=True):
+        if cell["cell_type"] == "code" and cell["metadata"].get("nbgrader", {}).get("solution"):
+            stub = cell | {"source": student.without_solution(text_of(cell))}
+            tried += [each | {"id": f"{each['id']}-stub"} for each in (stub, following)]
+        tried.append(cell)
+        if "import check" in text_of(cell) and name in QUIZZES:
+            tried.append(cell | {"id": "strict", "source": [STRICT]})
+    target.write_text(json.dumps(notebook | {"cells": tried}), encoding="utf-8")
 
 
-def run(name: str, folder: Path, as_student: bool) -> Path:
+def run(name: str, folder: Path) -> Path:
     output, source = folder / f"{name}.ipynb", folder / f"copy-{name}.ipynb"
-    if as_student:
-        student.write_student_versions(name, source)
-    elif name in QUIZZES:
-        write_strict_version(name, source)
-    else:
-        source = find_notebook(name)
+    write_tried_version(name, source)
     given = SMOKE | MEASURED.get(name, {})
     if name != RATES:
         given["RESULTS"] = str(folder)
@@ -218,32 +220,24 @@ def assert_checked(path: Path, name: str, words: str) -> None:
     assert sum(text.startswith(words) for text in markdown(path)) == checks
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory) -> dict[tuple[str, bool], Path]:
-    """Every notebook and every student version, run two at a time with a thread each."""
-    cases = [(name, as_student) for name in LESSONS for as_student in (False, True)]
-    folders = [tmp_path_factory.mktemp("run") for _ in cases]
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        futures = {
-            case: pool.submit(run, case[0], folder, case[1])
-            for case, folder in zip(cases, folders, strict=True)
-        }
-        return {case: future.result() for case, future in futures.items()}
-
-
 @pytest.mark.slow
 @every_notebook
-def test_every_notebook_runs_and_its_solutions_are_right(executed, name) -> None:
-    assert_runs(executed[name, False], name)
-    assert_checked(executed[name, False], name, "**Right.**")
+def test_every_notebook_runs_unanswered_and_its_solutions_are_right(name, tmp_path) -> None:
+    executed = run(name, tmp_path)
+    assert_runs(executed, name)
+    for words in ("**Not answered yet.**", "**Right.**"):
+        assert_checked(executed, name, words)
 
 
-@pytest.mark.slow
 @every_notebook
-def test_every_student_version_runs_without_an_answer(executed, name) -> None:
-    assert_runs(executed[name, True], name)
-    assert_checked(executed[name, True], name, "**Not answered yet.**")
+def test_only_its_check_needs_an_answer(name) -> None:
+    """So that a student's version runs to its end without one."""
+    cells = cells_of(name, "code")
+    for index, cell in enumerate(cells):
+        if cell["metadata"].get("nbgrader", {}).get("solution"):
+            others = " ".join(text_of(each) for each in cells[:index] + cells[index + 2 :])
+            (answer,) = re.findall(r"^def (\w+)", text_of(cell), re.MULTILINE)
+            assert not re.search(rf"\b{answer}\(", others)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Several processes train one model, and a killed run is resumed (torchrun, gloo)."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
+from convnext_steps.training.data import synthetic
+from convnext_steps.training.trainer import seed_everything
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +77,7 @@ def test_two_processes_give_the_gradients_and_the_count_of_one(tmp_path) -> None
 
 
 TRAIN = ["-m", "convnext_steps", "train", "separate_downsampling", "--data", "synthetic"]
-TRAIN += ["--max-epochs", "6", "--batch-size", "64", "--train-images", "128", "--random-shift"]
+TRAIN += ["--max-epochs", "4", "--batch-size", "64", "--train-images", "128", "--random-shift"]
 TRAIN += ["1", "--ema-decay", "0.9", "--mixup", "0.8", "--drop-path-rate", "0.1", "--resume"]
 WEIGHTS = "final.safetensors"
 
@@ -96,46 +101,48 @@ def run(command: list[str]) -> "subprocess.Popen[str]":
     )
 
 
-TRAIN_SMALL = """
-import sys
-import torch
-from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
-from convnext_steps.training.data import synthetic
-from convnext_steps.training.trainer import seed_everything
-
-torch.set_num_threads(1)
-seed_everything(0)
-design = scaled(roadmap()["separate_downsampling"].design, width=1 / 8, depth=1 / 3, stem_stride=2)
-model = Network(design, in_channels=1, num_classes=4, drop_path_rate=0.1)
-config = TrainingConfig(max_epochs=30, batch_size=64, random_shift=1, ema_decay=0.9, mixup=0.8)
-data = synthetic(True, 256), synthetic(False, 64)
-Trainer(model, *data, config, sys.argv[1]).train(resume=True)
-"""
+def train_small(folder: Path) -> None:
+    torch.set_num_threads(1)
+    seed_everything(0)
+    small = {"width": 1 / 8, "depth": 1 / 3, "stem_stride": 2}
+    design = scaled(roadmap()["separate_downsampling"].design, **small)
+    model = Network(design, in_channels=1, num_classes=4, drop_path_rate=0.1)
+    config = TrainingConfig(max_epochs=30, batch_size=64, random_shift=1, ema_decay=0.9, mixup=0.8)
+    data = synthetic(True, 256), synthetic(False, 64)
+    Trainer(model, *data, config, folder, progress=False).train(resume=True)
 
 
 def test_killed_at_ten_random_moments_and_resumed_ends_with_the_same_bits(tmp_path) -> None:
     """A small network: its epochs are short, and so kills come while all kinds of files are new."""
+    server = multiprocessing.get_context("forkserver")  # it has imported all that trainings need
+    server.set_forkserver_preload([__name__])
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    alone = [sys.executable, "-c", TRAIN_SMALL]
+
+    def train(folder: Path, seconds: float) -> int | None:
+        """Train for some seconds at most; None if it had to be killed."""
+        process = server.Process(target=train_small, args=(folder,))
+        process.start()
+        process.join(seconds)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            return None
+        return process.exitcode
+
+    assert train(tmp_path / "first", 300) == 0  # whatever is done once in the server
     start = time.monotonic()
-    finished([*alone, str(whole)])
+    assert train(whole, 300) == 0
     duration = time.monotonic() - start
 
     generator, kills = random.Random(0), 0
     while kills < 10:
-        process = run([*alone, str(killed)])
-        try:
-            moment = generator.uniform(0.45, 0.75) * duration  # before, it imports
-            process.communicate(timeout=moment)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+        if train(killed, generator.uniform(0.1, 0.6) * duration) is None:
             kills += 1
         else:  # the end was reached: kill the next one from the beginning on
             assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
             for path in killed.iterdir():
                 path.unlink()
-    finished([*alone, str(killed)])
+    assert train(killed, 300) == 0
     assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     assert (killed / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
 

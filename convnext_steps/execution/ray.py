@@ -57,7 +57,7 @@ class RayBackend:
         except (ConnectionError, RuntimeError) as error:
             raise ValueError(f"no Ray cluster at {address}: {first_line(error)}") from None
         self.gpus = int(max(node["Resources"].get("GPU", 0) for node in self.ray.nodes()))
-        self.task = self.ray.remote(max_retries=LOST_NODES)(attempt)
+        self.task = self.ray.remote(max_retries=LOST_NODES, scheduling_strategy="SPREAD")(attempt)
 
     def start(self, run: Run, results: Path) -> "RayAttempt":
         """Queue one attempt."""
