@@ -12,8 +12,7 @@ from studies import plan
 from torch import nn
 from torch.utils.data import TensorDataset, get_worker_info
 
-from convnext_steps import How, Trainer, TrainingConfig, cli, roadmap
-from convnext_steps.course.trial import train_design
+from convnext_steps import How, Trainer, TrainingConfig, cli
 from convnext_steps.execution.work import do_run
 from convnext_steps.models.convnext import ConvNeXt
 from convnext_steps.study.results import RESULT, read_result
@@ -126,11 +125,7 @@ def loss_of_the_command(seed: int, folder) -> float:
     return json.loads((folder / "history.jsonl").read_text().splitlines()[-1])["loss"]
 
 
-def accuracy_of_a_design(seed: int, folder) -> float:
-    return train_design(roadmap()[STEP].design, "smoke", seed, UNTRAINED)
-
-
-@pytest.mark.parametrize("begin", [loss_of_a_run, loss_of_the_command, accuracy_of_a_design])
+@pytest.mark.parametrize("begin", [loss_of_a_run, loss_of_the_command])
 def test_another_seed_begins_with_other_weights(tmp_path, monkeypatch, begin) -> None:
     monkeypatch.setattr("convnext_steps.models.convnext.convnext_tiny", small)
     found = [begin(seed, tmp_path / str(place)) for place, seed in enumerate((0, 1, 0))]
