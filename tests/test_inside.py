@@ -22,8 +22,10 @@ def test_accuracy_is_the_trainers() -> None:
     data = synthetic(False, 700)
     trainer = Trainer(network("gelu"), synthetic(True, 128), data, TrainingConfig(), progress=False)
     expected = trainer.evaluate()
-    probabilities = inside.predictions(network("gelu"), data)
+    probabilities, labels = inside.predictions(network("gelu"), data)
+    assert torch.equal(labels, data.labels)
     assert probabilities.shape == (700, 4)
+    assert int((probabilities.argmax(1) == labels).sum()) == expected.correct
     assert torch.allclose(probabilities.sum(1), torch.ones(700))
     assert inside.accuracy(network("gelu"), data) == expected.accuracy
 
@@ -77,10 +79,10 @@ def test_mistakes_come_by_certainty_with_the_names_of_the_classes() -> None:
     probabilities[0, 9] = 0.9  # right
     probabilities[1, 6] = 0.6
     probabilities[2, 3] = 0.8
-    words = inside.draw_mistakes(data, probabilities).alternative
+    words = inside.draw_mistakes(data, probabilities, data.labels).alternative
     assert words.endswith(": Trouser taken for Dress; Pullover taken for Shirt.")
     probabilities[torch.arange(3), data.labels] = 2.0
-    assert inside.draw_mistakes(data, probabilities).alternative.endswith(": none.")
+    assert inside.draw_mistakes(data, probabilities, data.labels).alternative.endswith(": none.")
 
 
 def test_kernels_and_maps_are_drawn_as_they_are() -> None:

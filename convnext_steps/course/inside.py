@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -19,11 +18,14 @@ from convnext_steps.execution.runner import run_study
 from convnext_steps.files import own_results
 from convnext_steps.models.layers import evaluating
 from convnext_steps.models.network import Network
+from convnext_steps.models.weights import load_weights
 from convnext_steps.study.figures import new_figure, own_style
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.distributed import Processes
+from convnext_steps.training.evaluation import evaluate
 from convnext_steps.training.images import ImageData
 from convnext_steps.training.items import class_names
 from convnext_steps.training.trainer import seed_everything
@@ -50,14 +52,15 @@ def look_into(
     study = load_study(study).change({"how.keep_weights": True, "how.notebooks": False})
     if train:
         run_study(study, [0], steps, results)
+    runs = study.plan([0], steps)
+    train_images, test = runs[0].load_data()
     networks, begun = {}, []
-    for run in study.plan([0], steps):
-        train_images, test = run.load_data()
+    for run in runs:
         seed_everything(run.seed)
         networks[run.step] = run.build(train_images).eval()
         weights = run.folder(own_results(results)) / WEIGHTS
         if weights.exists():
-            load_model(networks[run.step], weights)
+            load_weights(networks[run.step], weights)
         else:
             begun.append(run.step)
     if begun:
@@ -66,24 +69,29 @@ def look_into(
 
 
 @torch.no_grad()
-def predictions(network: nn.Module, data: ImageData) -> Tensor:
-    """Each class's probability for each image, (images, classes)."""
-    preparation = Preparation(network, data, TrainingConfig(), torch.device("cpu"))
+def predictions(network: nn.Module, data: ImageData) -> tuple[Tensor, Tensor]:
+    """Each class's probability for each image, (images, classes), and the labels, (images,)."""
+    preparation, logits, labels = _preparation(network, data), [], []
     with evaluating(network):
-        batches = DataLoader(data, BATCH)
-        logits = [network(preparation.for_evaluation(*batch)[0]) for batch in batches]
-    return torch.cat(logits).softmax(1)
-
-
-def labels_of(data: ImageData) -> Tensor:
-    """The label of each image, (images,)."""
-    return torch.cat([labels for _, labels in DataLoader(data, BATCH)])
+        for batch in DataLoader(data, BATCH):
+            images, known = preparation.for_evaluation(*batch)
+            logits.append(network(images))
+            labels.append(known)
+    return torch.cat(logits).softmax(1), torch.cat(labels)
 
 
 def accuracy(network: nn.Module, data: ImageData) -> float:
     """Share of the images that the network classifies right, in per cent."""
-    right = predictions(network, data).argmax(1) == labels_of(data)
-    return 100 * right.double().mean().item()
+    return evaluate(network, data, _preparation(network, data), Processes()).accuracy
+
+
+def names_of(data: ImageData) -> tuple[str, ...]:
+    """The names of the classes; where the data set has none, the labels."""
+    return class_names(data) or tuple(map(str, range(data.num_classes)))
+
+
+def _preparation(network: nn.Module, data: ImageData) -> Preparation:
+    return Preparation(network, data, TrainingConfig(), torch.device("cpu"))
 
 
 def depthwise_kernels(network: Network, stage: int) -> Tensor:
@@ -147,9 +155,8 @@ def draw_maps(network: Network, data: ImageData, index: int = 0) -> Picture:
         data: a data set.
         index: of the image.
     """
-    preparation = Preparation(network, data, TrainingConfig(), torch.device("cpu"))
     image, label = data[index]
-    x, _ = preparation.for_evaluation(image[None], torch.as_tensor(label)[None])
+    x, _ = _preparation(network, data).for_evaluation(image[None], torch.as_tensor(label)[None])
     figure = new_figure(8, 5.6)
     panels = figure.subplots(1 + len(network.stages), 1)
     for axes, (number, part) in zip(
@@ -160,9 +167,8 @@ def draw_maps(network: Network, data: ImageData, index: int = 0) -> Picture:
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
         name = f"stage {number}" if number else "stem"
         _mosaic(axes, (maps - low) / (high - low), f"{name}, {maps.shape[-1]}×{maps.shape[-1]}")
-    names = class_names(data)
-    what = f"of class {names[int(label)]}" if names else f"with label {int(label)}"
-    return Picture(figure, f"Feature maps of one image {what}, after the stem and each stage.")
+    what = f"one image of class {names_of(data)[int(label)]}"
+    return Picture(figure, f"Feature maps of {what}, after the stem and each stage.")
 
 
 def _mosaic(axes: Axes, squares: Tensor, title: str, limits: tuple[float, float] = (0, 1)) -> None:
@@ -190,16 +196,15 @@ def confusion(labels: Tensor, predicted: Tensor, names: Sequence[str]) -> pd.Dat
 
 
 @own_style
-def draw_mistakes(data: ImageData, probabilities: Tensor, count: int = 10) -> Picture:
-    """The mistakes that a network was most certain of, with both classes.
+def draw_mistakes(data: ImageData, probabilities: Tensor, labels: Tensor) -> Picture:
+    """The ten mistakes that a network was most certain of, with both classes.
 
     Args:
         data: a data set.
         probabilities: as `predictions` gives them.
-        count: of images.
+        labels: likewise.
     """
-    names = class_names(data) or [str(label) for label in range(data.num_classes)]
-    labels = labels_of(data)
+    names, count = names_of(data), 10
     certain, predicted = probabilities.max(1)
     wrong = torch.where(predicted != labels, certain, -1.0)
     shown = [i for i in wrong.topk(min(count, len(labels))).indices.tolist() if wrong[i] >= 0]
