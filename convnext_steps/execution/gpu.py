@@ -35,7 +35,7 @@ from convnext_steps.training.data import synthetic
 from convnext_steps.training.how import How
 from convnext_steps.training.trainer import Trainer, seed_everything
 
-STUDIES = {name: [name] for name in ("cifar10_jpeg_gpu", "cifar10_jpeg_gpu_plain")}
+STUDIES = ("cifar10_jpeg_gpu", "cifar10_jpeg_gpu_plain")
 SMALL = {"smoke_gpu": ["smoke", "--name", "smoke_gpu", "--set", "how.notebooks=false"]}
 STEPS = ("resnet", "separate_downsampling")  # whose speed is measured
 TESTS = Path(__file__).parents[2] / "tests"
@@ -151,7 +151,7 @@ def _losses(how: How, epochs: int) -> list[float]:
 
 def _trainer(step: str, how: How, images: int, **recipe: Any) -> Trainer:
     """A training of a step, on synthetic images, at the size of the study for GPUs."""
-    study = load_study(next(iter(STUDIES)))
+    study = load_study(STUDIES[0])
     design = scaled(find_step(step).design, **asdict(study.scale))
     model = Network(design, in_channels=1, num_classes=4)
     data = synthetic(True, images), synthetic(False, 32)
@@ -173,7 +173,8 @@ def gpu_train(results: Path, minutes: float, small: bool = False) -> None:
         small: a tiny size, on synthetic images.
     """
     end = time.monotonic() + 60 * minutes
-    for name, options in SMALL.items() if small else STUDIES.items():
+    studies = SMALL if small else {name: [name] for name in STUDIES}
+    for name, options in studies.items():
         command = [sys.executable, "-m", "convnext_steps", "study", *options]
         process = subprocess.Popen([*command, "--results", str(results)])
         _pack_as_they_come(process, name, results, end)
