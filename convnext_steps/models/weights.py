@@ -38,7 +38,6 @@ OFFICIAL_FILES = {
 }
 
 UNREADABLE = {  # what an error says of a file, and what to say; the first that fits
-    "Permission denied": "cannot be read: permission denied",
     "GLOBAL": "holds more than weights, possibly code, which was not run; "
     "if you trust the file, save its state_dict alone and load that",
     "TorchScript": "is a TorchScript archive, which is code; save the state_dict of the model "
@@ -166,8 +165,11 @@ def _read(source: str | Path) -> Mapping[str, Any]:
             return load_file(path)
         with torch.serialization.safe_globals(plain_types()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise WeightsError(f"{path} cannot be read: permission denied") from None
     except Exception as error:  # foreign bytes can fail in many ways, KeyError among them
-        problem = next(told for words, told in UNREADABLE.items() if words in str(error))
+        said = str(error).replace(str(path), "")  # a path may hold any words
+        problem = next(told for words, told in UNREADABLE.items() if words in said)
         raise WeightsError(f"{path} {problem}") from None
     return checkpoint if isinstance(checkpoint, Mapping) else {}
 
