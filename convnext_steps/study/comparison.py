@@ -105,7 +105,7 @@ def to_markdown(table: pd.DataFrame, first: str) -> str:
         "n": table["n"],
         f"gain in {first}": markdown.signed(table["first_gain"]),
         "gain": markdown.signed(table["gain"]),
-        "difference": markdown.within(markdown.signed(table["difference"]), table["margin"]),
+        "difference": markdown.within(table["difference"], table["margin"]),
         "p": markdown.p_values(table["p_holm"]),
         "verdict": table["verdict"],
     }

@@ -65,7 +65,7 @@ def effect_report(analysis: Analysis) -> tuple[str, dict[str, pd.DataFrame]]:
 
 def _within(table: pd.DataFrame, name: str, prefix: str = "") -> list[str]:
     margins = (table[f"{prefix}high"] - table[f"{prefix}low"]) / 2
-    return within(signed(table[name]), margins)
+    return within(table[name], margins)
 
 
 def _effects(table: pd.DataFrame) -> str:

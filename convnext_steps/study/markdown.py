@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from convnext_steps.text import number
+from convnext_steps.text import number, plus_minus
 
 WORDS = {  # columns of words, which begin at the left; numbers end at the right
     *("step", "against", "study", "verdict", "paper's verdict"),
@@ -30,10 +30,10 @@ def signed(values: Iterable[float]) -> list[str]:
     return numbers(values, "+z.2f")
 
 
-def within(texts: Iterable[str], margins: Iterable[float]) -> list[str]:
-    """Numbers, each with its margin where there is one."""
-    pairs = zip(texts, margins, strict=True)
-    return [text if pd.isna(margin) else f"{text} ± {margin:.2f}" for text, margin in pairs]
+def within(values: Iterable[float], margins: Iterable[float], form: str = "+z.2f") -> list[str]:
+    """Differences in points, or numbers in another form, each with its margin."""
+    pairs = zip(values, margins, strict=True)
+    return [plus_minus(value, margin, form) for value, margin in pairs]
 
 
 def percent(values: Iterable[float]) -> list[str]:

@@ -18,7 +18,7 @@ from scipy import stats
 
 from convnext_steps.models.roadmap import Step
 from convnext_steps.study.loading import steps_of
-from convnext_steps.study.markdown import markdown_table, numbers, p_values, signed, within
+from convnext_steps.study.markdown import markdown_table, numbers, p_values, within
 
 ALPHA = 0.05
 PAPER_SEEDS = 3  # behind each mean and standard deviation of Table 10
@@ -224,12 +224,12 @@ def to_markdown(table: pd.DataFrame) -> str:
         "step": table["title"],
         "against": table["against"],
         "n": table["n"],
-        "difference": within(signed(table["difference"]), table["margin"]),
+        "difference": within(table["difference"], table["margin"]),
         "std": numbers(table["std"]),
         "p": p_values(table["p_sign_flip_holm"]),
         "p, t": p_values(table["p_t_holm"]),
         "verdict": table["verdict"],
-        "paper": within(signed(table["paper_difference"]), table["paper_margin"]),
+        "paper": within(table["paper_difference"], table["paper_margin"]),
         "paper's verdict": table["paper_verdict"],
     }
     return (

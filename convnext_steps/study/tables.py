@@ -50,7 +50,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
     columns = {
         "step": summary["title"],
         "seeds": summary["seeds"],
-        "accuracy % ± std": within(numbers(summary["accuracy"]), summary["std"]),
+        "accuracy % ± std": within(summary["accuracy"], summary["std"], ".2f"),
         "gain": signed(summary["gain"]),
         "M multiply-adds": numbers(summary["macs"] / 1e6),
         "paper top-1 %": numbers(summary["paper_top1"]),
