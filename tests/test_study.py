@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 import pytest
+from filelock import FileLock, Timeout
 from studies import plan, table_of, the_study
 
 from convnext_steps import Design, How, TrainingConfig, plot_trajectory, roadmap
@@ -14,7 +15,7 @@ from convnext_steps.device import device_name
 from convnext_steps.errors import ResultError
 from convnext_steps.execution import evidence, runfolder
 from convnext_steps.execution import train_run as training
-from convnext_steps.execution.report import report, show_trajectory
+from convnext_steps.execution.report import GUARD, keep_study, report, show_trajectory
 from convnext_steps.execution.runfolder import REJECTED, done, prepare
 from convnext_steps.execution.runner import run_study
 from convnext_steps.files import write_json
@@ -230,6 +231,19 @@ def test_an_installed_package_is_of_no_commit(tmp_path, monkeypatch) -> None:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     monkeypatch.setattr(evidence, "__file__", str(module))
     assert evidence.commit() == {"commit": None, "clean": None}
+
+
+def test_no_report_is_written_while_a_studys_file_is(tmp_path, monkeypatch) -> None:
+    """A report clears what a killed process left half-written, not what another is writing."""
+    kept = []
+
+    def write(study, path) -> None:
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / GUARD).acquire(timeout=0)
+        kept.append(path)
+
+    monkeypatch.setattr("convnext_steps.execution.report.write_study", write)
+    assert [keep_study(the_study(), tmp_path)] == kept
 
 
 def test_report_writes_table_and_figure_with_gaps(tmp_path) -> None:

@@ -16,7 +16,15 @@ from convnext_steps.study.study import Study
 from convnext_steps.study.tables import summarize, to_markdown
 from convnext_steps.study.toml import study_file, write_study
 
-GUARD = ".report.lock"  # one report at a time
+GUARD = ".report.lock"  # one process at a time writes next to a study's results
+
+
+def keep_study(study: Study, results: Path) -> Path:
+    """Write a study's file next to its results; returns its path."""
+    file = study_file(study.name, results)
+    with FileLock(results / GUARD):
+        write_study(study, file)
+    return file
 
 
 def report(study: Study, results: str | Path) -> str:
@@ -60,9 +68,7 @@ def show_trajectory(study: Study, results: Path) -> bool:
     executed, partial = folder / "trajectory.ipynb", folder / "trajectory.partial.ipynb"
     if of_the_study(all_results(results), study).empty:
         return False
-    folder.mkdir(exist_ok=True)
-    write_study(study, study_file(study.name, results))
-    file = study_file(study.name, results).resolve()
+    file = keep_study(study, results).resolve()
     parameters = {"STUDY": str(file), "RESULTS": str(results.resolve()), "USES": study.uses}
     with FileLock(results / GUARD):
         files = (path for name in (RESULT, PACKED) for path in results.rglob(name))

@@ -17,13 +17,14 @@ from convnext_steps.execution.local import LocalBackend
 from convnext_steps.execution.lock import holder
 from convnext_steps.execution.pool import PoolBackend
 from convnext_steps.execution.ray import RayBackend
+from convnext_steps.execution.report import keep_study
 from convnext_steps.execution.runfolder import clear_leftovers, done, progress, result_of
 from convnext_steps.files import check_writable, own_results
 from convnext_steps.study.forecast import check_runs
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, read_results
 from convnext_steps.study.study import Study
-from convnext_steps.study.toml import load_study, study_file, write_study
+from convnext_steps.study.toml import load_study
 from convnext_steps.text import few
 
 LOG = logging.getLogger("convnext_steps")
@@ -186,7 +187,7 @@ def do_missing(
     if address is None:  # a cluster's head may be without the data
         check_runs(missing)
     with closing(open_backend(study, address)) as backend:
-        write_study(study, study_file(study.name, results))
+        keep_study(study, results)
         workers = backend.workers if study.how.workers == "auto" else study.how.workers
         runner = Runner(missing, results, backend, workers, ended)
         runner.execute()
