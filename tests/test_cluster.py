@@ -114,7 +114,7 @@ def holders(results) -> Iterator[Holder]:
 def test_a_lost_node_is_survived_with_the_results_of_one_machine(cluster, tmp_path) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     seeds = ("--seeds", "0", "1")
-    ended(study(alone, *seeds))
+    ended(study(alone, *seeds, "--set", "how.notebooks=false"))
 
     process = study(shared, *seeds, "--address", cluster.address)
     before = two_owners(shared)

@@ -107,7 +107,7 @@ def train_small(folder: Path) -> None:
     small = {"width": 1 / 8, "depth": 1 / 3, "stem_stride": 2}
     design = scaled(roadmap()["separate_downsampling"].design, **small)
     model = Network(design, in_channels=1, num_classes=4, drop_path_rate=0.1)
-    config = TrainingConfig(max_epochs=30, batch_size=64, random_shift=1, ema_decay=0.9, mixup=0.8)
+    config = TrainingConfig(max_epochs=15, batch_size=64, random_shift=1, ema_decay=0.9, mixup=0.8)
     data = synthetic(True, 256), synthetic(False, 64)
     Trainer(model, *data, config, folder, progress=False).train(resume=True)
 

@@ -85,9 +85,9 @@ def test_killed_at_random_moments_a_study_ends_as_if_it_had_not_been(tmp_path) -
         crowd.tend()
         crowd.kill()
     crowd.stop()
-    seeds = [str(number) for number in range(crowd.seeds)]
-    for results in (crowd.results, tmp_path / "undisturbed"):
-        ended(study(results, "--seeds", *seeds))
+    seeds = ["--seeds", *(str(number) for number in range(crowd.seeds))]
+    ended(study(crowd.results, *seeds))
+    ended(study(tmp_path / "undisturbed", *seeds, "--set", "how.notebooks=false"))
     crowd.check_that_nothing_is_done_twice()
     results = results_without_times(crowd.results)
     assert results == results_without_times(tmp_path / "undisturbed")
