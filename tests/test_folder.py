@@ -12,6 +12,7 @@ import numpy as np
 import PIL
 import pytest
 import torch
+from packaging.version import Version
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -161,7 +162,9 @@ def test_every_kind_of_image_is_seen_as_it_was_saved(tmp_path, monkeypatch, kind
         assert half.channels == len(expected)
 
 
-@pytest.mark.skipif(PIL.__version__ < "13", reason="an older Pillow refuses such files")
+@pytest.mark.skipif(
+    Version(PIL.__version__) < Version("13"), reason="an older Pillow refuses such files"
+)
 def test_premultiplied_alpha_shows_on_white_too(tmp_path) -> None:
     alpha = RGB[..., 0]
     save(tmp_path / "a.tiff", np.dstack([np.minimum(GREY, alpha), alpha]))

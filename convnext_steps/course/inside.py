@@ -204,12 +204,12 @@ def draw_mistakes(data: ImageData, probabilities: Tensor, labels: Tensor) -> Pic
         probabilities: as `predictions` gives them.
         labels: likewise.
     """
-    names, count = names_of(data), 10
+    names = names_of(data)
     certain, predicted = probabilities.max(1)
     wrong = torch.where(predicted != labels, certain, -1.0)
-    shown = [i for i in wrong.topk(min(count, len(labels))).indices.tolist() if wrong[i] >= 0]
-    figure = new_figure(9, 2.1 * -(-count // 5))
-    panels = list(figure.subplots(-(-count // 5), 5, squeeze=False).flat)
+    shown = [i for i in wrong.topk(min(10, len(labels))).indices.tolist() if wrong[i] >= 0]
+    figure = new_figure(9, 4.2)
+    panels = list(figure.subplots(2, 5).flat)
     words = []
     for axes in panels:
         axes.axis("off")
