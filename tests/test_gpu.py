@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,10 @@ def test_a_run_of_a_seed_repeats_its_bits_also_resumed(tmp_path, graph) -> None:
 
 
 def test_runs_at_once_compute_what_each_computes_alone(tmp_path) -> None:
-    runs = [replace(run, how=EXACT) for run in plan("smoke", seeds=[0, 1])]
+    runs = [
+        replace(run, how=EXACT, config=replace(run.config, mixup=0.4, drop_path_rate=0.2))
+        for run in plan("smoke", seeds=[0, 1])
+    ]
     for run in runs:
         do_run(run, tmp_path / "alone")
     turns = Turns(lambda key, error: None, on_gpu=True)
@@ -123,20 +127,22 @@ def test_a_run_without_enough_memory_is_tried_again_alone() -> None:
     """Two pieces of work, each of which takes most of the memory."""
     torch.cuda.empty_cache()
     most = int(0.6 * torch.cuda.mem_get_info()[0])
-    ended = []
-
-    def greedy():
-        held = []
-        for _ in range(3):
-            held.append(torch.empty(most // 3, dtype=torch.uint8, device="cuda"))
-            yield
-
+    begun, ended = [], []
     turns = Turns(lambda *end: ended.append(end), on_gpu=True)
+
+    def greedy(key):
+        begun.append(key)
+        held = [torch.empty(most, dtype=torch.uint8, device="cuda")]
+        for _ in range(2 * turns.steps):
+            yield
+        held.clear()
+
     for key in range(2):
-        turns.add(key, greedy)
+        turns.add(key, partial(greedy, key))
     while turns.busy:
         turns.go_on()
-    assert sorted(ended) == [(0, None), (1, None)]
+    assert begun == [0, 1, 1]
+    assert ended == [(0, None), (1, None)]
 
 
 PROGRAM = """

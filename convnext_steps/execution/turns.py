@@ -1,4 +1,4 @@
-"""Several runs in one process, a step of each in turn: on a GPU they run beside one another.
+"""Several runs in one process, which take turns: on a GPU they run beside one another.
 
 Each run has its own random numbers and, on a GPU, its own stream, so that it computes what it
 computes alone.
@@ -7,8 +7,8 @@ computes alone.
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import contextmanager
+from itertools import islice
 
 import torch
 
@@ -17,6 +17,8 @@ from convnext_steps.training.seeds import random_state, set_random_state
 
 Steps = Iterator[None]
 Ended = Callable[[int, BaseException | None], None]
+
+GPU_STEPS = 8  # of one run in a turn: to change runs takes time, and a GPU has others to go on with
 
 
 class Lane:
@@ -35,24 +37,46 @@ class Lane:
         self.key, self.begin, self.stream, self.alone = key, begin, stream, alone
         self.beside = False  # whether another has run beside it
         self.random = random_state()
+        self.generator = torch.cuda.default_generators[0].clone_state() if stream else None
         self.steps: Steps | None = None
 
-    def step(self) -> bool:
-        """Begin, or go on by one step; whether there are more."""
+    def go_on(self, count: int) -> bool:
+        """Begin, or go on, by so many steps; whether there may be more."""
         with self._turn():
             if self.steps is None:
                 self.steps = self.begin()
-            return next(self.steps, self) is None
+            return sum(1 for _ in islice(self.steps, count)) == count
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        set_random_state(self.random)
-        stream: Any = torch.cuda.stream(self.stream) if self.stream else nullcontext()
-        try:
-            with stream:
+        with _own_gpu_state(self.stream, self.generator):
+            set_random_state(self.random)
+            try:
                 yield
-        finally:
-            self.random = random_state()
+            finally:
+                self.random = random_state()
+
+
+@contextmanager
+def _own_gpu_state(
+    stream: torch.cuda.Stream | None, generator: torch.Generator | None
+) -> Iterator[None]:
+    """A block in which a stream and a generator are the GPU's current ones.
+
+    Before PyTorch 2.14, the graphs of one generator share the memory that it gives them its state
+    in, so that two of them cannot run at once.
+    """
+    if stream is None or generator is None:
+        yield
+        return
+    current = torch.cuda.default_generators[0]
+    before = current.graphsafe_get_state()
+    current.graphsafe_set_state(generator)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        current.graphsafe_set_state(before)
 
 
 class Turns:
@@ -67,10 +91,13 @@ class Turns:
 
     def __init__(self, ended: Ended, on_gpu: bool = False) -> None:
         self.ended, self.on_gpu = ended, on_gpu
+        self.steps = GPU_STEPS if on_gpu else 1  # of each run in a turn
         self.lanes: list[Lane] = []
         self.waiting: deque[tuple[int, Callable[[], Steps]]] = deque()
         self.alone: deque[tuple[int, Callable[[], Steps]]] = deque()
         self.streams: list[torch.cuda.Stream] = []  # of runs that have ended, for those to come
+        if on_gpu:
+            torch.cuda.init()  # which makes the generator
 
     @property
     def busy(self) -> bool:
@@ -82,7 +109,7 @@ class Turns:
         self.waiting.append((key, begin))
 
     def go_on(self) -> None:
-        """One step of each run."""
+        """A turn of each run."""
         if not self.lanes and self.alone:
             self._start(*self.alone.popleft(), alone=True)
         while self.waiting and not self.alone and not any(lane.alone for lane in self.lanes):
@@ -91,7 +118,7 @@ class Turns:
         for lane in list(self.lanes):
             lane.beside = lane.beside or together
             try:
-                if lane.step():
+                if lane.go_on(self.steps):
                     continue
                 error = None
             except Exception as problem:

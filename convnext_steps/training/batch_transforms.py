@@ -111,9 +111,16 @@ class Preparation:
         check_classes(classes, labels, known.num_classes if known else 0)
         return classes
 
+    def to_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch as it is, on the device, its labels checked."""
+        if labels.device.type == "cpu":  # else all were checked before training
+            check_labels(labels, self.classes)  # before the copy: a GPU would just abort
+        images = images.to(self.device, non_blocking=True)
+        return images, labels.to(self.device, non_blocking=True)
+
     def for_training(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch with every augmentation of the recipe; mixed labels are (N, classes)."""
-        images, labels = self._to_device(images, labels)
+        images, labels = self.to_device(images, labels)
         images = random_shift(images, self.config.random_shift)
         images = random_horizontal_flip(images, self.config.horizontal_flip)
         images = random_erasing(self._normalized(images), self.config.random_erasing)
@@ -123,7 +130,7 @@ class Preparation:
 
     def for_evaluation(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch, normalised and otherwise as it is."""
-        images, labels = self._to_device(images, labels)
+        images, labels = self.to_device(images, labels)
         return self._normalized(images), labels
 
     def autocast(self, cache: bool = True) -> torch.autocast:
@@ -135,12 +142,6 @@ class Preparation:
         kind = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
         enabled = self.config.precision != "fp32"
         return torch.autocast(self.device.type, kind, enabled=enabled, cache_enabled=cache)
-
-    def _to_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        if labels.device.type == "cpu":  # else all were checked before training
-            check_labels(labels, self.classes)  # before the copy: a GPU would just abort
-        images = images.to(self.device, non_blocking=True)
-        return images, labels.to(self.device, non_blocking=True)
 
     def _normalized(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:

@@ -19,7 +19,8 @@ def record(step: Step, images: Tensor, labels: Tensor, tensors: Callable[[], lis
     by other tensors later. https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
     Args:
-        step: forward, backward and optimiser; nothing in it may depend on a value on the GPU.
+        step: augmentation, forward, backward and optimiser; nothing in it may depend on a value
+            on the GPU.
         images: a batch, of the shape of all that follow.
         labels: its labels.
         tensors: all tensors that the step changes, in a fixed order. Those that come into being

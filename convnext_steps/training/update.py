@@ -53,17 +53,18 @@ class Update:
 
     def __call__(self, micro_batches: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """Update the weights; return the loss of each micro-batch before it, on the device."""
-        prepared = (self.preparation.for_training(*batch) for batch in micro_batches)
         if not self.graph:
-            return self._plain(prepared)
-        images, labels = next(prepared)
+            return self._plain(micro_batches)
+        images, labels = self.preparation.to_device(*next(iter(micro_batches)))
         if self.recorded is None:
             try:
                 self.recorded = record(self._step, images, labels, self._tensors)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                LOG.warning("the training step is not recorded as a graph: %s", first_line(error))
+                first = error.__context__  # if a step fails, so does the end of the recording
+                why = first_line(first if isinstance(first, Exception) else error)
+                LOG.warning("the training step is not recorded as a graph: %s", why)
                 self.graph = False
                 return self._plain([(images, labels)])
         return [self.recorded(images, labels)]
@@ -71,7 +72,8 @@ class Update:
     def _plain(self, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
         losses = []
         self.optimizer.zero_grad()
-        for part, (images, labels) in enumerate(batches, start=1):
+        for part, batch in enumerate(batches, start=1):
+            images, labels = self.preparation.for_training(*batch)
             with self.processes.accumulating(self.network, last=part == self.micro_batches):
                 loss = self._loss(images, labels)
                 losses.append(loss.detach())
