@@ -368,6 +368,7 @@ def test_a_file_is_read_again_only_if_it_changed(tmp_path, monkeypatch, cache) -
     read = Mock(wraps=decode, side_effect=[*[DEFAULT] * 7, KeyboardInterrupt, *[DEFAULT] * 99])
     monkeypatch.setattr(folder_index, "decode", read)
     monkeypatch.setattr(folder_index, "CHUNK", 1)
+    monkeypatch.setattr(folder_index, "FEW", 1)
     with pytest.raises(KeyboardInterrupt):
         content_of("folder", tree(tmp_path))
     before = content_of("folder", tmp_path)

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +25,7 @@ R = TypeVar("R")
 
 VERSION = 1  # of the identity, of the index and of what is kept decoded
 CHUNK = 256  # images held in memory at once
+FEW, QUICK = 8, 1e-3  # the first images, and seconds for each that threads would not make less
 
 Stamp = tuple[int, int]  # a file's size in bytes and its modification time in nanoseconds
 
@@ -128,17 +130,25 @@ def _inspect(root: Path, name: str) -> Entry | str:
 
 
 def in_parallel(function: Callable[[T], R], items: Sequence[T], title: str) -> Iterator[R]:
-    """The results in order, from threads: Pillow decodes without Python's lock.
+    """The results in order, from threads unless the images are small.
 
-    Pillow's warnings, as of large images, are not shown.
+    Pillow decodes without Python's lock, but opens a file with it: threads would only hold each
+    other up. Pillow's warnings, as of large images, are not shown.
     """
     bar = tqdm(total=len(items), desc=title, unit="image", delay=1, mininterval=1, file=sys.stdout)
     pool = ThreadPoolExecutor(os.cpu_count())
     with bar, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        run: Callable[..., Iterable[R]] = map
+        start, size = 0, FEW
         try:
-            for start in range(0, len(items), CHUNK):
-                for result in pool.map(function, items[start : start + CHUNK]):
+            while start < len(items):
+                began = time.perf_counter()
+                results = list(run(function, items[start : start + size]))
+                if time.perf_counter() - began > QUICK * len(results):
+                    run = pool.map
+                start, size = start + size, CHUNK
+                for result in results:
                     bar.update()
                     yield result
         finally:
