@@ -87,7 +87,7 @@ def test_the_original_recipe_is_recorded_too() -> None:
 def test_ten_compiled_steps_are_the_plain_ones() -> None:
     plain = after(10, trainer("gelu", replace(EXACT, graph=False)))
     compiled = after(10, trainer("gelu", replace(EXACT, compile=True)))
-    assert compiled[:2] == pytest.approx(plain[:2], rel=1e-4)
+    assert compiled[:2] == pytest.approx(plain[:2], rel=1e-3)
     assert compiled == pytest.approx(plain, rel=1e-2)  # fused layers round differently
 
 

@@ -23,7 +23,7 @@ from convnext_steps.study.study import Study
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.images import ImageData
 
-AT_ONCE = 8  # runs on one GPU: more were no faster on an H100
+AT_ONCE = 8  # runs on one GPU: more were no faster, results/speed/gpu_check_runs_at_once.json
 
 
 class PoolBackend:
@@ -102,11 +102,12 @@ class Crew:
         return self.outcomes.get(key)
 
     def end(self) -> None:
-        """End the process, and with it its hold on its runs."""
+        """End the process, at once if it is at work, and with it its hold on its runs."""
         self.alive = False
-        self.process.terminate()
+        if self.open:
+            self.process.terminate()
+        self.pipe.close()  # which tells it that there is nothing more to do
         self.process.join()
-        self.pipe.close()
 
 
 class PoolAttempt:
