@@ -1,11 +1,15 @@
 """The three block layouts of the roadmap, and the residual block that they share."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from convnext_steps.models.convolutions import (
+    SparseProjection,
+    convolution,
+    spatial_convolution,
+)
 from convnext_steps.models.design import Design
-from convnext_steps.models.layers import LayerNorm2d, padded_convolution
+from convnext_steps.models.layers import LayerNorm2d
 
 
 def activation(design: Design) -> nn.Module:
@@ -16,23 +20,6 @@ def activation(design: Design) -> nn.Module:
 def norm(design: Design, channels: int) -> nn.Module:
     """The design's normalisation (Section 2.6, "Substituting BN with LN")."""
     return LayerNorm2d(channels) if design.norm == "layer" else nn.BatchNorm2d(channels)
-
-
-def convolution(design: Design, in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 1x1 convolution, without bias as long as BatchNorm would cancel it."""
-    return nn.Conv2d(in_channels, out_channels, 1, bias=design.norm == "layer")
-
-
-def spatial_convolution(design: Design, channels: int, stride: int) -> nn.Conv2d:
-    """The convolution of a block that mixes positions, depthwise or not (Section 2.3)."""
-    return padded_convolution(
-        channels,
-        channels,
-        design.kernel_size,
-        stride,
-        groups=channels if design.depthwise else 1,
-        bias=design.norm == "layer",
-    )
 
 
 def branch_convolutions(
@@ -84,19 +71,6 @@ def shortcut(design: Design, in_channels: int, out_channels: int, stride: int) -
     kind = SparseProjection if stride > 1 and in_channels < 8 else nn.Conv2d
     projection = kind(in_channels, out_channels, 1, stride, bias=False)
     return nn.Sequential(projection, norm(design, out_channels))
-
-
-class SparseProjection(nn.Conv2d):
-    """A 1x1 convolution with a stride, computed as one without on the pixels that it takes.
-
-    On a CPU, the weight's gradient of PyTorch's own (2.14, channels-last) writes beside its memory
-    where there are fewer than 8 input channels, which ends the process sooner or later.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) -> (N, out, H / stride, W / stride)."""
-        rows, columns = self.stride
-        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
 
 
 class ResidualBlock(nn.Module):

@@ -22,7 +22,8 @@ from torchvision.models import (
 from torchvision.ops import StochasticDepth
 
 from convnext_steps.models.checks import check_images, check_options
-from convnext_steps.models.layers import LayerNorm2d, classifier, padded_convolution
+from convnext_steps.models.convolutions import padded_convolution
+from convnext_steps.models.layers import LayerNorm2d, classifier, drop_path_rates
 from convnext_steps.models.weights import load_pretrained
 
 
@@ -155,7 +156,7 @@ class ConvNeXt(Classifier):
             halve = nn.Conv2d(before, after, 2, stride=2)
             self.downsample_layers.append(nn.Sequential(LayerNorm2d(before), halve))
 
-        rates = iter(_linear_rates(drop_path_rate, sum(depths)))
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.stages = nn.ModuleList(
             nn.Sequential(*[Block(dim, next(rates), layer_scale_init_value) for _ in range(depth)])
             for depth, dim in zip(depths, dims, strict=True)
@@ -196,7 +197,7 @@ class ConvNeXtIsotropic(Classifier):
         check_options(in_channels, num_classes, drop_path_rate)
         super().__init__(in_channels, num_classes, head_init_scale, smallest_side=16)
         self.stem = nn.Conv2d(in_channels, dim, 16, stride=16)
-        rates = _linear_rates(drop_path_rate, depth)
+        rates = drop_path_rates(drop_path_rate, depth)
         self.blocks = nn.Sequential(*[Block(dim, rate, layer_scale_init_value) for rate in rates])
         self._add_head(dim)
 
@@ -204,10 +205,6 @@ class ConvNeXtIsotropic(Classifier):
         check_images(x, self.smallest_side, self.in_channels)
         maps: Tensor = self.blocks(self.stem(x))
         return maps
-
-
-def _linear_rates(last: float, depth: int) -> list[float]:
-    return [last * i / max(depth - 1, 1) for i in range(depth)]
 
 
 def _init_weights(module: nn.Module) -> None:

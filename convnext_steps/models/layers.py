@@ -21,27 +21,9 @@ class LayerNorm2d(nn.LayerNorm):
         return x.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
 
-def padded_convolution(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    stride: int = 1,
-    groups: int = 1,
-    bias: bool = True,
-) -> nn.Conv2d:
-    """A convolution that only its stride makes smaller, for odd kernel sizes.
-
-    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), rounded up.
-    """
-    return nn.Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride,
-        padding=kernel_size // 2,
-        groups=groups,
-        bias=bias,
-    )
+def drop_path_rates(last: float, blocks: int) -> list[float]:
+    """The probability of dropping each block's branch, linear from 0 to the last block's."""
+    return [last * i / max(blocks - 1, 1) for i in range(blocks)]
 
 
 def classifier(channels: int, num_classes: int) -> nn.Linear | nn.Identity:

@@ -1,12 +1,12 @@
 """The one network of the roadmap: a stem, four stages and a head, built from a `Design`."""
 
-import torch
 from torch import Tensor, nn
 
 from convnext_steps.models.blocks import ResidualBlock, activation, norm
 from convnext_steps.models.checks import check_images, check_options
+from convnext_steps.models.convolutions import padded_convolution
 from convnext_steps.models.design import Design
-from convnext_steps.models.layers import classifier, padded_convolution
+from convnext_steps.models.layers import classifier, drop_path_rates
 
 
 class Stage(nn.Sequential):
@@ -89,7 +89,7 @@ class Network(nn.Module):
         check_options(in_channels, num_classes, drop_path_rate)
         self.design = design
         self.smallest_side = design.smallest_side
-        rates = torch.linspace(0, drop_path_rate, sum(design.depths), device="cpu").tolist()
+        rates = drop_path_rates(drop_path_rate, sum(design.depths))
         self.stem = stem(design, in_channels)
         self.stages = nn.Sequential()
         channels = design.width
