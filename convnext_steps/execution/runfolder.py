@@ -14,7 +14,7 @@ from convnext_steps.execution.notebook import log_of
 from convnext_steps.execution.train_run import TRAINED
 from convnext_steps.files import write_json
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import RESULT, read_result
+from convnext_steps.study.results import RESULT, read_result, read_results
 from convnext_steps.training.checkpoint import HISTORY, clear
 
 PARTIAL_NOTEBOOK = "run_step.partial-{}.ipynb"  # of the process that executes it
@@ -45,6 +45,13 @@ def done(run: Run, folder: Path) -> bool:
     except ResultError:
         return False
     return True
+
+
+def stored(run: Run, folder: Path, results: Path) -> dict[str, Any] | None:
+    """The run's result if there is one, in its folder or anywhere in the results."""
+    with suppress(ResultError):
+        return result_of(run, folder)
+    return next((found for found in read_results(results) if found["hash"] == run.hash), None)
 
 
 def prepare(run: Run, folder: Path) -> None:

@@ -1,22 +1,20 @@
 """One run from its beginning to its result: the same in a notebook and without one."""
 
 from collections.abc import Callable, Generator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from convnext_steps.errors import ResultError
 from convnext_steps.execution.lock import take
-from convnext_steps.execution.runfolder import WEIGHTS, prepare, record_failure, result_of, tidy
+from convnext_steps.execution.runfolder import WEIGHTS, prepare, record_failure, stored, tidy
 from convnext_steps.execution.train_run import Trained, Training, training_steps
 from convnext_steps.files import own_results, write_json
 from convnext_steps.measure.flops import FlopCount, count_flops
 from convnext_steps.study.code import own_code
 from convnext_steps.study.plan import Run
-from convnext_steps.study.results import RESULT, SCHEMA, checksum, read_results
+from convnext_steps.study.results import RESULT, SCHEMA, checksum
 from convnext_steps.text import first_line
 from convnext_steps.training.evaluation import Evaluation
 from convnext_steps.training.how import OF_THE_STUDY
@@ -44,7 +42,7 @@ class Work:
         self.folder = Path(output).expanduser() if output else run.folder(own_results(results))
         self.lock = take(self.folder)
         try:
-            self.result = _stored(run, self.folder, own_results(results))
+            self.result = stored(run, self.folder, own_results(results))
             if self.result is None:
                 prepare(run, self.folder)
         except BaseException:
@@ -73,13 +71,6 @@ class Work:
             write_json(self.folder / RESULT, result_from(self.run, count, trained))
         tidy(self.folder)
         self.lock.release(force=True)
-
-
-def _stored(run: Run, folder: Path, results: Path) -> dict[str, Any] | None:
-    """The run's result if there is one, in its folder or anywhere in the results."""
-    with suppress(ResultError):
-        return result_of(run, folder)
-    return next((found for found in read_results(results) if found["hash"] == run.hash), None)
 
 
 def do_run(run: Run, results: str | Path) -> None:

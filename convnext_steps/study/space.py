@@ -1,4 +1,4 @@
-"""The sets of decisions that rules allow, as a space of networks, and the terms of a model of it.
+"""The sets of decisions that a factorial allows, a space of networks, and a model's terms of it.
 
 A set is a row of zeros and ones, one column per decision in the paper's order; its code is the
 number with these bits.
