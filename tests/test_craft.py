@@ -200,3 +200,16 @@ def test_regularisation_is_read_on_training_and_on_test_images() -> None:
 def test_without_results_a_reading_says_so(read, tmp_path) -> None:
     empty = load_results(the_study("smoke"), tmp_path)
     assert read(empty) == readings.NOTHING
+
+
+def test_the_finished_network_is_compared_with_resnet_study_by_study() -> None:
+    tables = [load_results(name) for name in ("standard", "cifar10_jpeg_gpu")]
+    lines = readings.read_sizes(tables).splitlines()
+    for table, line in zip(tables, lines, strict=True):
+        ends = [table[table["step"] == step] for step in ("separate_downsampling", "resnet")]
+        last, first = (each.set_index("seed")["accuracy"] for each in ends)
+        assert f"{(last - first).mean():+z.2f}" in line
+    assert "standard:** " in lines[0]
+    assert "(10 seeds)" in lines[0]
+    assert "(1 seed)" in lines[1]
+    assert readings.read_sizes([tables[0].iloc[:0]]) == readings.NOTHING

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import pandas as pd
 from scipy import stats
 
+from convnext_steps.models.roadmap import FINISHED
 from convnext_steps.study.loading import study_of
 from convnext_steps.study.probes import fit_gaps, gains, likeness, trends
 from convnext_steps.study.statistics import (
@@ -154,6 +155,24 @@ def read_scales(one: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) 
             floor(accuracies(one).shape[0], len(first)),
         ]
     )
+
+
+def read_sizes(tables: Iterable[pd.DataFrame]) -> str:
+    """How far the finished network ends above or below ResNet-50, study by study.
+
+    Args:
+        tables: of `load_results`, one per study of the whole roadmap.
+    """
+    lines = []
+    for table in tables:
+        columns = accuracies(table)
+        change = (columns[FINISHED] - columns["resnet"]).dropna().to_numpy()
+        if change.size:
+            found = spread(change, "mean")
+            points = plus_minus(found["mean"], found["margin"], "+z.2f")
+            seeds = f"{change.size} seed{'s' * (change.size != 1)}"
+            lines.append(f"**{study_of(table).name}:** {points} points ({seeds}).")
+    return bullets(lines) if lines else NOTHING
 
 
 def read_step(results: pd.DataFrame, step: str) -> str:
