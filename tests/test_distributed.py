@@ -77,8 +77,9 @@ def test_two_processes_give_the_gradients_and_the_count_of_one(tmp_path) -> None
 
 
 TRAIN = ["-m", "convnext_steps", "train", "separate_downsampling", "--data", "synthetic"]
-TRAIN += ["--max-epochs", "4", "--batch-size", "64", "--train-images", "128", "--random-shift"]
+TRAIN += ["--max-epochs", "3", "--batch-size", "64", "--train-images", "128", "--random-shift"]
 TRAIN += ["1", "--ema-decay", "0.9", "--mixup", "0.8", "--drop-path-rate", "0.1", "--resume"]
+TRAIN += ["--evaluate-every", "3"]
 WEIGHTS = "final.safetensors"
 
 
@@ -152,7 +153,7 @@ def test_a_killed_rank_is_survived_by_resuming(tmp_path) -> None:
     finished(torchrun(2, *TRAIN, "--output", str(whole)))
     process = run(torchrun(2, *TRAIN, "--output", str(killed)))
     deadline = time.monotonic() + 200
-    while not list(killed.glob("checkpoint-0002.pt")):
+    while not list(killed.glob("checkpoint-0001.pt")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
