@@ -94,7 +94,7 @@ def test_kernels_and_maps_are_drawn_as_they_are() -> None:
     assert drawn.shape == (2 * 4, 8 * 4)  # a gap after each
     assert (drawn[1::4, 1::4].flatten()[:10] == 1).all()
     assert (drawn[1::4, 1::4].flatten()[10:] == 9).all()
-    picture = inside.draw_maps(network(), synthetic(False, 8))
+    picture = inside.draw_maps(network(), synthetic(False, 8), "gelu")
     titles = [axes.get_title() for axes in picture.figure.axes]
     assert titles[0] == "stem, 16×16"
     assert titles[-1] == "stage 4, 2×2"

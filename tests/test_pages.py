@@ -199,6 +199,14 @@ def test_widgets_are_left_to_their_pictures(tmp_path) -> None:
     assert "<p>x</p>" in page.read_text()
 
 
+def test_a_progress_bar_is_shown_as_it_ends(tmp_path) -> None:
+    cell = code("train()")
+    cell.outputs = [nbformat.v4.new_output("stream", text="before\n  0%\r 50%\r100%\nafter\r\n")]
+    nbformat.write(notebook(cell), tmp_path / "n.ipynb")
+    static = read_static(tmp_path / "n.ipynb", {})
+    assert static.cells[0].outputs[0].text == "before\n100%\nafter\r\n"
+
+
 def test_the_contents_leave_out_what_is_not_there() -> None:
     names = ["trajectory", "11_budget", "00_overview"]
     captions = re.findall(r":caption: (.+)", contents(names))

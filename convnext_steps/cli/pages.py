@@ -80,7 +80,7 @@ def write_orders(trajectory: Path, results: Path | None) -> str:
 
 def executed(options: argparse.Namespace) -> dict[str, Path]:
     """The notebooks asked for, executed."""
-    parameters = {}
+    parameters = {"OUTPUT": str((options.build / "run_step").resolve())}  # not among the results
     if options.study:
         parameters["STUDY"] = options.study
     if options.results:

@@ -13,6 +13,7 @@ from convnext_steps.files import PACKAGE
 from convnext_steps.study.results import PROJECT_RESULTS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+REDRAWN = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar wrote before it wrote anew
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)([^)\s#]+)(#[^)]*)?\)")
 
 
@@ -63,15 +64,12 @@ def _is_fresh(target: Path, notebook: Path, values: Mapping[str, str]) -> bool:
     return target.stat().st_mtime > newest
 
 
-def read_static(
-    path: Path, pages: Mapping[str, str], built: Mapping[str, str] | None = None
-) -> NotebookNode:
-    """An executed notebook for a page: no widgets, and links only to what the page can reach.
+def read_static(path: Path, pages: Mapping[str, str]) -> NotebookNode:
+    """An executed notebook for a page: no widgets, progress bars as they end, links that lead on.
 
     Args:
         path: the executed notebook.
         pages: what a link to a file of `notebooks/` becomes; other relative links become text.
-        built: the same for links in outputs, where they are not made from the same text.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
@@ -81,8 +79,10 @@ def read_static(
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             data.pop(WIDGET, None)
+            if output.output_type == "stream":
+                output.text = REDRAWN.sub("", output.text)
             if "text/markdown" in data:
-                data["text/markdown"] = relink(data["text/markdown"], built or pages)
+                data["text/markdown"] = relink(data["text/markdown"], pages)
     return notebook
 
 

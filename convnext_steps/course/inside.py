@@ -20,6 +20,7 @@ from convnext_steps.models.layers import evaluating
 from convnext_steps.models.network import Network
 from convnext_steps.models.weights import load_weights
 from convnext_steps.study.figures import new_figure, own_style
+from convnext_steps.study.results import PROJECT_RESULTS
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
 from convnext_steps.training.batch_transforms import Preparation
@@ -47,9 +48,12 @@ def look_into(
         train: whether to train first what has not been trained, keeping the weights.
 
     Returns:
-        The networks by step: trained where weights were kept, else as they begin.
+        The networks by step: trained where weights were kept, by you or by the project, else as
+        they begin.
     """
-    study = load_study(study).change({"how.keep_weights": True, "how.notebooks": False})
+    study = load_study(study)
+    published = PROJECT_RESULTS / study.name / "weights"
+    study = study.change({"how.keep_weights": True, "how.notebooks": False})
     if train:
         run_study(study, [0], steps, results)
     runs = study.plan([0], steps)
@@ -58,8 +62,9 @@ def look_into(
     for run in runs:
         seed_everything(run.seed)
         networks[run.step] = run.build(train_images).eval()
-        weights = run.folder(own_results(results)) / WEIGHTS
-        if weights.exists():
+        own = run.folder(own_results(results)) / WEIGHTS
+        kept = [own, published / f"{run.step}.safetensors"]
+        if weights := next((path for path in kept if path.exists()), None):
             load_weights(networks[run.step], weights)
         else:
             begun.append(run.step)
@@ -147,12 +152,13 @@ def draw_kernels(kernels: Mapping[str, Tensor], rows: int = 3) -> Picture:
 
 @own_style
 @torch.no_grad()
-def draw_maps(network: Network, data: ImageData, index: int = 0) -> Picture:
+def draw_maps(network: Network, data: ImageData, name: str, index: int = 0) -> Picture:
     """What the stem and each stage make of one image: eight channels, those that vary most.
 
     Args:
         network: any of the roadmap.
         data: a data set.
+        name: of the network, for the figure's title.
         index: of the image.
     """
     image, label = data[index]
@@ -165,10 +171,11 @@ def draw_maps(network: Network, data: ImageData, index: int = 0) -> Picture:
         x = part(x)
         maps = x[0][x[0].flatten(1).std(1).topk(COLUMNS).indices]  # (8, H, W)
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-        name = f"stage {number}" if number else "stem"
-        _mosaic(axes, (maps - low) / (high - low), f"{name}, {maps.shape[-1]}×{maps.shape[-1]}")
+        where = f"stage {number}" if number else "stem"
+        _mosaic(axes, (maps - low) / (high - low), f"{where}, {maps.shape[-1]}×{maps.shape[-1]}")
     what = f"one image of class {names_of(data)[int(label)]}"
-    return Picture(figure, f"Feature maps of {what}, after the stem and each stage.")
+    figure.suptitle(name)
+    return Picture(figure, f"{name}: feature maps of {what}, after the stem and each stage.")
 
 
 def _mosaic(axes: Axes, squares: Tensor, title: str, limits: tuple[float, float] = (0, 1)) -> None:

@@ -56,9 +56,8 @@ def _write_pages(executed: Mapping[str, Path], source: Path) -> dict[str, str]:
     for file in TEXTS:
         text = relink((NOTEBOOKS / file).read_text(encoding="utf-8"), pages)
         write_bytes(source / pages[file], text.encode())
-    built = {file: f"{Path(page).stem}.html" for file, page in pages.items()}
     for name, path in executed.items():
-        notebook = fold(read_static(path, pages, built))  # Sphinx leaves links in outputs alone
+        notebook = fold(read_static(path, pages))
         write_bytes(source / f"{name}.ipynb", nbformat.writes(notebook).encode())
     return pages
 

@@ -68,7 +68,7 @@ def plot_costs(costs: pd.DataFrame, accuracy: "pd.Series[float]") -> Figure:
         for name, x, y in zip(known["step"], values, heights, strict=True):
             panel.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
         panel.set_xlabel(label)
-        panel.set_xlim(left=0)
+        panel.set_xlim(0, 1.25 * max(values))  # with room for the names
     axes[0].set_ylabel("test accuracy (%)")
     return figure
 

@@ -143,7 +143,7 @@ function begin() {
 /** Legend and notes: where the numbers come from. */
 function describe() {
   const items = [["circle solid", "measured"], ["circle", "predicted, with its 95 % interval"],
-    ["solid", "the paper's order"]];
+    ["square", "the paper's order"]];
   for (const [kind, text] of items) {
     byId("legend").append(element("li", {}, element("span", { className: `key ${kind}` }), text));
   }

@@ -8,7 +8,7 @@ function drawOrders(mine, paper, decisions, width) {
   });
   const across = (place) => left + ((width - left - right) * (place + 0.5)) / (decisions.length + 1);
   const shown = [mine, paper].flatMap((curve) => curve?.points ?? []);
-  const ends = shown.flatMap(({ accuracy, margin = 0 }) => [accuracy - margin, accuracy + margin]);
+  const ends = shown.flatMap(reach);
   const up = scale(ends.length ? ends : [0, 100], [bottom, top]);
   for (const tick of up.ticks) {
     const y = up.at(tick);
@@ -35,14 +35,20 @@ function drawOrders(mine, paper, decisions, width) {
 function marks({ accuracy, margin, runs }, x, at, name, decision) {
   const color = name === "mine" ? `--mark: ${decision?.color ?? "var(--ink)"}` : "--mark: var(--soft)";
   const kind = `${runs ? "measured" : "predicted"} ${name}`;
+  const [low, high] = reach({ accuracy, margin });
   const whisker = runs || name === "paper" ? [] : [shape("line",
-    { class: "whisker", x1: x, x2: x, y1: at(accuracy - margin), y2: at(accuracy + margin) })];
+    { class: "whisker", x1: x, x2: x, y1: at(low), y2: at(high) })];
   const size = name === "mine" ? 6 : 4;
   const mark = name === "mine"
     ? shape("circle", { class: kind, style: color, cx: x, cy: at(accuracy), r: size })
     : shape("rect", { class: kind, style: color, x: x - size, y: at(accuracy) - size, width: 2 * size, height: 2 * size });
   mark.append(shape("title", {}, `${decision?.title ?? "ResNet"}: ${pointText({ accuracy, margin, runs })}`));
   return [...whisker, mark];
+}
+
+/** The ends of a point's interval, as far as an accuracy can be: the model is linear and knows no limits. */
+function reach({ accuracy, margin = 0 }) {
+  return [Math.max(0, accuracy - margin), Math.min(100, accuracy + margin)];
 }
 
 function pointText({ accuracy, margin, runs }) {

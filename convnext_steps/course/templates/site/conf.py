@@ -5,6 +5,7 @@ language = "en"
 extensions = ["myst_nb"]
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # of outputs; the default has no tables
 nb_code_prompt_show = "Show the code"
 nb_code_prompt_hide = "Hide the code"
 nb_ipywidgets_js: dict[str, str] = {}  # widgets have become pictures
