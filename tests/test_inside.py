@@ -47,6 +47,14 @@ def test_networks_are_those_of_the_seed_until_weights_are_kept(tmp_path) -> None
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "accuracy"), [("move_up", 77.87), ("kernel_7", 78.17)])
+def test_the_published_networks_are_as_accurate_as_is_said(tmp_path, step, accuracy) -> None:
+    networks, test, told = inside.look_into("quick", [step], tmp_path)
+    assert told == f"Trained as the study quick says: {step}."
+    assert inside.accuracy(networks[step], test) == pytest.approx(accuracy, abs=0.02)
+
+
 def test_kernels_are_cut_to_their_centre_in_a_copy() -> None:
     whole = network()
     cut = inside.cut_kernels(whole, 3)

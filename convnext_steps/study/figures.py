@@ -25,6 +25,7 @@ STYLES: tuple[dict[str, Any], ...] = (
     {"color": ORANGE, "marker": "s", "linestyle": "--"},
     {"color": GREEN, "marker": "^", "linestyle": ":"},
     {"color": PURPLE, "marker": "D", "linestyle": "-."},
+    {"color": RED, "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 )
 SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "convnext_steps"}  # the same bytes each time
 
