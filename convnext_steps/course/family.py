@@ -110,7 +110,7 @@ def draw_family() -> Picture:
     figure = new_figure(9, 4.5)
     axes = figure.subplots()
     words = []
-    for style, (name, (accuracy, side, rows)) in zip(STYLES, series.items(), strict=True):
+    for style, (name, (accuracy, side, rows)) in zip(STYLES, series.items(), strict=False):
         part = table[rows].dropna(subset=accuracy)
         giga = part[f"conv_linear_macs_{side}"] / 1e9
         axes.semilogx(giga, part[accuracy], label=name, **style)

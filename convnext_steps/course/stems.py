@@ -86,7 +86,7 @@ def draw_stems(designs: Mapping[str, Design]) -> Picture:
 
 
 def _draw_view(axes: Axes, view: StemView) -> None:
-    for index, style in enumerate(STYLES):
+    for index, style in zip(range(view.responses.shape[1]), STYLES, strict=False):
         responses = view.responses[:, index].numpy()
         axes.plot(EDGES, responses, markersize=3, **style)
         window, height = view.windows[index], -0.12 - 0.09 * index
