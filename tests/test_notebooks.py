@@ -123,7 +123,7 @@ def test_a_probe_without_results_says_how_to_make_them(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "figures", "shown"),
     [
-        ("budget", 1, "within noise"),
+        ("budget", 2, "within noise"),
         ("leave_one_out", 1, "without_gelu"),
         ("stem_stride", 2, "M multiply-adds, stride 4"),
         ("another_data_set", 1, "first_gain"),
