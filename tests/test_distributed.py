@@ -77,9 +77,9 @@ def test_two_processes_give_the_gradients_and_the_count_of_one(tmp_path) -> None
 
 
 TRAIN = ["-m", "convnext_steps", "train", "separate_downsampling", "--data", "synthetic"]
-TRAIN += ["--max-epochs", "3", "--batch-size", "64", "--train-images", "128", "--random-shift"]
+TRAIN += ["--max-epochs", "2", "--batch-size", "32", "--train-images", "64", "--random-shift"]
 TRAIN += ["1", "--ema-decay", "0.9", "--mixup", "0.8", "--drop-path-rate", "0.1", "--resume"]
-TRAIN += ["--evaluate-every", "3"]
+TRAIN += ["--evaluate-every", "2"]
 WEIGHTS = "final.safetensors"
 
 
@@ -108,7 +108,7 @@ def train_small(folder: Path) -> None:
     small = {"width": 1 / 8, "depth": 1 / 3, "stem_stride": 2}
     design = scaled(roadmap()["separate_downsampling"].design, **small)
     model = Network(design, in_channels=1, num_classes=4, drop_path_rate=0.1)
-    config = TrainingConfig(max_epochs=15, batch_size=64, random_shift=1, ema_decay=0.9, mixup=0.8)
+    config = TrainingConfig(max_epochs=10, batch_size=64, random_shift=1, ema_decay=0.9, mixup=0.8)
     data = synthetic(True, 256), synthetic(False, 64)
     Trainer(model, *data, config, folder, progress=False).train(resume=True)
 

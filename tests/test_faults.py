@@ -25,7 +25,7 @@ from convnext_steps.study.results import RESULT
 
 pytestmark = pytest.mark.slow
 
-KILLS = 18
+KILLS = 12
 
 
 class Crowd:
