@@ -11,9 +11,10 @@ import torch
 from scipy import stats
 from studies import plan, the_study
 from test_course import results_of, with_accuracy
+from test_study import put
 
 from convnext_steps import load_results, load_study
-from convnext_steps.course import probe_pictures, readings, seeds
+from convnext_steps.course import probe_pictures, rates, readings, seeds
 from convnext_steps.models.roadmap import FINISHED, roadmap
 from convnext_steps.study import results as results_module
 from convnext_steps.study.probes import budget_gains, fit_gaps
@@ -213,3 +214,34 @@ def test_the_finished_network_is_compared_with_resnet_study_by_study() -> None:
     assert "(10 seeds)" in lines[0]
     assert "(1 seed)" in lines[1]
     assert readings.read_sizes([tables[0].iloc[:0]]) == readings.NOTHING
+
+
+def test_what_tuning_adds_is_told_from_a_gain_at_one_rate(tmp_path) -> None:
+    """Made-up accuracies: a step that gains at any rate, and one that gains by its own rate."""
+    pairs = {"inverted": "width", "layer_norm": "fewer_norms"}
+    own = {"inverted": 0.004, "width": 0.004, "layer_norm": 0.008, "fewer_norms": 0.004}
+    noise = np.random.default_rng(0).integers(0, 20, (10, 4)) / 100
+    for seed, (width, inverted, norms, layer_norm) in enumerate(noise):
+        accuracy = {"width": 80 + width, "inverted": 82 + inverted}
+        accuracy |= {"fewer_norms": 80 + norms, "layer_norm": 80 + norms}
+        for run in plan("quick", steps=list(own), seeds=[seed]):
+            put(run, tmp_path, round(accuracy[run.step], 2))
+        tuned = the_study().change({"recipe.learning_rate": 0.008})
+        for run in tuned.plan([seed], ["layer_norm"]):
+            put(run, tmp_path, round(81 + layer_norm, 2))
+    asked = ("quick", pairs, own, tmp_path, range(10))
+    table = rates.compare_tuned(*asked)
+    assert list(table["verdict"]) == ["up", "up", "within noise", "within noise", "up", "up"]
+    gains = rates.tuned_gains(*asked)["each at its own"]
+    interval = stats.ttest_1samp(gains["layer_norm"], 0).confidence_interval()
+    row = table.loc["layer_norm", "each at its own"]
+    assert row["gain"] == pytest.approx(1 + noise[:, 3].mean() - noise[:, 2].mean())
+    assert row["margin"] == pytest.approx((interval.high - interval.low) / 2)
+    assert row["p"] == pytest.approx(6 * 2 / 2**10)  # Holm: the smallest of six
+    assert "**layer_norm over fewer_norms:** all at 0.004 +0.00 ±" in readings.read_tuning(
+        table, pairs
+    )
+    del own["fewer_norms"]
+    assert set(rates.tuned_gains(*asked)["all at 0.004"]) == {"inverted"}
+    few = rates.compare_tuned(*asked[:-1], range(3))
+    assert set(few["verdict"]) == {"too few seeds (3 of 7)"}

@@ -1,6 +1,6 @@
 """Accuracy over the peak learning rate: what one rate for all steps costs each of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -12,11 +12,20 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.execution.runner import run_study
 from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
 from convnext_steps.study.loading import load_results
+from convnext_steps.study.statistics import (
+    accuracies,
+    holm,
+    seeds_needed,
+    sign_flip_p,
+    spread,
+    verdict,
+)
 from convnext_steps.study.study import Study
 from convnext_steps.study.sweep import sweep, sweep_table
 from convnext_steps.study.toml import load_study
 
 KEY = "recipe.learning_rate"
+EACH, ADDED = "each at its own", "what tuning adds"
 
 
 def studies_at(study: str, steps: Sequence[str], rates: Sequence[float]) -> list[Study]:
@@ -96,3 +105,70 @@ def draw_rates(table: pd.DataFrame) -> Picture:
     axes.set(xlabel="peak learning rate (logarithmic)", ylabel="accuracy on held-out images (%)")
     finish(axes, legend=True)
     return Picture(figure, f"Accuracy over the peak learning rate: {'; '.join(words)}.")
+
+
+def tuned_gains(
+    study: str,
+    pairs: Mapping[str, str],
+    own: Mapping[str, float],
+    results: str | Path,
+    seeds: Sequence[int],
+    column: str = "accuracy",
+) -> dict[str, pd.DataFrame]:
+    """Gains by seed, one column per step: all at the study's rate, and each at its own.
+
+    Args:
+        study: which; its results at another rate are those of `study.change`.
+        pairs: by step, the network that it is compared with; without a rate of both it is left out.
+        own: by network, its own rate, chosen with other seeds.
+        results: the folder of your own results; where it has none, the published ones are read.
+        seeds: that chose nothing.
+        column: "accuracy" for points, or "correct" for test images.
+    """
+    base = replace(load_study(study), only=tuple(own.keys()))
+    common = dict.fromkeys(own.keys(), base.recipe.learning_rate)
+    at = {
+        rate: accuracies(load_results(base.change({KEY: rate}), results, seeds), column)
+        for rate in {*common.values(), *own.values()}
+    }
+    return {
+        label: pd.DataFrame(
+            {
+                step: at[rates[step]][step] - at[rates[parent]][parent]
+                for step, parent in pairs.items()
+                if {step, parent} <= rates.keys()
+            }
+        )
+        for label, rates in ((f"all at {base.recipe.learning_rate:g}", common), (EACH, own))
+    }
+
+
+def compare_tuned(
+    study: str,
+    pairs: Mapping[str, str],
+    own: Mapping[str, float],
+    results: str | Path,
+    seeds: Sequence[int],
+) -> pd.DataFrame:
+    """Three rows per step: the gain at the study's rate, at own rates, and what tuning adds.
+
+    Columns: seeds, gain and margin (points; half of the mean's 95 % t-interval), p (sign flips,
+    with Holm's correction over all rows) and verdict. The arguments are those of `tuned_gains`.
+    """
+    points = tuned_gains(study, pairs, own, results, seeds)
+    images = tuned_gains(study, pairs, own, results, seeds, "correct")
+    for gains in (points, images):
+        shared, tuned = gains.values()
+        gains[ADDED] = tuned - shared
+    rows = []
+    for step in points[EACH]:
+        for rates, gains in points.items():
+            known = gains[step].dropna().to_numpy()
+            p = sign_flip_p(images[rates][step].dropna())
+            rows.append((step, rates, known.size, *spread(known, "gain").values(), p))
+    columns = ["step", "rates", "seeds", "gain", "std", "margin", "p"]
+    table = pd.DataFrame(rows, columns=columns).set_index(["step", "rates"])
+    table["p"] = holm(table["p"])
+    needed = seeds_needed(max(len(table), 1))
+    table["verdict"] = [verdict(row.seeds, needed, row.gain, row.p) for row in table.itertuples()]
+    return table

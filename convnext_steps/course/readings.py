@@ -4,7 +4,7 @@ A lesson whose parameters choose the results has no fixed sentence about them: i
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from scipy import stats
@@ -231,4 +231,21 @@ def read_regularisation(bare: pd.DataFrame, mixed: pd.DataFrame) -> str:
                 words.append(f"{points} points on the {images} images")
         if words:
             lines.append(f"**{name}:** {', '.join(words)}.")
+    return bullets(lines) if lines else NOTHING
+
+
+def read_tuning(table: pd.DataFrame, pairs: Mapping[str, str]) -> str:
+    """Which gains are gains at one common rate, and what tuning adds to them.
+
+    Args:
+        table: of `rates.compare_tuned`.
+        pairs: by step, the network that it is compared with.
+    """
+    lines = []
+    for step, rows in table.dropna(subset=["gain"]).groupby("step", sort=False):
+        words = [
+            f"{rates} {plus_minus(row.gain, row.margin, '+z.2f')} points ({row.verdict})"
+            for (_, rates), row in zip(rows.index, rows.itertuples(), strict=True)
+        ]
+        lines.append(f"**{step} over {pairs[str(step)]}:** {'; '.join(words)}.")
     return bullets(lines) if lines else NOTHING
