@@ -24,7 +24,7 @@ OWN = [
 @pytest.fixture(scope="module")
 def found():
     analysis, _, table = simulated(0)
-    return analysis, table, data_of(order_page(table, "explorer.html"))
+    return analysis, table, data_of(order_page(table))
 
 
 def codes_of(data, order) -> list[int]:
@@ -94,7 +94,7 @@ def test_the_command_writes_the_page_only_where_there_are_results(
     tmp_path, monkeypatch, capsys, found
 ) -> None:
     _, table, _ = found
-    monkeypatch.setattr("convnext_steps.cli.pages.explorer_page", lambda *given: given[-1] or "-")
+    monkeypatch.setattr("convnext_steps.cli.pages.explorer_page", lambda *given: ", ".join(given[-1].values()))
     monkeypatch.setattr("convnext_steps.cli.pages.load_results", lambda *_: table)
     page, order = tmp_path / "page #1.html", tmp_path / "page #1_order.html"
     assert cli.main(["explorer", str(page)]) == 0
@@ -107,7 +107,7 @@ def test_the_command_writes_the_page_only_where_there_are_results(
     none = of_the_study(all_results(tmp_path), load_study("factorial_quick"))
     monkeypatch.setattr("convnext_steps.cli.pages.load_results", lambda *_: none)
     assert cli.main(["explorer", str(page)]) == 0
-    assert page.read_text() == "-"
+    assert page.read_text() == ""
     assert not order.exists()
     assert (
         "no page page #1_order.html: factorial_quick: 0 runs are too few" in capsys.readouterr().out

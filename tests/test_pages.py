@@ -134,6 +134,8 @@ def test_the_site_is_read_and_searched_from_its_folder(built, browser) -> None:
     browser.driver.implicitly_wait(0)
     browser.open((built / "site" / "explorer.html").as_uri())
     assert browser.run("return document.querySelectorAll('.row').length") == 17
+    browser.driver.find_element("partial link text", "The course").click()
+    assert browser.run("return document.querySelectorAll('.door').length") == 3
     browser.assert_quiet()
 
 

@@ -56,26 +56,32 @@ def explorer_command(options: argparse.Namespace) -> None:
     if study.factorial:
         page = order_page(load_results(study, options.results))
     else:
-        order = write_orders(options.output, options.results)
-        page = explorer_page(options.results, study, order)
+        links = write_orders(options.output, options.results, {})
+        page = explorer_page(options.results, study, links)
     write_bytes(options.output, page.encode())
     print(f"written: {options.output}")
 
 
-def write_orders(trajectory: Path, results: Path | None) -> str:
-    """Write the page "Your own order" beside that of the trajectory, and return its name.
+def write_orders(trajectory: Path, results: Path | None, links: dict[str, str]) -> dict[str, str]:
+    """Write the page "Your own order" beside that of the trajectory, and return the latter's links.
 
-    Without results of the factorial, it is not written, which is said; the name is empty.
+    Without results of the factorial, it is not written, which is said.
+
+    Args:
+        trajectory: the page with the trajectory.
+        results: the folder of your own results.
+        links: of both pages, by what the link says.
     """
     path = trajectory.with_name(f"{trajectory.stem}_order.html")
     try:
-        page = order_page(load_results(FACTORIAL, results), trajectory.name)
+        back = links | {"← The trajectory, step by step": trajectory.name}
+        page = order_page(load_results(FACTORIAL, results), back)
     except ValueError as reason:
         print(f"no page {path.name}: {FACTORIAL}: {reason}")
-        return ""
+        return links
     write_bytes(path, page.encode())
     print(f"written: {path}")
-    return path.name
+    return links | {"Your own order →": path.name}
 
 
 def executed(options: argparse.Namespace) -> dict[str, Path]:
@@ -106,6 +112,6 @@ def site_command(options: argparse.Namespace) -> None:
     shown = load_study(options.study or "quick")
     write_site(notebooks, options.build / "site-source", options.build / "site")
     explorer = options.build / "site" / "explorer.html"
-    order = write_orders(explorer, options.results)
-    write_bytes(explorer, explorer_page(own_results(options.results), shown, order).encode())
+    links = write_orders(explorer, options.results, {"← The course": "index.html"})
+    write_bytes(explorer, explorer_page(own_results(options.results), shown, links).encode())
     print(f"site: {options.build / 'site' / 'index.html'}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,15 @@ GAIN = [  # of a row of `compare`
 TABLES = {"tiny": "Table 10", "base": "Table 11"}
 
 
-def explorer_page(results: str | Path, study: Study | str = "quick", order: str = "") -> str:
+def explorer_page(
+    results: str | Path, study: Study | str = "quick", links: Mapping[str, str] | None = None
+) -> str:
     """The page as HTML: both of the paper's regimes, opened with the study's.
 
     Args:
         results: the folder of your own results.
         study: whose results; where it has none, the project's own are shown.
-        order: the file of the page "Your own order", beside it; without one, there is no link.
+        links: pages beside it, by what the link says.
 
     Raises:
         ValueError: the study does not exist, or is of no regime of the paper.
@@ -64,15 +67,16 @@ def explorer_page(results: str | Path, study: Study | str = "quick", order: str 
             name: explorer_data(stored_results(one, results)) for name, one in both.items()
         },
     }
-    return filled("explorer.html", data, order, "Your own order →")
+    return filled("explorer.html", data, links or {})
 
 
-def filled(name: str, data: Any, other: str, words: str) -> str:
-    """A page of the templates, with its parts, its data and a link to the other page, if any."""
-    link = f'<p><a href="{quote(other)}">{words}</a></p>' if other else ""
+def filled(name: str, data: Any, links: Mapping[str, str]) -> str:
+    """A page of the templates, with its parts, its data and links to the pages beside it."""
+    anchors = [f'<a href="{quote(file)}">{words}</a>' for words, file in links.items()]
     folder = Path(__file__).parent / "templates" / "explorer"
     parts = {part.name: part.read_text("utf-8") for part in folder.iterdir()}
-    parts |= {"data.json": embedded(data), "link": link}
+    line = f"<p>{' · '.join(anchors)}</p>" if anchors else ""
+    parts |= {"data.json": embedded(data), "links": line}
     return re.sub(r"\{\{ (\S+) \}\}", lambda match: parts[match[1]], parts[name])
 
 

@@ -1,5 +1,6 @@
 """The page "Your own order": a factorial's decisions, to be put in any order; it works offline."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,17 @@ from convnext_steps.study.space import Floats
 DIGITS = 3  # of points of accuracy
 
 
-def order_page(results: pd.DataFrame, trajectory: str = "") -> str:
+def order_page(results: pd.DataFrame, links: Mapping[str, str] | None = None) -> str:
     """The page as HTML.
 
     Args:
         results: a factorial's, a table of `load_results`.
-        trajectory: the file of the page with the trajectory, beside it; without one, no link.
+        links: pages beside it, by what the link says.
 
     Raises:
         ValueError: the results are not a factorial's, or too few.
     """
-    words = "← The trajectory, step by step"
-    return filled("order.html", order_data(results), trajectory, words)
+    return filled("order.html", order_data(results), links or {})
 
 
 def order_data(results: pd.DataFrame) -> dict[str, Any]:
