@@ -94,7 +94,9 @@ def test_the_command_writes_the_page_only_where_there_are_results(
     tmp_path, monkeypatch, capsys, found
 ) -> None:
     _, table, _ = found
-    monkeypatch.setattr("convnext_steps.cli.pages.explorer_page", lambda *given: ", ".join(given[-1].values()))
+    monkeypatch.setattr(
+        "convnext_steps.cli.pages.explorer_page", lambda *given: ", ".join(given[-1].values())
+    )
     monkeypatch.setattr("convnext_steps.cli.pages.load_results", lambda *_: table)
     page, order = tmp_path / "page #1.html", tmp_path / "page #1_order.html"
     assert cli.main(["explorer", str(page)]) == 0
