@@ -311,7 +311,10 @@ def test_other_clear_lines(tmp_path, monkeypatch) -> None:
     load()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "train", "val"]
     assert "held_out is 1.5; it must be" in refused(tmp_path, held_out=1.5)
-    assert "cannot take 7 images from a data set of 6" in refused(tmp_path, train_images=7)
+    assert (
+        "cannot take 7 images from a data set of 6; without a number, in a study data.images = 0"
+        in refused(tmp_path, train_images=7)
+    )
     for path in tmp_path.glob("train/*/*"):
         path.write_bytes(b"")
     assert "train/cat has no images (6 of 12 images" in refused(tmp_path, skip_broken=True)

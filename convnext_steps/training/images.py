@@ -81,7 +81,10 @@ class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
 
     def _check_count(self, count: int) -> None:
         if not 1 <= count <= len(self):
-            raise DataError(f"cannot take {count} images from a data set of {len(self)}")
+            raise DataError(
+                f"cannot take {count} images from a data set of {len(self)}; without a number, in "
+                "a study data.images = 0, all are taken"
+            )
 
 
 @dataclass(frozen=True, eq=False)
