@@ -68,9 +68,8 @@ def stored_lines(name: str) -> list[dict]:
 
 def test_the_fit_is_read_from_result_files_and_nan_where_they_lack_it() -> None:
     table = all_results(PROJECT_RESULTS).set_index("hash")
-    (line,) = [
-        line for line in stored_lines("quick_sweep_learning_rate_0.004") if line["step"] == "resnet"
-    ]
+    lines = stored_lines("quick_sweep_learning_rate_0.004")
+    line = next(line for line in lines if line["step"] == "resnet")
     row = table.loc[line["hash"]]
     assert row["fit_accuracy"] == line["fit"]["accuracy"]
     assert row["fit_loss"] == line["fit"]["loss"]
