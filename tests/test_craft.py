@@ -237,6 +237,10 @@ def test_what_tuning_adds_is_told_from_a_gain_at_one_rate(tmp_path) -> None:
     assert row["gain"] == pytest.approx(1 + noise[:, 3].mean() - noise[:, 2].mean())
     assert row["margin"] == pytest.approx((interval.high - interval.low) / 2)
     assert row["p"] == pytest.approx(6 * 2 / 2**10)  # Holm: the smallest of six
+    change = rates.change_at_own("quick", own, tmp_path, range(10))
+    assert list(change.index) == ["layer_norm"]  # the others' own rates are the study's
+    assert change.loc["layer_norm", "change"] == pytest.approx(row["gain"])
+    assert change.loc["layer_norm", "higher"] == 10
     assert "**layer_norm over fewer_norms:** all at 0.004 +0.00 ±" in readings.read_tuning(
         table, pairs
     )

@@ -29,7 +29,7 @@ EACH, ADDED = "each at its own", "what tuning adds"
 
 
 def studies_at(study: str, steps: Sequence[str], rates: Sequence[float]) -> list[Study]:
-    """A study for each rate, of these steps only, tested on held-out training images."""
+    """A study for each rate that trains these steps only, tested on held-out training images."""
     return sweep(replace(load_study(study), only=tuple(steps)), KEY, rates)
 
 
@@ -118,19 +118,16 @@ def tuned_gains(
     """Gains by seed, one column per step: all at the study's rate, and each at its own.
 
     Args:
-        study: which; its results at another rate are those of `study.change`.
-        pairs: by step, the network that it is compared with; without a rate of both it is left out.
-        own: by network, its own rate, chosen with other seeds.
+        study: its name; results at another rate are those of the study with only that changed.
+        pairs: by step, the network that it is compared with; left out where `own` lacks either.
+        own: by network, its own rate.
         results: the folder of your own results; where it has none, the published ones are read.
-        seeds: that chose nothing.
+        seeds: fresh ones, not used to choose the rates.
         column: "accuracy" for points, or "correct" for test images.
     """
-    base = replace(load_study(study), only=tuple(own.keys()))
-    common = dict.fromkeys(own.keys(), base.recipe.learning_rate)
-    at = {
-        rate: accuracies(load_results(base.change({KEY: rate}), results, seeds), column)
-        for rate in {*common.values(), *own.values()}
-    }
+    rate = load_study(study).recipe.learning_rate
+    common = dict.fromkeys(own.keys(), rate)
+    at = _at_rates(study, own, results, seeds, column)
     return {
         label: pd.DataFrame(
             {
@@ -139,8 +136,42 @@ def tuned_gains(
                 if {step, parent} <= rates.keys()
             }
         )
-        for label, rates in ((f"all at {base.recipe.learning_rate:g}", common), (EACH, own))
+        for label, rates in ((f"all at {rate:g}", common), (EACH, own))
     }
+
+
+def _at_rates(
+    study: str,
+    own: Mapping[str, float],
+    results: str | Path,
+    seeds: Sequence[int],
+    column: str = "accuracy",
+) -> dict[float, pd.DataFrame]:
+    """Accuracies by seed and network, for the study's own rate and each network's."""
+    base = replace(load_study(study), only=tuple(own.keys()))
+    return {
+        rate: accuracies(load_results(base.change({KEY: rate}), results, seeds), column)
+        for rate in {base.recipe.learning_rate, *own.values()}
+    }
+
+
+def change_at_own(
+    study: str, own: Mapping[str, float], results: str | Path, seeds: Sequence[int]
+) -> pd.DataFrame:
+    """One row per network whose own rate is not the study's: what it changes on fresh seeds.
+
+    Columns: own rate, seeds, change and margin (points), and in how many seeds accuracy is higher.
+    The arguments are those of `tuned_gains`.
+    """
+    rate, at = load_study(study).recipe.learning_rate, _at_rates(study, own, results, seeds)
+    rows = {}
+    for name, tuned in own.items():
+        change = (at[tuned][name] - at[rate][name]).dropna().to_numpy()
+        if tuned != rate and change.size:
+            known = spread(change, "change")
+            rows[name] = (tuned, change.size, known["change"], known["margin"], sum(change > 0))
+    columns = ["own rate", "seeds", "change", "margin", "higher"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def compare_tuned(
@@ -167,7 +198,7 @@ def compare_tuned(
             p = sign_flip_p(images[rates][step].dropna())
             rows.append((step, rates, known.size, *spread(known, "gain").values(), p))
     columns = ["step", "rates", "seeds", "gain", "std", "margin", "p"]
-    table = pd.DataFrame(rows, columns=columns).set_index(["step", "rates"])
+    table = pd.DataFrame(rows, columns=columns).drop(columns="std").set_index(["step", "rates"])
     table["p"] = holm(table["p"])
     needed = seeds_needed(max(len(table), 1))
     table["verdict"] = [verdict(row.seeds, needed, row.gain, row.p) for row in table.itertuples()]

@@ -192,7 +192,7 @@ def read_step(results: pd.DataFrame, step: str) -> str:
 
 
 def read_fit(results: pd.DataFrame) -> str:
-    """Which steps fit the training images best, and which lose most of it on the test images.
+    """The highest accuracies on training and on test images, and the widest gap between them.
 
     Where no result has the accuracy on training images, one line says what to train.
     """
@@ -211,7 +211,7 @@ def read_fit(results: pd.DataFrame) -> str:
     test = table["test"].idxmax()
     lines = [
         f"**Fit:** {best} fits best ({table.loc[best, 'training']:.1f} % of the training images); "
-        f"{test} generalises best ({table.loc[test, 'test']:.1f} % of the test images).",
+        f"{test} tests best ({table.loc[test, 'test']:.1f} %). Whether they lead is not tested.",
         f"**Gap:** widest for {wide} ({gap} points); over all steps "
         f"{table['gap'].min():+.2f} to {table['gap'].max():+.2f}.",
     ]
@@ -235,7 +235,7 @@ def read_regularisation(bare: pd.DataFrame, mixed: pd.DataFrame) -> str:
 
 
 def read_tuning(table: pd.DataFrame, pairs: Mapping[str, str]) -> str:
-    """Which gains are gains at one common rate, and what tuning adds to them.
+    """Each step's gain at the common rate, at own rates, and what tuning adds, with verdicts.
 
     Args:
         table: of `rates.compare_tuned`.
