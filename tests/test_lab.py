@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import nbformat
 import pytest
@@ -81,10 +82,12 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
         server.wait()
 
 
-def idle(browser) -> bool:
-    """Whether the kernel has started and waits; the status bar, unlike the toolbar, knows both."""
-    shown = browser.run("return document.getElementById('jp-main-statusbar')?.innerText ?? ''")
-    return "| Idle" in shown
+def idle(lab: Lab, name: str) -> bool:
+    """Whether the kernel of a notebook has started and waits, as the server says."""
+    with urlopen(f"{lab.address}/api/sessions?token={lab.token}") as answer:
+        sessions = json.load(answer)
+    states = [each["kernel"]["execution_state"] for each in sessions if each["path"] == name]
+    return states == ["idle"]
 
 
 def choose_run_all(browser) -> bool:
@@ -107,10 +110,10 @@ def run_all(browser, lab: Lab, name: str) -> None:
     """Open a notebook, run all of its cells from the menu, and wait until they have run."""
     workspace = f"{lab.address}/lab/workspaces/{Path(name).stem}"
     browser.open(f"{workspace}/tree/{name}?token={lab.token}", 1400, 1000)
-    wait_for(lambda: idle(browser), "the kernel")
+    wait_for(lambda: idle(lab, name), "the kernel")
     wait_for(lambda: choose_run_all(browser), "the menu")
     wait_for(lambda: all(text.strip("[]:").isdigit() for text in browser.run(PROMPTS)), "all cells")
-    wait_for(lambda: idle(browser), "the kernel")
+    wait_for(lambda: idle(lab, name), "the kernel")
 
 
 def test_a_notebook_of_the_course_runs_from_the_menu(lab, browser) -> None:
