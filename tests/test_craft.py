@@ -228,16 +228,16 @@ def test_what_tuning_adds_is_told_from_a_gain_at_one_rate(tmp_path) -> None:
         tuned = the_study().change({"recipe.learning_rate": 0.008})
         for run in tuned.plan([seed], ["layer_norm"]):
             put(run, tmp_path, round(81 + layer_norm, 2))
-    asked = ("quick", pairs, own, tmp_path, range(10))
-    table = rates.compare_tuned(*asked)
+    tables = rates.results_at("quick", own, tmp_path, range(10))
+    table = rates.compare_tuned(tables, pairs, own)
     assert list(table["verdict"]) == ["up", "up", "within noise", "within noise", "up", "up"]
-    gains = rates.tuned_gains(*asked)["each at its own"]
+    gains = rates.tuned_gains(tables, pairs, own)["each at its own"]
     interval = stats.ttest_1samp(gains["layer_norm"], 0).confidence_interval()
     row = table.loc["layer_norm", "each at its own"]
     assert row["gain"] == pytest.approx(1 + noise[:, 3].mean() - noise[:, 2].mean())
     assert row["margin"] == pytest.approx((interval.high - interval.low) / 2)
     assert row["p"] == pytest.approx(6 * 2 / 2**10)  # Holm: the smallest of six
-    change = rates.change_at_own("quick", own, tmp_path, range(10))
+    change = rates.change_at_own(tables, own)
     assert list(change.index) == ["layer_norm"]  # the others' own rates are the study's
     assert change.loc["layer_norm", "change"] == pytest.approx(row["gain"])
     assert change.loc["layer_norm", "higher"] == 10
@@ -245,6 +245,6 @@ def test_what_tuning_adds_is_told_from_a_gain_at_one_rate(tmp_path) -> None:
         table, pairs
     )
     del own["fewer_norms"]
-    assert set(rates.tuned_gains(*asked)["all at 0.004"]) == {"inverted"}
-    few = rates.compare_tuned(*asked[:-1], range(3))
+    assert set(rates.tuned_gains(tables, pairs, own)["all at 0.004"]) == {"inverted"}
+    few = rates.compare_tuned(rates.results_at("quick", own, tmp_path, range(3)), pairs, own)
     assert set(few["verdict"]) == {"too few seeds (3 of 7)"}

@@ -67,12 +67,12 @@ def explorer_page(
             name: explorer_data(stored_results(one, results)) for name, one in both.items()
         },
     }
-    return filled("explorer.html", data, links or {})
+    return filled("explorer.html", data, links)
 
 
-def filled(name: str, data: Any, links: Mapping[str, str]) -> str:
+def filled(name: str, data: Any, links: Mapping[str, str] | None) -> str:
     """A page of the templates, with its parts, its data and links to the pages beside it."""
-    anchors = [f'<a href="{quote(file)}">{words}</a>' for words, file in links.items()]
+    anchors = [f'<a href="{quote(file)}">{words}</a>' for words, file in (links or {}).items()]
     folder = Path(__file__).parent / "templates" / "explorer"
     parts = {part.name: part.read_text("utf-8") for part in folder.iterdir()}
     line = f"<p>{' · '.join(anchors)}</p>" if anchors else ""

@@ -28,7 +28,7 @@ def order_page(results: pd.DataFrame, links: Mapping[str, str] | None = None) ->
     Raises:
         ValueError: the results are not a factorial's, or too few.
     """
-    return filled("order.html", order_data(results), links or {})
+    return filled("order.html", order_data(results), links)
 
 
 def order_data(results: pd.DataFrame) -> dict[str, Any]:

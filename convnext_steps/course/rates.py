@@ -107,27 +107,42 @@ def draw_rates(table: pd.DataFrame) -> Picture:
     return Picture(figure, f"Accuracy over the peak learning rate: {'; '.join(words)}.")
 
 
-def tuned_gains(
+def results_at(
     study: str,
-    pairs: Mapping[str, str],
     own: Mapping[str, float],
     results: str | Path,
     seeds: Sequence[int],
+) -> dict[float, pd.DataFrame]:
+    """A study's results by learning rate: its own first, then those of each network.
+
+    Args:
+        study: its name; at another rate, it is the study with only that changed.
+        own: by network, its own rate.
+        results: the folder of your own results; where it has none, the published ones are read.
+        seeds: fresh ones, not used to choose the rates.
+    """
+    base = replace(load_study(study), only=tuple(own.keys()))
+    rates = dict.fromkeys([base.recipe.learning_rate, *own.values()])
+    return {rate: load_results(base.change({KEY: rate}), results, seeds) for rate in rates}
+
+
+def tuned_gains(
+    tables: Mapping[float, pd.DataFrame],
+    pairs: Mapping[str, str],
+    own: Mapping[str, float],
     column: str = "accuracy",
 ) -> dict[str, pd.DataFrame]:
     """Gains by seed, one column per step: all at the study's rate, and each at its own.
 
     Args:
-        study: its name; results at another rate are those of the study with only that changed.
+        tables: of `results_at`.
         pairs: by step, the network that it is compared with; left out where `own` lacks either.
         own: by network, its own rate.
-        results: the folder of your own results; where it has none, the published ones are read.
-        seeds: fresh ones, not used to choose the rates.
         column: "accuracy" for points, or "correct" for test images.
     """
-    rate = load_study(study).recipe.learning_rate
+    at = {rate: accuracies(table, column) for rate, table in tables.items()}
+    rate = next(iter(tables))
     common = dict.fromkeys(own.keys(), rate)
-    at = _at_rates(study, own, results, seeds, column)
     return {
         label: pd.DataFrame(
             {
@@ -140,30 +155,14 @@ def tuned_gains(
     }
 
 
-def _at_rates(
-    study: str,
-    own: Mapping[str, float],
-    results: str | Path,
-    seeds: Sequence[int],
-    column: str = "accuracy",
-) -> dict[float, pd.DataFrame]:
-    """Accuracies by seed and network, for the study's own rate and each network's."""
-    base = replace(load_study(study), only=tuple(own.keys()))
-    return {
-        rate: accuracies(load_results(base.change({KEY: rate}), results, seeds), column)
-        for rate in {base.recipe.learning_rate, *own.values()}
-    }
-
-
-def change_at_own(
-    study: str, own: Mapping[str, float], results: str | Path, seeds: Sequence[int]
-) -> pd.DataFrame:
+def change_at_own(tables: Mapping[float, pd.DataFrame], own: Mapping[str, float]) -> pd.DataFrame:
     """One row per network whose own rate is not the study's: what it changes on fresh seeds.
 
     Columns: own rate, seeds, change and margin (points), and in how many seeds accuracy is higher.
     The arguments are those of `tuned_gains`.
     """
-    rate, at = load_study(study).recipe.learning_rate, _at_rates(study, own, results, seeds)
+    at = {rate: accuracies(table) for rate, table in tables.items()}
+    rate = next(iter(tables))
     rows = {}
     for name, tuned in own.items():
         change = (at[tuned][name] - at[rate][name]).dropna().to_numpy()
@@ -175,30 +174,25 @@ def change_at_own(
 
 
 def compare_tuned(
-    study: str,
-    pairs: Mapping[str, str],
-    own: Mapping[str, float],
-    results: str | Path,
-    seeds: Sequence[int],
+    tables: Mapping[float, pd.DataFrame], pairs: Mapping[str, str], own: Mapping[str, float]
 ) -> pd.DataFrame:
     """Three rows per step: the gain at the study's rate, at own rates, and what tuning adds.
 
     Columns: seeds, gain and margin (points; half of the mean's 95 % t-interval), p (sign flips,
     with Holm's correction over all rows) and verdict. The arguments are those of `tuned_gains`.
     """
-    points = tuned_gains(study, pairs, own, results, seeds)
-    images = tuned_gains(study, pairs, own, results, seeds, "correct")
+    points, images = (tuned_gains(tables, pairs, own, each) for each in ("accuracy", "correct"))
     for gains in (points, images):
         shared, tuned = gains.values()
         gains[ADDED] = tuned - shared
     rows = []
     for step in points[EACH]:
         for rates, gains in points.items():
-            known = gains[step].dropna().to_numpy()
-            p = sign_flip_p(images[rates][step].dropna())
-            rows.append((step, rates, known.size, *spread(known, "gain").values(), p))
-    columns = ["step", "rates", "seeds", "gain", "std", "margin", "p"]
-    table = pd.DataFrame(rows, columns=columns).drop(columns="std").set_index(["step", "rates"])
+            found = gains[step].dropna().to_numpy()
+            known, p = spread(found, "gain"), sign_flip_p(images[rates][step].dropna())
+            rows.append((step, rates, found.size, known["gain"], known["margin"], p))
+    columns = ["step", "rates", "seeds", "gain", "margin", "p"]
+    table = pd.DataFrame(rows, columns=columns).set_index(["step", "rates"])
     table["p"] = holm(table["p"])
     needed = seeds_needed(max(len(table), 1))
     table["verdict"] = [verdict(row.seeds, needed, row.gain, row.p) for row in table.itertuples()]
