@@ -91,7 +91,7 @@ def test_notebooks_are_spread_over_the_gpus(pretend, monkeypatch, tmp_path) -> N
 class Idle:
     """A process of the pool that only keeps what it is given."""
 
-    def __init__(self, uses, own_gpus) -> None:
+    def __init__(self, own_gpus) -> None:
         self.gpus, self.open, self.alive = own_gpus, set(), True
 
     def end(self) -> None:

@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import json
+import pickle
 import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import pandas as pd
@@ -10,7 +12,7 @@ import pytest
 from filelock import FileLock, Timeout
 from studies import plan, table_of, the_study
 
-from convnext_steps import Design, How, TrainingConfig, plot_trajectory, roadmap
+from convnext_steps import Design, How, TrainingConfig, load_study, plot_trajectory, roadmap
 from convnext_steps.device import device_name
 from convnext_steps.errors import ResultError
 from convnext_steps.execution import evidence, runfolder
@@ -19,8 +21,9 @@ from convnext_steps.execution.report import GUARD, keep_study, report, show_traj
 from convnext_steps.execution.runfolder import REJECTED, done, prepare
 from convnext_steps.execution.runner import run_study
 from convnext_steps.files import write_json
+from convnext_steps.models import roadmap as roadmap_module
 from convnext_steps.models.paper import published_roadmap
-from convnext_steps.study.plan import HASH_DEFAULTS, Run, read_run
+from convnext_steps.study.plan import HASH_DEFAULTS, Run
 from convnext_steps.study.results import RESULT, SCHEMA, all_results, checksum
 from convnext_steps.study.tables import summarize
 from convnext_steps.training.evaluation import Evaluation
@@ -93,11 +96,34 @@ def test_the_hash_follows_everything_that_decides_a_result() -> None:
     assert {other.hash for other in same} == {run.hash}
 
 
-def test_a_run_goes_through_json_unchanged() -> None:
-    for run in plan("quick", "base", seeds=[3]):
-        again = read_run(json.loads(json.dumps(asdict(run))))
-        assert again == run
-        assert again.hash == run.hash
+OWN = """
+from dataclasses import dataclass
+from convnext_steps import Design, add_step
+
+@dataclass(frozen=True)
+class Wide(Design):
+    wide: bool = False
+
+    def revise(self, network):
+        network.note = "revised"
+
+add_step("wide", "gelu", "wide", Wide, wide=True)
+"""
+READ = """
+import pickle, sys
+run = pickle.load(sys.stdin.buffer)
+print(run.hash, type(run.design).__name__, run.build(run.load_data()[0]).note)
+"""
+
+
+def test_a_run_goes_to_another_process_with_its_own_decision(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(roadmap_module, "OWN_STEPS", {})
+    (tmp_path / "mine.py").write_text(OWN)
+    (run,) = load_study("smoke", uses=tmp_path / "mine.py").plan(steps=["wide"])
+    told = subprocess.run(
+        [sys.executable, "-c", READ], input=pickle.dumps(run), capture_output=True, check=True
+    )
+    assert told.stdout.decode().split() == [run.hash, "Wide", "revised"]
 
 
 def test_done_means_a_result_of_the_same_plan(tmp_path) -> None:

@@ -17,7 +17,6 @@ from convnext_steps.execution.machine import cores
 from convnext_steps.execution.parent import follow_parent
 from convnext_steps.execution.turns import Turns
 from convnext_steps.execution.work import run_steps
-from convnext_steps.models.own import use
 from convnext_steps.study.plan import Data, Run
 from convnext_steps.study.study import Study
 from convnext_steps.training.config import TrainingConfig
@@ -30,11 +29,11 @@ class PoolBackend:
     """Attempts in a few processes: one per core, or one per GPU that does several by turns.
 
     Args:
-        study: whose runs they are: its `how`, and the file that adds its decisions.
+        study: whose runs they are.
     """
 
     def __init__(self, study: Study) -> None:
-        self.uses, processes = study.uses, study.how.processes
+        processes = study.how.processes
         self.gpus = gpu_shares(study.how.device, processes)
         self.at_once = AT_ONCE if self.gpus and processes == 1 else 1
         self.workers = self.at_once * len(self.gpus) or max(1, cores() // processes)
@@ -51,7 +50,7 @@ class PoolBackend:
         if crew is None or len(crew.open) >= self.at_once or self._idle_gpu(crew):
             used = [crew.gpus for crew in self.crews]
             free = [own for own in self.gpus if own not in used]
-            crew = Crew(self.uses, free[0] if free else None)
+            crew = Crew(free[0] if free else None)
             self.crews.append(crew)
         return PoolAttempt(crew, crew.begin(run, results.resolve()))
 
@@ -67,11 +66,11 @@ class PoolBackend:
 class Crew:
     """One process that does runs, and what it has said of them."""
 
-    def __init__(self, uses: str, own_gpus: Sequence[int] | None) -> None:
+    def __init__(self, own_gpus: Sequence[int] | None) -> None:
         self.gpus = own_gpus
         spawn = multiprocessing.get_context("spawn")  # a fork would inherit PyTorch's threads
         self.pipe, other = spawn.Pipe()
-        self.process = spawn.Process(target=_work, args=(other, uses, visible(own_gpus)))
+        self.process = spawn.Process(target=_work, args=(other, visible(own_gpus)))
         self.process.start()
         other.close()
         self.keys = count()
@@ -126,13 +125,11 @@ class PoolAttempt:
             self.crew.end()
 
 
-def _work(pipe: Connection, uses: str, settings: dict[str, str]) -> None:
+def _work(pipe: Connection, settings: dict[str, str]) -> None:
     """Do the runs that come through the pipe, by turns, and say how each ended."""
     os.environ.update(settings)
     follow_parent()
     torch.set_num_threads(1)
-    if uses:
-        use(Path(uses))
 
     def ended(key: int, error: BaseException | None) -> None:
         pipe.send((key, Outcome.of(error)))

@@ -15,7 +15,6 @@ from convnext_steps.execution.machine import cores
 from convnext_steps.execution.pool import AT_ONCE
 from convnext_steps.execution.runfolder import done
 from convnext_steps.execution.work import do_run
-from convnext_steps.models.own import use
 from convnext_steps.study.plan import Run
 from convnext_steps.text import first_line
 from convnext_steps.training.how import How
@@ -118,8 +117,6 @@ def attempt(run: Run, results: Path) -> Outcome:
 
 def _in_this_process(run: Run, results: Path) -> Outcome:
     torch.set_num_threads(1)
-    if run.uses:
-        use(Path(run.uses))
     try:
         do_run(run, results)
     except Exception as error:  # a training can fail in any way

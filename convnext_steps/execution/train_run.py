@@ -1,8 +1,10 @@
 """The training of one run: in this process, or in several that torchrun starts."""
 
+import base64
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,7 @@ from convnext_steps.errors import TrainingError
 from convnext_steps.execution.evidence import environment
 from convnext_steps.execution.parent import follow_parent
 from convnext_steps.files import write_bytes
-from convnext_steps.study.plan import Run, read_run
+from convnext_steps.study.plan import Run
 from convnext_steps.training.distributed import LAUNCHED, join
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.images import ImageData
@@ -96,7 +98,7 @@ def _train_together(run: Run, processes: int, output: Path) -> Trained:
     worker = Path(__file__).with_name("worker.py")
     command = [sys.executable, "-P", str(worker), "torch.distributed.run", "--standalone"]
     command += ["--local-addr", "localhost", "--nproc-per-node", str(processes)]
-    command += ["-m", __name__, json.dumps(asdict(run)), str(output)]
+    command += ["-m", __name__, base64.b64encode(pickle.dumps(run)).decode(), str(output)]
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
     with subprocess.Popen(
         command,
@@ -137,4 +139,4 @@ def read_trained(output: Path) -> Trained:
 
 if __name__ == "__main__":  # one of the processes, as torchrun starts it
     follow_parent()
-    train_share(read_run(json.loads(sys.argv[1])), Path(sys.argv[2]))
+    train_share(pickle.loads(base64.b64decode(sys.argv[1])), Path(sys.argv[2]))

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from convnext_steps.errors import DataError
 from convnext_steps.models.design import Design
 from convnext_steps.models.network import Network
+from convnext_steps.models.own import use
 from convnext_steps.study.code import own_code
 from convnext_steps.training.config import TrainingConfig, require
 from convnext_steps.training.data import content_of, load_data
@@ -203,10 +205,14 @@ class Run:
             drop_path_rate=self.config.drop_path_rate,
         )
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Pickle with the user's own file, which is executed before a design of it is read."""
+        if not self.uses:
+            return super().__reduce_ex__(protocol)
+        values = [getattr(self, field.name) for field in fields(self)]
+        return _read_run, (self.uses, pickle.dumps(values, protocol))
 
-def read_run(values: Mapping[str, Any]) -> Run:
-    """The run that `asdict` made these values from, even if they went through JSON."""
-    design = Design(**values["design"] | {"depths": tuple(values["design"]["depths"])})
-    config = TrainingConfig(**values["config"])
-    data, how = Data(**values["data"]), How(**values["how"])
-    return Run(values["study"], values["step"], design, config, data, how, values["uses"])
+
+def _read_run(uses: str, values: bytes) -> Run:
+    use(Path(uses))
+    return Run(*pickle.loads(values))
