@@ -20,7 +20,8 @@ from convnext_steps.execution.work import do_run
 from convnext_steps.measure.compare import compare_counts
 from convnext_steps.models import roadmap as roadmap_module
 from convnext_steps.models.roadmap import add_step
-from convnext_steps.study.probes import budget_gains, images_seen, likeness, planned_results, trends
+from convnext_steps.study.counts import images_seen
+from convnext_steps.study.probes import budget_gains, likeness, planned_results, trends
 from convnext_steps.study.results import PROJECT_RESULTS
 from convnext_steps.study.toml import load_study
 

@@ -50,18 +50,12 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
         (["show", "gelu", "--resolution", "3"], "images of 3x3 are too small"),
         (["steps", "--set", "roadmap=x"], "roadmap is 'x'; it must be one of 'tiny', 'base'"),
         (["study", "smok"], "unknown study 'smok'; did you mean 'smoke'?"),
-        (["study", "--profile", "smoke"], "--profile is gone; give the study's name"),
-        (["show", "gelu", "--regime", "base"], "--regime is gone; write --set roadmap=base"),
         (["study", "--set", "max_epochs=2"], "unknown key 'max_epochs'; did you mean 'recipe.max_"),
         (
             ["study", "--set", "recipe.max_epochs=x"],
             "recipe.max_epochs is 'x'; it must be",
         ),
         (["study", "--set", "recipe.max_epochs"], "is no change; write recipe.max_epochs=12"),
-        (
-            ["notebook", "run_step", "out.ipynb", "-p", "PROFILE=quick"],
-            "write STUDY, with the same value",
-        ),
         (["study", "--steps", "layernorm"], "unknown step 'layernorm'; did you mean 'layer_norm'?"),
         (["study", "--seeds", "one"], "'one' is not a seed"),
         (["study", "--seeds", "-1"], ""),

@@ -33,6 +33,7 @@ from convnext_steps.course.executed import all_notebooks
 from convnext_steps.course.exercises import check
 from convnext_steps.course.sections import PARTS, SECTIONS, find_section
 from convnext_steps.models.layers import LayerNorm2d
+from convnext_steps.models.paper import published_roadmap
 from convnext_steps.study import loading
 from convnext_steps.training.config import RECIPES
 from convnext_steps.training.data import load_data
@@ -300,6 +301,10 @@ def test_a_section_is_read_from_its_results() -> None:
     assert lesson.section_accuracies(results, "2.3").loc["increase width", "ours"] == "82.05 ± 0.03"
     gains = lesson.section_gains(results, "2.3")
     assert gains.loc["depthwise conv", "paper"] == "-1.23 ± 0.38"
+    base = results_of(plan("quick", "base", ["depthwise"]))
+    base.attrs["study"] = the_study("quick", "base")
+    paper = published_roadmap("base")["depthwise"].top1_mean
+    assert lesson.section_accuracies(base, "2.3").loc["depthwise conv", "paper"] == f"{paper:.2f}"
     assert list(gains["ours"].str[:5]) == ["-1.00", "+3.00"]
     text = lesson.reading(results, "2.3")
     assert "Results of the study quick, seeds 0, 1, 2" in text

@@ -100,6 +100,8 @@ def test_fit_and_gap_are_paired_by_seed() -> None:
     assert "widest for gelu (+2.50 ±" in readings.read_fit(results)
     drawn = probe_pictures.draw_fit(results)
     assert "ReLU -> GELU 82.50 and 80.00" in drawn.alternative
+    mine = {label: pd.DataFrame({"resnet+gelu": [value]}) for label, value in (("a", 1), ("b", 2))}
+    assert "resnet+gelu 1.00 and 2.00" in probe_pictures.draw_pairs(mine, "points").alternative
 
 
 def test_without_the_fit_one_line_says_what_to_train() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from studies import plan
 
-from convnext_steps import Design, cli
+from convnext_steps import Design, cli, load_results
 from convnext_steps.execution.runner import run_study
 from convnext_steps.execution.work import Work
 from convnext_steps.study.code import own_code
@@ -22,6 +22,7 @@ from convnext_steps.study.results import (
     checksum,
     read_results,
 )
+from convnext_steps.study.tables import summarize, to_markdown
 
 # A result as version 0.1 wrote it: quick, gelu, seed 2, with the curve beside it.
 OLD = Path(__file__).with_name("result_of_version_0.1.json")
@@ -108,6 +109,14 @@ def test_published_results_bear_the_hash_of_what_they_were_made_from(path) -> No
         assert result["checksum"] == checksum(result)
         parts = (result[name] for name in ("design", "recipe", "data", "seed", "code"))
         assert run_hash(*parts) == result["hash"]
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT_RESULTS.glob("*/table.md")), ids=str)
+def test_published_tables_are_of_the_published_results(path, tmp_path) -> None:
+    """And a factorial's runs of the same networks, with seeds of their own, are not among them."""
+    results = load_results(path.parent.name, tmp_path)
+    assert to_markdown(summarize(results)) == path.read_text()
+    assert len(results) == len((path.parent / PACKED).read_text().splitlines())
 
 
 def test_code_of_ones_own_is_in_the_hash_of_its_designs_alone(tmp_path, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 """The slides and the site: whole, offline, readable for all, and seen in a real browser."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -10,10 +11,12 @@ import nbformat
 import pytest
 
 from convnext_steps import cli
-from convnext_steps.course.executed import all_notebooks, read_static, relink
+from convnext_steps.course.executed import all_notebooks, is_fresh, read_static, relink
 from convnext_steps.course.site import contents, fold, write_site
 from convnext_steps.course.slides import set_slides, write_slides
 from convnext_steps.errors import StudyError
+from convnext_steps.execution.notebook import find_notebook
+from convnext_steps.study.results import PACKED
 
 NAMES = ["03_resnextify", "trajectory"]
 PARAMETERS = ["--study", "smoke"]
@@ -84,6 +87,21 @@ def test_every_picture_has_an_alternative_text(pages) -> None:
             assert hidden or len(text) > 20, f"{path.name}: {str(image)[:200]}"
             seen += not hidden
     assert seen >= 10
+
+
+def test_what_a_notebook_shows_is_older_than_it_or_it_is_stale(tmp_path) -> None:
+    results, target = tmp_path / "results", tmp_path / "executed.ipynb"
+    packed = results / "mine" / PACKED
+    packed.parent.mkdir(parents=True)
+    packed.touch()
+    values = {"RESULTS": str(results)}
+    notebook = nbformat.v4.new_notebook(metadata={"papermill": {"parameters": values}})
+    nbformat.write(notebook, target)
+    assert is_fresh(target, find_notebook("trajectory"), values)
+    assert not is_fresh(target, find_notebook("trajectory"), {})
+    later = target.stat().st_mtime + 1
+    os.utime(packed, (later, later))
+    assert not is_fresh(target, find_notebook("trajectory"), values)
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from convnext_steps.study.statistics import (
     PATTERNS,
     compare,
     comparisons,
-    describe,
     holm,
     paired_t_p,
     seeds_needed,
@@ -22,6 +21,7 @@ from convnext_steps.study.statistics import (
     smallest_p,
     to_markdown,
 )
+from convnext_steps.study.tables import summarize
 
 
 def results_of(accuracies: dict[str, list[float]], regime: str = "tiny") -> pd.DataFrame:
@@ -33,7 +33,7 @@ def results_of(accuracies: dict[str, list[float]], regime: str = "tiny") -> pd.D
         for seed, top1 in enumerate(values)
         if top1 is not None
     ]
-    table = pd.DataFrame(rows, columns=["study", "step", "seed", "accuracy", "correct"])
+    table = pd.DataFrame(rows, columns=["study", "step", "seed", "accuracy", "correct", "macs"])
     table.attrs["study"] = the_study("quick", regime)
     return table
 
@@ -123,8 +123,8 @@ def test_each_step_is_compared_with_its_parent() -> None:
 
 def test_mean_spread_and_interval_by_hand() -> None:
     """1 to 5: mean 3, std sqrt(2.5), and t(4 degrees, 97.5 %) = 2.776 in every table."""
-    row = describe(results_of({"gelu": [81, 82, 83, 84, 85]})).set_index("step").loc["gelu"]
-    assert (row["n"], row["mean"]) == (5, 83)
+    row = summarize(results_of({"gelu": [81, 82, 83, 84, 85]})).set_index("step").loc["gelu"]
+    assert (row["seeds"], row["accuracy"]) == (5, 83)
     assert row["std"] == pytest.approx(2.5**0.5)
     assert row["margin"] == pytest.approx(2.776 * 0.5**0.5, abs=5e-4)
 
@@ -145,10 +145,10 @@ def test_only_seeds_that_both_have_are_compared() -> None:
     accuracies = {"kernel_7": [80, 81, None, 10], "gelu": [81, 83, 99, None]}
     row = compared(accuracies).loc["gelu"]
     assert (row["n"], row["difference"]) == (2, 1.5)
-    means = describe(results_of(accuracies)).set_index("step")
-    assert means.loc["kernel_7", "mean"] == 57
-    assert list(means.loc[["kernel_7", "gelu", "width"], "n"]) == [3, 3, 0]
-    assert math.isnan(means.loc["width", "mean"])
+    means = summarize(results_of(accuracies)).set_index("step")
+    assert means.loc["kernel_7", "accuracy"] == 57
+    assert list(means.loc[["kernel_7", "gelu", "width"], "seeds"]) == [3, 3, 0]
+    assert math.isnan(means.loc["width", "accuracy"])
 
 
 def test_an_accuracy_that_is_not_a_number_is_a_gap() -> None:

@@ -43,8 +43,7 @@ def test_every_way_leads_to_the_same_result(tmp_path, capsys) -> None:
         ({"STEP": "gelo"}, "unknown step 'gelo'; did you mean 'gelu'?"),
         ({"SEED": "abc"}, "SEED is 'abc'; it must be a whole number"),
         ({"STEP": "3"}, "STEP is 3; it must be a text"),
-        ({"STEPS": "gelu"}, "STEPS: unknown parameter 'STEPS'; did you mean 'STEP'?"),
-        ({"PROFILE": "quick"}, "PROFILE: write STUDY, with the same value"),
+        ({"STEPS": "gelu"}, "unknown parameter 'STEPS'; did you mean 'STEP'?"),
         ({"CHANGES": "recipe.epochs=1"}, "unknown key 'recipe.epochs'"),
     ],
 )

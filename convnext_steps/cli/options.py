@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -27,14 +26,6 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
     return number
-
-
-class OldWord(argparse.Action):
-    """An option of version 0.1, answered by what is written today."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
-        """Say it, in one line."""
-        parser.exit(2, f"convnext-steps: {self.option_strings[0]} is gone; {self.const}\n")
 
 
 def add_changed_study(parser: argparse.ArgumentParser, default: str = "quick") -> None:
@@ -63,11 +54,6 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--uses", default="", metavar="FILE", help="a Python file whose add_step adds decisions"
     )
-    for word, today in (
-        ("--profile", "give the study's name without an option"),
-        ("--regime", "write --set roadmap=base"),
-    ):
-        parser.add_argument(word, nargs=1, action=OldWord, const=today, help=argparse.SUPPRESS)
 
 
 def chosen_study(options: argparse.Namespace) -> Study:

@@ -10,7 +10,7 @@ from papermill import inspect_notebook
 
 from convnext_steps.execution.notebook import NOTEBOOKS, execute_notebook, find_notebook
 from convnext_steps.files import PACKAGE
-from convnext_steps.study.results import PROJECT_RESULTS
+from convnext_steps.study.results import PACKED, PROJECT_RESULTS, RESULT
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 REDRAWN = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar wrote before it wrote anew
@@ -43,7 +43,7 @@ def execute_stale(
         target = folder / notebook.name
         known = inspect_notebook(str(notebook))
         values = {name: value for name, value in parameters.items() if name in known}
-        if not _is_fresh(target, notebook, values):
+        if not is_fresh(target, notebook, values):
             print(f"executing {notebook.name}", flush=True)
             partial = target.with_suffix(".partial.ipynb")
             execute_notebook(str(notebook), partial, values)
@@ -52,15 +52,17 @@ def execute_stale(
     return done
 
 
-def _is_fresh(target: Path, notebook: Path, values: Mapping[str, str]) -> bool:
+def is_fresh(target: Path, notebook: Path, values: Mapping[str, str]) -> bool:
     """Whether it was executed with these values, after its sources last changed."""
     if not target.exists():
         return False
     if nbformat.read(target, as_version=4).metadata["papermill"]["parameters"] != values:
         return False
-    library = PACKAGE.rglob("*.py")
-    results = PROJECT_RESULTS.rglob("*.json")
-    newest = max(path.stat().st_mtime for path in (notebook, *library, *results))
+    results = {PROJECT_RESULTS, Path(values.get("RESULTS", PROJECT_RESULTS))}
+    kinds = [(PACKAGE, "*.py"), (PACKAGE, "*.toml"), (PACKAGE, "*.csv")]
+    kinds += [(folder, name) for folder in results for name in (PACKED, RESULT)]
+    sources = (path for folder, pattern in kinds for path in folder.rglob(pattern))
+    newest = max(path.stat().st_mtime for path in (notebook, *sources))
     return target.stat().st_mtime > newest
 
 

@@ -10,10 +10,9 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.course.readings import bullets
 from convnext_steps.course.sections import find_section
 from convnext_steps.execution.runner import run_study
-from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.loading import steps_of, stored_results
 from convnext_steps.study.plots import plot_trajectory
-from convnext_steps.study.statistics import compare, describe
+from convnext_steps.study.statistics import compare
 from convnext_steps.study.study import Study
 from convnext_steps.study.tables import summarize
 from convnext_steps.study.toml import load_study
@@ -71,16 +70,16 @@ def trajectory(results: pd.DataFrame, until: str | None = None, ask: bool = Fals
 
 def section_accuracies(results: pd.DataFrame, number: str) -> pd.DataFrame:
     """One row per step: our mean over the seeds with its spread, and the paper's, in per cent."""
-    table = describe(results).set_index("step")
-    steps = roadmap()
+    table = summarize(results).set_index("step")
+    steps = steps_of(results)
     rows = []
     for name in find_section(number).names():
         row, paper = table.loc[name], steps[name].paper
         rows.append(
             {
                 "step": steps[name].title,
-                "seeds": row["n"],
-                "ours": plus_minus(row["mean"], row["std"]),
+                "seeds": row["seeds"],
+                "ours": plus_minus(row["accuracy"], row["std"]),
                 "paper": plus_minus(paper.top1_mean, paper.top1_std),
             }
         )

@@ -84,7 +84,8 @@ def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
         quantity: what is shown, with its unit.
     """
     (one, first), (other, second) = series.items()
-    names = list(first.columns)
+    names, known = list(first.columns), roadmap()
+    titles = [known[name].title if name in known else name for name in names]
     figure = new_figure(9, 0.4 * len(names) + 1.4)
     axes = figure.subplots()
     for offset, style, (label, table) in zip((-0.15, 0.15), STYLES, series.items(), strict=False):
@@ -93,7 +94,7 @@ def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
             axes.plot(values, rows, **(style | SEEDS))
         mean = style | {"linestyle": "", "markersize": 8}
         axes.plot(table[names].mean(), rows, label=label, **mean)
-    axes.set_yticks(range(len(names)), [roadmap()[name].title for name in names])
+    axes.set_yticks(range(len(names)), titles)
     axes.invert_yaxis()
     axes.set_xlabel(quantity)
     low, high = axes.get_xlim()
@@ -102,8 +103,8 @@ def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
     finish(axes, "x")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     means = "; ".join(
-        f"{roadmap()[name].title} {first[name].mean():.2f} and {second[name].mean():.2f}"
-        for name in names
+        f"{title} {first[name].mean():.2f} and {second[name].mean():.2f}"
+        for title, name in zip(titles, names, strict=True)
     )
     return Picture(figure, f"{quantity}, {one} and {other}: {means}.")
 

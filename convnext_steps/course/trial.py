@@ -53,7 +53,7 @@ def train_design(
         recipe: fields of the recipe that differ from the study's.
     """
     study = load_study(study)
-    (step,) = study.plan([0], ["separate_downsampling"])
+    step = study.plan([0])[-1]
     small = scaled(design, **asdict(study.scale))
     run = replace(step, design=small, config=replace(step.config, **recipe))
     seed_everything(run.seed)

@@ -14,7 +14,7 @@ from convnext_steps.study.figures import BLUE, GREEN, ORANGE, finish, new_figure
 from convnext_steps.study.loading import of_the_study
 from convnext_steps.study.probes import gains, paper_gains
 from convnext_steps.study.results import PROJECT_RESULTS, all_results
-from convnext_steps.study.statistics import accuracies, compare, comparisons
+from convnext_steps.study.statistics import accuracies, compare, comparisons, paper_gain
 from convnext_steps.study.toml import load_study
 
 
@@ -25,7 +25,9 @@ def agreement(results: pd.DataFrame) -> pd.DataFrame:
     uncertainty; `finding` compares the tested verdicts.
     """
     table = compare(results)
-    base = paper_gains(comparisons(roadmap("base")), "base")
+    steps = roadmap("base")
+    pairs = comparisons(steps).items()
+    base = {step: paper_gain(steps[step], steps[parent])[0] for step, parent in pairs}
     return pd.DataFrame(
         {
             "step": table["title"],

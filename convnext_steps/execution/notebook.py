@@ -20,10 +20,6 @@ from convnext_steps.files import check_writable, project_folder
 from convnext_steps.text import unknown
 
 NOTEBOOKS = project_folder() / "notebooks"
-OLD = {
-    "PROFILE": "write STUDY, with the same value",
-    "REGIME": "write STUDY, of a study whose roadmap is tiny or base",
-}  # words of version 0.1
 
 
 def find_notebook(name: str) -> Path:
@@ -116,8 +112,6 @@ def _values(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
     known = inspect_notebook(str(notebook))
     values = {}
     for name, text in given.items():
-        if name in OLD and name not in known:
-            raise ValueError(f"{notebook.name}: {name} is no longer a parameter; {OLD[name]}")
         if name not in known:
             raise ValueError(f"{notebook.name}: {unknown('parameter', name, known)}")
         values[name] = text if known[name]["inferred_type_name"] == "str" else _value(name, text)

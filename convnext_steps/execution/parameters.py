@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from convnext_steps.errors import ConvNeXtStepsError
-from convnext_steps.execution.notebook import OLD
 from convnext_steps.study.plan import Run
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study, read_changes
@@ -36,8 +35,7 @@ def the_run(given: Mapping[str, Any]) -> tuple[Study, Run]:
     """
     for name in given:
         if name.isupper() and not name.startswith("_") and name not in KNOWN:
-            hint = OLD.get(name) or unknown("parameter", name, KNOWN)
-            raise ParameterError(f"{name}: {hint}")
+            raise ParameterError(unknown("parameter", name, KNOWN))
     for name, kind in KNOWN.items():
         if type(given[name]) is not kind:
             word = {str: "a text", int: "a whole number"}[kind]

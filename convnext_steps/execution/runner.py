@@ -186,7 +186,7 @@ def do_missing(
         return 0
     if address is None:  # a cluster's head may be without the data
         check_runs(missing)
-    with closing(open_backend(study, address)) as backend:
+    with closing(_backend(study, address)) as backend:
         keep_study(study, results)
         workers = backend.workers if study.how.workers == "auto" else study.how.workers
         runner = Runner(missing, results, backend, workers, ended)
@@ -213,12 +213,7 @@ def _missing(runs: Sequence[Run], results: Path) -> list[Run]:
     return missing
 
 
-def open_backend(study: Study, address: str | None) -> Backend:
-    """Where a study's runs are done; `run_study` says more.
-
-    Raises:
-        ValueError: Ray is not installed, or there is no cluster at the address.
-    """
+def _backend(study: Study, address: str | None) -> Backend:
     if address:
         return RayBackend(address)
     return LocalBackend(study.how) if study.how.notebooks else PoolBackend(study)

@@ -76,12 +76,18 @@ def _count(run: Run, known: Shape) -> int:
         raise InvalidStudyError(f"{run.step} cannot be built: {error}") from None
 
 
+def images_seen(run: Run) -> int:
+    """How many images a training sees, counting repetitions."""
+    return round(run.config.max_epochs * shape(run.data, replace(run.config, seed=0)).images)
+
+
 @cache
 def shape(data: Data, config: TrainingConfig) -> Shape:
     """The images of a data set as a recipe prepares them; a folder is read for it."""
     if data.source in KNOWN:
         known = KNOWN[data.source]
-        return Shape(known.images, known.channels, config.resolution or known.side, known.classes)
+        images = round((data.images or known.images) * (1 - data.held_out))
+        return Shape(images, known.channels, config.resolution or known.side, known.classes)
     train, _ = data.load(config)
     return Shape(len(train), train.channels, train[0][0].shape[-1], train.num_classes)
 

@@ -110,9 +110,6 @@ def _models(table: pd.DataFrame) -> str:
 
 
 def _credits(table: pd.DataFrame) -> str:
-    paper = signed(table["paper"])
-    if "paper_low" in table:
-        paper = _within(table, "paper", "paper_")
     names = {"smallest": signed, "largest": signed, "negative": percent}
     both = {
         name: [
@@ -126,7 +123,7 @@ def _credits(table: pd.DataFrame) -> str:
             "decision": table["decision"],
             "mean": _within(table, "mean", "mean_"),
             **both,
-            "paper's order": paper,
+            "paper's order": _within(table, "paper", "paper_"),
             "orders below it": percent(table["below"]),
         }
     )

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from convnext_steps.study.networks import factorial_of, networks
-from convnext_steps.study.orders import credits, mean_weights
+from convnext_steps.study.orders import credits, mean_weights, paper_credits
 from convnext_steps.study.space import Bools, Floats, Space
 
 DRAWS = 2000  # of the bootstrap
@@ -200,10 +200,7 @@ def credit_over_orders(analysis: Analysis, draws: int = DRAWS) -> pd.DataFrame:
     scale = np.sqrt(best.nobs / best.df_resid)
     noise = rng.choice(best.resid * scale, (len(analysis.runs), draws))
     moved = linear @ noise
-    chain = np.searchsorted(space.codes(space.sets), space.codes(space.paper))
-    shifts = {"mean": mean_weights(space) @ moved}
-    if table["paper"].notna().all():
-        shifts["paper"] = np.diff(moved[chain], axis=0)
+    shifts = {"mean": mean_weights(space) @ moved, "paper": paper_credits(space, moved)}
     for name, shift in shifts.items():
         upper, lower = np.quantile(shift, [1 - ALPHA / 2, ALPHA / 2], axis=1)
         table[f"{name}_low"], table[f"{name}_high"] = table[name] - upper, table[name] - lower

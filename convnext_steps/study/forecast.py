@@ -1,10 +1,10 @@
 """What runs will cost, before any of them begins; building each network proves that it can be."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from convnext_steps.study.counts import counts, shape
+from convnext_steps.study.counts import counts, images_seen
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import PROJECT_RESULTS, read_results
 
@@ -30,8 +30,7 @@ def forecast(runs: Sequence[Run], results: Path) -> Forecast:
     """
     images = macs = 0
     for run, count in zip(runs, counts(runs), strict=True):
-        known = shape(run.data, replace(run.config, seed=0))
-        seen = round(run.config.max_epochs * (run.data.images or known.images))
+        seen = images_seen(run)
         images, macs = images + seen, macs + seen * count
     rate = _rate(results) or _rate(PROJECT_RESULTS)
     return Forecast(images, macs, macs / rate / 3600 if rate else None)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -79,7 +80,7 @@ def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
     if study.factorial:
         runs = study.plan()
     else:
-        seeds = sorted({int(seed) for seed in table["seed"]})
+        seeds = sorted({int(seed) for seed in table.loc[~table["study"].map(_draws), "seed"]})
         runs = study.plan(seeds, list(study.all_steps()))
     try:
         for run in runs[:1]:
@@ -89,6 +90,15 @@ def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
         named = [replace(study.data, content=str(content)) for content in contents]
         return [replace(run, data=data) for data in named for run in runs]
     return runs
+
+
+@cache
+def _draws(study: str) -> bool:
+    """Whether a study draws a seed for each network, which other studies don't have."""
+    try:
+        return load_study(study).factorial is not None
+    except InvalidStudyError:
+        return False
 
 
 def study_of(results: pd.DataFrame) -> Study:

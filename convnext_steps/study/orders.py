@@ -50,15 +50,11 @@ def number_of_orders(space: Space) -> int:
 def _ways(space: Space, codes: list[int], up: bool = True) -> dict[int, int]:
     """From no decision up to each set, a smaller code before a larger one; or down from all."""
     first, *others = sorted(codes, reverse=not up)
-    ways = {first: 1}
+    bits, ways = range(len(space.decisions)), {first: 1}
     for code in others:
-        before = (code ^ 1 << bit for bit in _bits(space) if (code >> bit & 1) == up)
+        before = (code ^ 1 << bit for bit in bits if (code >> bit & 1) == up)
         ways[code] = sum(ways.get(one, 0) for one in before)
     return ways
-
-
-def _bits(space: Space) -> range:
-    return range(len(space.decisions))
 
 
 def mean_weights(space: Space) -> Floats:
@@ -83,7 +79,7 @@ def credits(space: Space, values: Floats) -> pd.DataFrame:
             difference of the last and the first.
     """
     rows = []
-    paper = _paper(space, values)
+    paper = paper_credits(space, values)
     for decision, (before, after, share) in enumerate(places(space)):
         gains = values[after] - values[before]
         low, high = int(gains.argmin()), int(gains.argmax())
@@ -122,9 +118,9 @@ def best_and_worst(space: Space, values: Floats) -> tuple[tuple[str, ...], tuple
 def _highest(space: Space, values: Floats) -> tuple[str, ...]:
     """The order with the largest sum of values, set by set: a smaller code before a larger one."""
     value = dict(zip(space.codes(space.sets).tolist(), values, strict=True))
-    sums, last = {0: value[0]}, dict[int, int]()
+    bits, sums, last = range(len(space.decisions)), {0: value[0]}, dict[int, int]()
     for code in sorted(value)[1:]:
-        before = {bit: code & ~(1 << bit) for bit in _bits(space) if code >> bit & 1}
+        before = {bit: code & ~(1 << bit) for bit in bits if code >> bit & 1}
         ways = {bit: sums[rest] for bit, rest in before.items() if rest in sums}
         last[code] = max(ways, key=lambda bit: ways[bit])
         sums[code] = ways[last[code]] + value[code]
@@ -135,11 +131,17 @@ def _highest(space: Space, values: Floats) -> tuple[str, ...]:
     return tuple(reversed(taken))
 
 
-def _paper(space: Space, values: Floats) -> Floats:
+def paper_credits(space: Space, values: Floats) -> Floats:
+    """(decisions, ...): each decision's credit in the paper's order; NaN where it is forbidden.
+
+    Args:
+        space: the sets.
+        values: (sets, ...), in the order of `space.sets`.
+    """
     if len(space.paper) <= len(space.decisions):
-        return np.full(len(space.decisions), np.nan)
+        return np.full((len(space.decisions), *values.shape[1:]), np.nan)
     chain = np.searchsorted(space.codes(space.sets), space.codes(space.paper))
-    return np.diff(values[chain])
+    return np.diff(values[chain], axis=0)
 
 
 def _quantiles(gains: Floats, share: Floats) -> Floats:

@@ -210,7 +210,7 @@ class Run:
         if not self.uses:
             return super().__reduce_ex__(protocol)
         values = [getattr(self, field.name) for field in fields(self)]
-        return _read_run, (self.uses, pickle.dumps(values, protocol))
+        return _read_run, (self.uses, pickle.dumps(values))
 
 
 def _read_run(uses: str, values: bytes) -> Run:

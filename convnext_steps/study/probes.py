@@ -5,8 +5,7 @@ Each function takes tables of `load_results`; gains are paired by seed, in point
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ import pandas as pd
 from scipy import stats
 
 from convnext_steps.models.roadmap import FINISHED, roadmap
+from convnext_steps.study.counts import images_seen
 from convnext_steps.study.loading import load_results, steps_of, study_of
-from convnext_steps.study.plan import Run
 from convnext_steps.study.statistics import ALPHA, accuracies, holm, paired_t_p, paper_gain, spread
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
@@ -49,26 +48,11 @@ def gains(results: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def paper_gains(pairs: Mapping[str, str] | None = None, name: str = "tiny") -> "pd.Series[float]":
-    """The paper's gain of each step; NaN where it has none.
-
-    Args:
-        pairs: what each step is compared with; by default its parent.
-        name: of the roadmap, "tiny" or "base".
-    """
-    steps = roadmap(name)
-    if pairs is None:
-        pairs = {name: step.parent for name, step in steps.items() if step.parent}
-    return pd.Series(
-        {name: paper_gain(steps[name], steps[parent])[0] for name, parent in pairs.items()}
-    )
-
-
-@cache
-def images_seen(run: Run) -> int:
-    """How many images a training sees, counting repetitions."""
-    train, _ = run.load_data()
-    return round(run.config.max_epochs * len(train))
+def paper_gains() -> "pd.Series[float]":
+    """The paper's gain of each step over its parent; NaN where it has none."""
+    steps = roadmap()
+    pairs = ((step, steps[step.parent]) for step in steps.values() if step.parent)
+    return pd.Series({step.name: paper_gain(step, parent)[0] for step, parent in pairs})
 
 
 def budget_gains(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

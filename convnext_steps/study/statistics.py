@@ -82,16 +82,6 @@ def paired_t_p(differences: npt.ArrayLike) -> float:
         return float(stats.ttest_1samp(given, 0).pvalue)
 
 
-def describe(results: pd.DataFrame) -> pd.DataFrame:
-    """One row per step: n, mean, std, and the margin of the mean's t-interval; gaps stay empty."""
-    columns = accuracies(results)
-    rows = []
-    for name, step in steps_of(results).items():
-        ours = columns[name].dropna().to_numpy()
-        rows.append({"step": name, "title": step.title, "n": ours.size, **spread(ours, "mean")})
-    return pd.DataFrame(rows)
-
-
 def compare(results: pd.DataFrame) -> pd.DataFrame:
     """One row per comparison: the gain over the parent, tested, next to the paper's.
 

@@ -7,7 +7,8 @@ import pandas as pd
 
 from convnext_steps.study.loading import steps_of
 from convnext_steps.study.markdown import markdown_table, numbers, signed, within
-from convnext_steps.study.statistics import accuracies, describe
+from convnext_steps.study.probes import gains
+from convnext_steps.study.statistics import accuracies, spread
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:
@@ -20,21 +21,18 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: the results are of several studies, or have a run twice.
     """
-    columns, ours = accuracies(results), describe(results).set_index("step")
+    columns, gained = accuracies(results), gains(results).mean()
     macs = results.groupby("step")["macs"].first()
     rows = []
     for name, step in steps_of(results).items():
-        known = step.parent in columns
-        gained = columns[name] - columns[step.parent] if known else columns[name] * math.nan
+        ours = columns[name].dropna().to_numpy()
         rows.append(
             {
                 "step": name,
                 "title": step.title,
-                "seeds": int(ours.loc[name, "n"]),
-                "accuracy": ours.loc[name, "mean"],
-                "std": ours.loc[name, "std"],
-                "margin": ours.loc[name, "margin"],
-                "gain": gained.mean(),
+                "seeds": ours.size,
+                **spread(ours, "accuracy"),
+                "gain": gained.get(name, math.nan),
                 "macs": macs.get(name, math.nan),
                 "paper_top1": step.paper.top1_mean,
                 "paper_macs": step.paper.macs,
