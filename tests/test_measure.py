@@ -195,6 +195,7 @@ def test_a_model_without_convolution_needs_in_channels() -> None:
         count_flops(model, 8)
     assert "\n" not in str(error.value)
     assert count_flops(model, 8, in_channels=2).conv_linear == 2 * 8 * 8 * 10
+    assert count_flops(nn.Flatten(), 8, in_channels=2).conv_linear == 0
 
 
 @pytest.mark.parametrize(("name", "side"), [("patchify", 3), ("separate_downsampling", 31)])

@@ -116,6 +116,18 @@ print(run.hash, type(run.design).__name__, run.build(run.load_data()[0]).note)
 """
 
 
+def test_a_decision_without_python_may_build_on_one_with(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(roadmap_module, "OWN_STEPS", {})
+    (tmp_path / "mine.py").write_text(f"from __future__ import annotations\n{OWN}")
+    text = 'base = "smoke"\n[[step]]\nname = "narrow"\nparent = "wide"\nchange = { wide = %s }\n'
+    (tmp_path / "mine.toml").write_text(text % "false")
+    study = load_study(tmp_path / "mine.toml", uses=tmp_path / "mine.py")
+    assert vars(study.find("narrow").design)["wide"] is False
+    (tmp_path / "mine.toml").write_text(text % "3")
+    with pytest.raises(ValueError, match=r"step\.change\.wide is 3; it must be true or false"):
+        load_study(tmp_path / "mine.toml").steps()
+
+
 def test_a_run_goes_to_another_process_with_its_own_decision(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(roadmap_module, "OWN_STEPS", {})
     (tmp_path / "mine.py").write_text(OWN)

@@ -12,7 +12,7 @@ from convnext_steps.cli.options import a_path, add_changes, chosen_study, find_m
 from convnext_steps.device import device_name, find_device
 from convnext_steps.execution.evidence import environment
 from convnext_steps.files import write_json
-from convnext_steps.measure.peers import LIBRARIES, as_compiled, published
+from convnext_steps.measure.peers import LIBRARIES, published
 from convnext_steps.measure.speed import Precision, Speed, Work, measure_speeds, ratio
 from convnext_steps.models.design import scaled
 from convnext_steps.models.network import Network
@@ -51,11 +51,11 @@ def bench_command(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     work = work_of(options)
-    models = {"ours": build(options, work)}
+    models: dict[str, Any] = {"ours": build(options, work)}
     if options.against:
         models[options.against] = peer(options, work)
     if options.compile:
-        models = {name: as_compiled(model) for name, model in models.items()}
+        models = {name: torch.compile(model) for name, model in models.items()}
     speeds = measure_speeds(models, work, options.rounds, fast={"ours"})
     kind = "training" if work.training else "inference"
     print(

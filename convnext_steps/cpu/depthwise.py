@@ -78,6 +78,7 @@ def _is_served(layer: nn.Conv2d, x: Tensor) -> bool:
     """Whether the kernels compute the gradients of this call."""
     weight = layer.weight
     autocast = torch.is_autocast_enabled("cpu")
+    slow_in_float32 = layer.kernel_size[0] > 3 or min(x.shape[2:]) < 3  # PyTorch's gradients are
     return (
         torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
@@ -91,14 +92,9 @@ def _is_served(layer: nn.Conv2d, x: Tensor) -> bool:
         and (not autocast or torch.get_autocast_dtype("cpu") == torch.bfloat16)
         and x.ndim == 4
         and x.shape[1] == layer.in_channels
-        and (autocast or x.dtype == torch.bfloat16 or _is_slow_in_float32(layer, x))
+        and (autocast or x.dtype == torch.bfloat16 or slow_in_float32)
         and min(x.shape[2:]) + 2 * int(layer.padding[0]) >= layer.kernel_size[0]
     )
-
-
-def _is_slow_in_float32(layer: nn.Conv2d, x: Tensor) -> bool:
-    """Whether PyTorch's gradients are: always, except for 3x3 on maps of at least 3x3."""
-    return layer.kernel_size[0] > 3 or min(x.shape[2:]) < 3
 
 
 class _Depthwise(torch.autograd.Function):

@@ -65,7 +65,7 @@ def _version():
 VERSION = _version()
 
 
-def compile_kernel(record, **options):
+def compile_kernel(record):
     """Compile a kernel to a C function of one pointer to a record; keep it for later processes.
 
     numba would take a kept one for as long as the file of the kernel itself stays, whatever it
@@ -77,9 +77,9 @@ def compile_kernel(record, **options):
     def decorate(function):
         function.__qualname__ += f"_{VERSION}"
         try:
-            return cfunc(signature, cache=True, **options)(function)
+            return cfunc(signature, cache=True)(function)
         except RuntimeError:  # no folder to keep it in can be written to
-            return cfunc(signature, **options)(function)
+            return cfunc(signature)(function)
 
     return decorate
 

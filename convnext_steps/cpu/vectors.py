@@ -37,14 +37,11 @@ def _store(builder, value, address, offset=0):
     builder.store(value, _pointer(builder, address, _FLOATS), align=4)
 
 
-def _splat(builder, value, kind):
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
-    return builder.shuffle_vector(one, one, ir.Constant(_WORDS, [0] * LANES))
-
-
 def _first(builder, lanes):
     """Return the mask of the first `lanes` lanes."""
-    count = _splat(builder, builder.trunc(lanes, ir.IntType(32)), _WORDS)
+    lanes, place = builder.trunc(lanes, ir.IntType(32)), ir.IntType(32)(0)
+    one = builder.insert_element(ir.Constant(_WORDS, ir.Undefined), lanes, place)
+    count = builder.shuffle_vector(one, one, ir.Constant(_WORDS, [0] * LANES))
     return builder.icmp_unsigned("<", ir.Constant(_WORDS, list(range(LANES))), count)
 
 

@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
 
 from convnext_steps.device import find_device, set_determinism, wait_for_gpu
 from convnext_steps.errors import StudyError
 from convnext_steps.execution.evidence import environment
 from convnext_steps.execution.turns import Turns
 from convnext_steps.files import write_json
-from convnext_steps.measure.peers import LIBRARIES, as_compiled, published
+from convnext_steps.measure.peers import LIBRARIES, published
 from convnext_steps.measure.speed import Work, measure_speeds
 from convnext_steps.models.convnext import convnext_tiny
 from convnext_steps.models.design import scaled
@@ -91,10 +91,10 @@ def against_peers(small: bool, compiled: bool) -> dict[str, Any]:
     work = Work(224, 128, precision="bf16", device="auto")
     if small:
         work = replace(work, resolution=32, batch_size=2)
-    models: dict[str, nn.Module] = {"ours": convnext_tiny()}
+    models: dict[str, Any] = {"ours": convnext_tiny()}
     models |= {name: published(name, "convnext_tiny") for name in LIBRARIES}
     if compiled:
-        models = {name: as_compiled(model) for name, model in models.items()}
+        models = {name: torch.compile(model) for name, model in models.items()}
     speeds = measure_speeds(models, work, rounds=2 if small else 20, warmup=3)
     return {"work": asdict(work)} | {name: asdict(speed) for name, speed in speeds.items()}
 

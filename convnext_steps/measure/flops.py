@@ -70,7 +70,9 @@ def count_flops(
         if first is None:
             raise ValueError("the model has no convolution; give in_channels")
         in_channels = first.in_channels
-    image = next(model.parameters()).new_zeros(1, in_channels, resolution, resolution)
+    image = next(model.parameters(), torch.empty(())).new_zeros(
+        1, in_channels, resolution, resolution
+    )
     check_images(image, getattr(model, "smallest_side", 1))
     with evaluating(model), torch.no_grad(), _slow_attention(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # fvcore uses torch.jit, even on import

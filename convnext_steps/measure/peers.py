@@ -1,8 +1,5 @@
-"""Other libraries' ConvNeXts, and compiled networks, to time ours beside."""
+"""Other libraries' ConvNeXts, to time ours beside."""
 
-from typing import Any
-
-import torch
 from torch import nn
 
 LIBRARIES = ("torchvision", "timm")
@@ -28,10 +25,3 @@ def published(library: str, name: str, num_classes: int = 1000) -> nn.Module:
         raise ValueError("--against timm needs: pip install timm") from None
     model: nn.Module = timm.create_model(name, num_classes=num_classes)
     return model
-
-
-def as_compiled(model: nn.Module) -> nn.Module:
-    """The model as `torch.compile` makes it."""
-    compiled: Any = torch.compile(model)
-    result: nn.Module = compiled
-    return result

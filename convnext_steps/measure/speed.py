@@ -1,13 +1,11 @@
 """How long a network takes on this machine, and what share of the machine's rate that is."""
 
-import ctypes
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -45,7 +43,7 @@ class Speed:
 
     seconds: tuple[float, ...]  # of each round
     images_per_second: float  # at the median
-    peak_memory: int | None  # bytes that a step adds to what is held between steps, if known
+    peak_memory: int | None  # bytes of a GPU that a step adds to what is held between steps
     share_of_peak: float  # of the rate of a matrix product, counting multiply-adds as two
 
     @property
@@ -68,7 +66,6 @@ def measure_speeds(
     work: Work,
     rounds: int = 10,
     warmup: int = 1,
-    memory: bool = True,
     fast: Collection[str] = (),
 ) -> dict[str, Speed]:
     """Time networks in turn (A B A B ...), so that they share whatever else the machine does.
@@ -81,7 +78,6 @@ def measure_speeds(
         work: what is done.
         rounds: timed steps of each network.
         warmup: rounds before.
-        memory: whether to measure the peak memory too, over five more steps of each.
         fast: names of the networks that run as the Trainer lets them, with `fast_depthwise`.
     """
     steps = {name: prepare_step(model, work) for name, model in models.items()}
@@ -90,8 +86,8 @@ def measure_speeds(
     for number in range(-warmup, rounds):
         for name, model in models.items():
             with fast_depthwise(model) if name in fast else nullcontext():
-                if number == 0 and memory:
-                    peaks[name] = _typical_memory(steps[name])
+                if number == 0:
+                    peaks[name] = _peak_memory(steps[name])
                 steps[name]()
                 elapsed = time_once(steps[name])
             if number >= 0:
@@ -199,33 +195,11 @@ def time_once(step: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _typical_memory(step: Callable[[], object]) -> int | None:
-    peaks = [peak for _ in range(5) if (peak := _peak_memory(step)) is not None]
-    return int(statistics.median(peaks)) if peaks else None
-
-
 def _peak_memory(step: Callable[[], object]) -> int | None:
-    """How far one step raises the memory of a GPU in use, or what is resident, in bytes.
-
-    None where Linux does not tell.
-    """
-    if torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        step()
-        return torch.cuda.max_memory_allocated() - held
-    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # or the step would find what earlier ones had left
-        reset.write_text("5", encoding="utf-8")  # the high-water mark becomes what is resident now
-    except (OSError, AttributeError, TypeError):
+    """How far one step raises the memory of a GPU in use, in bytes; None on a CPU."""
+    if not torch.cuda.is_initialized():
         return None
-    before = _kilobytes(status, "VmRSS")
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
     step()
-    return 1024 * (_kilobytes(status, "VmHWM") - before)
-
-
-def _kilobytes(status: Path, name: str) -> int:
-    lines = status.read_text(encoding="utf-8").splitlines()
-    (line,) = [line for line in lines if line.startswith(name)]
-    return int(line.split()[1])
+    return torch.cuda.max_memory_allocated() - held

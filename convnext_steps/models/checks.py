@@ -1,27 +1,8 @@
 """What a network can be built from and what it takes: one clear line for every mistake."""
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, Literal, get_args, get_origin
-
 import torch
 from torch import Tensor
 from torch.fx import Proxy
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-
-def check_choices(values: "DataclassInstance") -> None:
-    """Check every field whose type is a `Literal` against the values that the type allows.
-
-    Raises:
-        ValueError: a field has another value.
-    """
-    for field in fields(values):
-        if get_origin(field.type) is Literal:
-            value, allowed = getattr(values, field.name), get_args(field.type)
-            if value not in allowed:
-                raise ValueError(f"{field.name} is {value!r}; it must be one of {allowed}")
 
 
 def check_options(in_channels: int, num_classes: int, drop_path_rate: float) -> None:

@@ -1,12 +1,12 @@
 """A network of the roadmap as one value: one field per decision of the paper."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_origin
 
 from torch import nn
 
-from convnext_steps.models.checks import check_choices
+from convnext_steps.fields import convert
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class Design:
     downsampling: Literal["in_block", "separate"] = "in_block"
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        for field in fields(self):
+            if get_origin(field.type) is Literal:
+                convert(getattr(self, field.name), field.type, field.name)
         if len(self.depths) != 4 or min(self.depths) < 1:
             raise ValueError(f"depths is {self.depths}; it must be four numbers of at least 1")
         if self.width < 1:

@@ -80,11 +80,6 @@ class Step:
         return self.name in PROBES
 
     @property
-    def recipe(self) -> str:
-        """The name of the training recipe: all steps but `resnet_original` share one."""
-        return "resnet_original" if self.name == "resnet_original" else "roadmap"
-
-    @property
     def claim(self) -> str:
         """What the paper reports about the step, in one line."""
         paper = self.paper
@@ -187,10 +182,6 @@ def add_step(
         raise ValueError(f"the roadmap already has a step {name!r}; choose another name")
     before = find_step(parent, regime)
     design = design or type(before.design)
-    known = tuple(field.name for field in fields(design))
-    for field in changes:
-        if field not in known:
-            raise ValueError(unknown("field", field, known))
     step = beyond(name, before, title, "own", design, changes)
     OWN_STEPS.setdefault(regime, {})[name] = step
     return step
@@ -204,7 +195,15 @@ def beyond(
     design: type[Design],
     changes: Mapping[str, Any],
 ) -> Step:
-    """A step that is not in the paper."""
+    """A step that is not in the paper.
+
+    Raises:
+        ValueError: there is no such field, or it cannot have this value.
+    """
+    known = tuple(field.name for field in fields(design))
+    for name_of_field in changes:
+        if name_of_field not in known:
+            raise ValueError(unknown("field", name_of_field, known))
     return Step(
         name,
         parent.regime,

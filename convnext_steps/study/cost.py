@@ -32,7 +32,7 @@ def measure_costs(runs: Iterable[Run], rounds: int = 5) -> pd.DataFrame:
             num_classes=train.num_classes,
         )
         models = {"fast": run.build(train), "plain": run.build(train)}
-        speeds = measure_speeds(models, work, rounds, memory=False, fast={"fast"})
+        speeds = measure_speeds(models, work, rounds, fast={"fast"})
         count = count_flops(models["plain"], work.resolution, work.in_channels)
         rows.append(
             {

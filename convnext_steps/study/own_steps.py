@@ -1,11 +1,10 @@
 """Decisions of one's own that a study's file adds, without Python."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
 from convnext_steps.fields import convert
-from convnext_steps.models.design import Design
 from convnext_steps.models.roadmap import Step, beyond, find_step
 from convnext_steps.text import unknown
 
@@ -45,13 +44,13 @@ class OwnStep:
             parent = find_step(self.parent, roadmap)
         else:
             raise ValueError(f"step.parent: {unknown('step', self.parent, steps)}")
-        kinds = {each.name: each.type for each in fields(Design)}
-        for name in self.change:
-            if name not in kinds:
-                raise ValueError(f"step.change: {unknown('field', name, kinds)}")
-        change = {k: convert(v, kinds[k], f"step.change.{k}") for k, v in self.change.items()}
-        title = self.title or self.name
+        design, title = type(parent.design), self.title or self.name
+        kinds = get_type_hints(design)
+        change = {
+            name: convert(value, kinds.get(name, Any), f"step.change.{name}")
+            for name, value in self.change.items()
+        }
         try:
-            return beyond(self.name, parent, title, "own", type(parent.design), change)
+            return beyond(self.name, parent, title, "own", design, change)
         except ValueError as error:
             raise ValueError(f"step.change: {error}") from None

@@ -129,7 +129,7 @@ class Study:
 
     def _run(self, step: Step, seed: int) -> Run:
         recipe = replace(self.recipe, seed=seed)
-        if step.recipe == "resnet_original":
+        if step.name == "resnet_original":
             recipe = original_recipe(recipe)
         design = scaled(step.design, **asdict(self.scale))
         return Run(self.name, step.name, design, recipe, self.data, self.how, self.uses)

@@ -60,13 +60,9 @@ def published_roadmap(regime: str) -> dict[str, Published]:
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """One model of the published family (Tables 1 and 2), with counts of the official one."""
+    """How one model of the published family is built for its training on ImageNet-1K."""
 
-    name: str
-    params: int  # with 1000 classes
-    macs_224: int  # multiply-adds of convolutions and linear layers
-    top1_1k_224: float | None  # per cent
-    drop_path_rate: float  # of the training on ImageNet-1K (Table 5)
+    drop_path_rate: float  # Table 5
     layer_scale: float  # initial value; 0: none
 
 
@@ -75,10 +71,6 @@ def published_family() -> dict[str, PublishedModel]:
     text = files(__package__).joinpath("family.csv").read_text(encoding="utf-8")
     return {
         row["builder"]: PublishedModel(
-            name=row["model"],
-            params=int(row["params_1000_classes"]),
-            macs_224=int(row["conv_linear_macs_224"]),
-            top1_1k_224=_number(row["top1_1k_224"]),
             drop_path_rate=_number(row["drop_path_1k"]) or 0.0,
             layer_scale=_number(row["layer_scale"]) or 0.0,
         )
