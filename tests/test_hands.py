@@ -184,6 +184,37 @@ def test_an_odd_size_that_was_not_among_the_first_is_one_line(workers: int) -> N
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.bool])
+def test_labels_of_any_kind_of_integer_train(kind: torch.dtype) -> None:
+    images = torch.randn(8, 3, 32, 32)
+    data = TensorDataset(images, (torch.arange(8) % 2).to(kind))
+    plain = TensorDataset(images, torch.arange(8) % 2)
+    losses = []
+    for each in (data, plain):
+        seed_everything(0)
+        losses.append(Trainer(Plain(), each, each, CONFIG, progress=False).train().loss)
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"classes": 10},
+        {"classes": torch.arange(4)},
+        {"datasets": {"one": 1}},
+        {"num_classes": torch.tensor(4)},
+    ],
+    ids=lambda attributes: " ".join(attributes),
+)
+def test_attributes_of_a_data_set_that_mean_something_else_do_no_harm(
+    attributes: dict[str, Any], tmp_path: Path
+) -> None:
+    data = Items(*PAIRS)
+    vars(data).update(attributes)
+    run = trainer(Plain(), data, output_dir=tmp_path)
+    assert run.train().classes == ()
+
+
 class Folder(Items):
     """PIL images with names of classes, as torchvision's ImageFolder has them."""
 

@@ -116,7 +116,7 @@ class Preparation:
         if labels.device.type == "cpu":  # else all were checked before training
             check_labels(labels, self.classes)  # before the copy: a GPU would just abort
         images = images.to(self.device, non_blocking=True)
-        return images, labels.to(self.device, non_blocking=True)
+        return images, labels.to(self.device, torch.long, non_blocking=True)
 
     def for_training(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch with every augmentation of the recipe; mixed labels are (N, classes)."""

@@ -32,9 +32,7 @@ class TrainingBatches(Sampler[list[int]]):
                 f"{size} images do not fill a batch of {config.batch_size}; lower batch_size"
             )
         share = max(1, config.batch_size // processes.count)
-        self.micro_batch_size = config.micro_batch_size or share
-        if self.micro_batch_size * processes.count > config.batch_size:
-            self.micro_batch_size = share
+        self.micro_batch_size = min(config.micro_batch_size or share, share)
         if config.batch_size % (self.micro_batch_size * processes.count):
             raise TrainingError(
                 f"batch_size {config.batch_size} is not a multiple of micro_batch_size "

@@ -102,14 +102,11 @@ class Output:
                 ) from None
 
     def check_unused(self) -> None:
-        """Refuse, in every process, a folder that holds an earlier training.
+        """Refuse a folder that holds an earlier training.
 
         Raises:
             TrainingError: it has checkpoints or weights.
         """
-        self.processes.from_main(self._check_unused)
-
-    def _check_unused(self) -> None:
         if self.folder and (found := trained_files(self.folder)):
             resume = "resume from it with resume=True (--resume), or "
             raise TrainingError(
@@ -118,16 +115,13 @@ class Output:
             )
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is whole, in every process; None if there is none.
+        """The newest checkpoint that is whole; None if there is none.
 
         Each damaged one is named in a warning.
 
         Raises:
             TrainingError: the newest whole one belongs to another training; it is not overwritten.
         """
-        return self.processes.from_main(self._newest)
-
-    def _newest(self) -> dict[str, Any] | None:
         found = checkpoints(self.folder) if self.folder else []
         for path in found:
             try:

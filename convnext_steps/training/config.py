@@ -96,6 +96,7 @@ class TrainingConfig:
         for each in fields(self):
             if get_origin(each.type) is not Literal:
                 require(self, each.name, getattr(self, each.name) >= 0, "must be 0 or more")
+        require(self, "rand_augment", self.rand_augment <= 10, "must be at most 10")
 
 
 def one_recipe(*recipes: TrainingConfig | None) -> TrainingConfig:

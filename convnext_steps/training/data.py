@@ -2,14 +2,13 @@
 
 import gzip
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 from torchvision.datasets.imagenet import ARCHIVE_META
 
@@ -38,25 +37,23 @@ def fashion_mnist(train: bool) -> ImageTensors:
     Raises:
         DataError: an archive is missing or damaged.
     """
-    with tempfile.TemporaryDirectory() as root:
-        raw = Path(root, "FashionMNIST", "raw")
-        raw.mkdir(parents=True)
-        for name, checksum in SHA256.items():
-            _unpack(ARCHIVES / f"{name}.gz", checksum, raw / name)
-        dataset = FashionMNIST(root, train=train)
-    images = torch.nn.functional.pad(dataset.data[:, None], (2, 2, 2, 2))  # (N, 1, 32, 32)
-    names = tuple(dataset.classes)
+    half = "train" if train else "t10k"
+    images = _unpacked(f"{half}-images-idx3-ubyte")[16:].view(-1, 1, 28, 28)  # after its header
+    labels = _unpacked(f"{half}-labels-idx1-ubyte")[8:].long()
+    images = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    names = tuple(FashionMNIST.classes)
     return ImageTensors(
-        images, dataset.targets, mean=(0.2860,), std=(0.3530,), num_classes=10, classes=names
+        images, labels, mean=(0.2860,), std=(0.3530,), num_classes=10, classes=names
     )
 
 
-def _unpack(archive: Path, checksum: str, target: Path) -> None:
-    remedy = "install convnext_steps again, or restore the file with `git checkout`"
-    if problem := fault(archive, checksum):
+def _unpacked(name: str) -> Tensor:
+    archive = ARCHIVES / f"{name}.gz"
+    if problem := fault(archive, SHA256[name]):
+        remedy = "install convnext_steps again, or restore the file with `git checkout`"
         raise DataError(f"{archive} is {problem}; {remedy}")
-    with gzip.open(archive) as source, target.open("wb") as destination:
-        shutil.copyfileobj(source, destination)
+    content = bytearray(gzip.decompress(archive.read_bytes()))  # torch wants it writable
+    return torch.frombuffer(content, dtype=torch.uint8)
 
 
 def synthetic(train: bool, count: int = 512) -> ImageTensors:
@@ -99,7 +96,10 @@ SOURCES = {
     "imagenet": Source(
         downloads.imagenet, " ".join(["md5", *(md5 for _, md5 in ARCHIVE_META.values())])
     ),
-    "folder": Source(lambda train, root: load_folder(root)[not train], "whatever the folder holds"),
+    "folder": Source(
+        lambda train, root: load_folder(root, TrainingConfig())[not train],
+        "whatever the folder holds",
+    ),
 }
 
 

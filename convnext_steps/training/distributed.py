@@ -81,13 +81,6 @@ class Processes:
             raise results[1]
         return results[0]
 
-    def mean(self, value: float) -> float:
-        """The mean of a number over all processes."""
-        if self.count == 1:
-            return value
-        total = self.sum(torch.tensor(value, dtype=torch.float64))
-        return float(total) / self.count
-
     def same_buffers(self, model: nn.Module) -> None:
         """Give every process the running statistics of the main one."""
         if self.count > 1:

@@ -38,9 +38,7 @@ FACTS = "facts.json"  # written last: without it, nothing was decoded
 
 
 def load_folder(
-    root: str | Path | None = None,
-    config: TrainingConfig | None = None,
-    skip_broken: bool = False,
+    root: str | Path | None, config: TrainingConfig, skip_broken: bool = False
 ) -> tuple[ImageData, ImageData]:
     """The training and the test images of a folder, of one channel if all are stored as grey.
 
@@ -59,7 +57,7 @@ def load_folder(
         DataError: as `read_folder`; or the images come in many sizes and the recipe has no
             resolution, or the cache cannot be written to.
     """
-    folder, side = read_folder(root, skip_broken), (config or TrainingConfig()).resolution
+    folder, side = read_folder(root, skip_broken), config.resolution
     for note in folder.notes:
         LOG.warning("%s: %s", folder.root, note)
     images = folder.train + folder.test
@@ -85,7 +83,6 @@ def load_folder(
             "std": tuple(facts["std"]),
             "num_classes": len(folder.classes),
             "classes": folder.classes,
-            "notes": folder.notes,
         }
         if not small:
             files = [(folder.root.absolute() / entry.name, entry.label) for entry in entries]

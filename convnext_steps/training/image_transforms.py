@@ -26,15 +26,8 @@ def image_transform(
             `rand_augment`.
         training: whether the images are for training.
         size: (H, W) of all images, if they share one; they keep it if the recipe has no resolution.
-
-    Raises:
-        ValueError: `rand_augment` is out of range.
     """
     steps = _geometry(config, training, size)
-    if config.rand_augment >= MAGNITUDES:
-        raise ValueError(
-            f"rand_augment is {config.rand_augment}; it must be at most {MAGNITUDES - 1}"
-        )
     if training and config.rand_augment:
         # the paper's "(9, 0.5)": two operations, each with probability 0.5
         one = v2.RandAugment(1, config.rand_augment, num_magnitude_bins=MAGNITUDES)

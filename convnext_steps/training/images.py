@@ -29,7 +29,6 @@ class ImageData(Dataset[tuple[Tensor, Tensor | int]], ABC):
     std: tuple[float, ...]
     num_classes: int
     classes: tuple[str, ...] = ()  # their names in the labels' order, where they are known
-    notes: tuple[str, ...] = ()  # what was left out of the data set, one line each
     transform: Callable[[Any], Any] | None = None  # of one image at a time
 
     @property

@@ -180,14 +180,16 @@ def image_data(dataset: Any) -> ImageData | None:
 
 def class_names(dataset: Any) -> tuple[str, ...]:
     """The names of the classes, in the order of the labels, as far as a data set knows them."""
-    while not getattr(dataset, "classes", ()):
-        parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-        dataset = getattr(dataset, "files", parts[0])
-        if dataset is None:
-            return ()
-    return tuple(
-        name if isinstance(name, str) else ", ".join(map(str, name)) for name in dataset.classes
-    )
+    while dataset is not None:
+        names = getattr(dataset, "classes", ())
+        if isinstance(names, list | tuple | dict) and names:
+            return tuple(
+                name if isinstance(name, str) else ", ".join(map(str, name)) for name in names
+            )
+        parts = getattr(dataset, "datasets", ())
+        first = parts[0] if isinstance(parts, list) and parts else getattr(dataset, "dataset", None)
+        dataset = getattr(dataset, "files", first)
+    return ()
 
 
 def fingerprint(dataset: Any) -> list[Any]:
@@ -198,7 +200,9 @@ def fingerprint(dataset: Any) -> list[Any]:
     items = SeededItems(dataset, 0)
     once, again = ([_digest(items[place]) for place in (0, len(dataset) - 1)] for _ in range(2))
     known = [one if one == other else None for one, other in zip(once, again, strict=True)]
-    return [type(dataset).__name__, len(dataset), getattr(dataset, "num_classes", None), *known]
+    classes = getattr(dataset, "num_classes", None)  # of any type in a data set of one's own
+    classes = classes if isinstance(classes, int) else None
+    return [type(dataset).__name__, len(dataset), classes, *known]
 
 
 def _digest(item: Any) -> str:

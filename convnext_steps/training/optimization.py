@@ -104,33 +104,14 @@ def build_optimizer(
     return optimizer
 
 
-class LearningRates:
-    """Sets the learning rate of each group of parameters before a step.
-
-    Args:
-        optimizer: at its peak rates.
-        config: the recipe.
-        total_steps: of the whole training.
-    """
-
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, config: TrainingConfig, total_steps: int
-    ) -> None:
-        self.optimizer, self.config, self.total_steps = optimizer, config, total_steps
-        self.peaks = [float(group["initial_lr"]) for group in optimizer.param_groups]
-
-    def set(self, step: int) -> None:
-        """Make the rates those of a step, counted from 0."""
-        factor = schedule_factor(step, self.config, self.total_steps)
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(peak * factor)
-            else:
-                group["lr"] = peak * factor
-
-    def largest(self, step: int) -> float:
-        """The largest rate of a step."""
-        return max(self.peaks) * schedule_factor(step, self.config, self.total_steps)
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Make each group's learning rate this share of its peak."""
+    for group in optimizer.param_groups:
+        rate = group["initial_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)  # where a CUDA graph reads it
+        else:
+            group["lr"] = rate
 
 
 def _with_own_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

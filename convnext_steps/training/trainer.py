@@ -33,9 +33,10 @@ from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.how import How
 from convnext_steps.training.items import class_names, identity, to_device
 from convnext_steps.training.optimization import (
-    LearningRates,
     build_optimizer,
     moving_average,
+    schedule_factor,
+    set_learning_rates,
     update_average,
 )
 from convnext_steps.training.seeds import mixed_seed
@@ -114,7 +115,6 @@ class Trainer:
         can = can_record(self.config, self.processes, parts)
         graph = how.graph and not how.compile and can
         self.optimizer = build_optimizer(self.model, self.config, graph)
-        self.learning_rates = LearningRates(self.optimizer, self.config, self.total_steps)
         prepared = self.optimizer, self.preparation, self.processes
         self.update = Update(self.network, *prepared, parts, graph)
         decay = self.config.ema_decay
@@ -149,9 +149,9 @@ class Trainer:
         """Go back to the state that training goes on from, if there is one."""
         state = self.broken
         if state is None and resume:
-            state = self.output.newest()
+            state = self.processes.from_main(self.output.newest)
         elif state is None and self.step == 0:
-            self.output.check_unused()
+            self.processes.from_main(self.output.check_unused)
         if state is not None:
             self._restore(state)
         self.output.begin(self.history)
@@ -204,7 +204,8 @@ class Trainer:
         seed = mixed_seed(self.config.seed, self.epoch)
         batches = iter(loader(self.train_dataset, self.batches, self.how.data_workers, seed))
         for _ in range(min(self.batches.steps, self.total_steps - self.step)):
-            self.learning_rates.set(self.step)
+            factor = schedule_factor(self.step, self.config, self.total_steps)
+            set_learning_rates(self.optimizer, factor)
             losses += self.update(islice(batches, self.batches.micro_batches))
             if self.step == 0 and self.processes.count > 1:
                 check_used(self.model)
@@ -213,7 +214,7 @@ class Trainer:
                 update_average(self.ema, self.model, self.config.ema_decay)
             bar.update()
             if self.step % log_every == 0 or self.step == self.total_steps:
-                rate = self.learning_rates.largest(self.step - 1)
+                rate = factor * max(group["initial_lr"] for group in self.optimizer.param_groups)
                 self._log({"training_loss": self._mean(losses), "learning_rate": rate})
                 losses.clear()
             yield
@@ -227,7 +228,8 @@ class Trainer:
         steps = [sum(values[i : i + parts]) / parts for i in range(0, len(values), parts)]
         for step, loss in enumerate(steps, start=self.step - len(steps) + 1):
             self._finite(loss, step)
-        return self.processes.mean(sum(steps) / len(steps))
+        mean = torch.tensor(sum(steps) / len(steps), dtype=torch.float64)
+        return float(self.processes.sum(mean)) / self.processes.count
 
     def _finite(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
