@@ -39,21 +39,11 @@ COMMANDS = {
     "doctor": ("doctor", "whether a study can run here, and what to do if it can't"),
 }
 EXAMPLES = """examples:
-  convnext-steps steps                           the roadmap, counted, next to the paper's numbers
-  convnext-steps show gelu                       one step: the paper's claim, the change, the counts
   convnext-steps study                           train every step on Fashion-MNIST, and plot
   convnext-steps study --seeds 0-4               the same with five seeds
   convnext-steps study --steps kernel_5 gelu     some steps only
   convnext-steps train gelu --output out         one training, on any data, with any recipe
-  convnext-steps status                          which runs are done, running, failed, missing
-  convnext-steps report                          table and figure of the results so far
-  convnext-steps explorer explorer.html          the trajectory as one page, for a browser
-  convnext-steps slides 03_resnextify            a notebook as slides
-  convnext-steps site                            the course to read, in build/site
-  convnext-steps doctor                          whether this machine has everything it needs
   convnext-steps notebook run_step out.ipynb -p STEP=gelu    one notebook with its parameters
-  convnext-steps notebooks course                the course's notebooks, to work on
-  convnext-steps student course out              the course's notebooks without their solutions
 """
 
 

@@ -14,6 +14,7 @@ from convnext_steps.study.effect_plots import (
 )
 from convnext_steps.study.effect_tables import effect_report
 from convnext_steps.study.effects import analyse
+from convnext_steps.study.factorial import PUBLISHED
 from convnext_steps.study.figures import save_figure
 from convnext_steps.study.loading import load_results
 from convnext_steps.study.toml import load_study
@@ -34,7 +35,7 @@ def add_effects(parser: argparse.ArgumentParser) -> None:
 
     Tables and figures, from the results so far, beside them.
     """
-    add_changed_study(parser, default="factorial_quick")
+    add_changed_study(parser, default=PUBLISHED)
     add_results_folder(parser)
 
 

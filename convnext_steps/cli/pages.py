@@ -8,11 +8,10 @@ from convnext_steps.cli.options import a_path, add_changed_study, add_results_fo
 from convnext_steps.course.executed import all_notebooks, execute_stale
 from convnext_steps.course.explorer import explorer_page
 from convnext_steps.course.order_page import order_page
-from convnext_steps.files import own_results, write_bytes
+from convnext_steps.files import write_bytes
+from convnext_steps.study.factorial import PUBLISHED
 from convnext_steps.study.loading import load_results
 from convnext_steps.study.toml import load_study
-
-FACTORIAL = "factorial_quick"  # whose decisions can be put into one's own order
 
 
 def add_explorer(parser: argparse.ArgumentParser) -> None:
@@ -75,9 +74,9 @@ def write_orders(trajectory: Path, results: Path | None, links: dict[str, str]) 
     path = trajectory.with_name(f"{trajectory.stem}_order.html")
     try:
         back = links | {"← The trajectory, step by step": trajectory.name}
-        page = order_page(load_results(FACTORIAL, results), back)
+        page = order_page(load_results(PUBLISHED, results), back)
     except ValueError as reason:
-        print(f"no page {path.name}: {FACTORIAL}: {reason}")
+        print(f"no page {path.name}: {PUBLISHED}: {reason}")
         return links
     write_bytes(path, page.encode())
     print(f"written: {path}")
@@ -113,5 +112,5 @@ def site_command(options: argparse.Namespace) -> None:
     write_site(notebooks, options.build / "site-source", options.build / "site")
     explorer = options.build / "site" / "explorer.html"
     links = write_orders(explorer, options.results, {"← The course": "index.html"})
-    write_bytes(explorer, explorer_page(own_results(options.results), shown, links).encode())
+    write_bytes(explorer, explorer_page(options.results, shown, links).encode())
     print(f"site: {options.build / 'site' / 'index.html'}")

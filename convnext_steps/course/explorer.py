@@ -15,13 +15,12 @@ from convnext_steps.course.drawing import draw_blocks
 from convnext_steps.course.pictures import Picture
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.models.design import Design
-from convnext_steps.models.paper import published_roadmap
+from convnext_steps.models.paper import TABLES, published_roadmap
 from convnext_steps.models.roadmap import Step, find_step, roadmap
 from convnext_steps.study.loading import stored_results, study_of
 from convnext_steps.study.plots import SECTION_COLORS, SECTION_TITLES
 from convnext_steps.study.statistics import compare, comparisons
 from convnext_steps.study.study import Study
-from convnext_steps.study.toml import load_study
 from convnext_steps.text import unknown
 
 REGIME_TITLES = {"tiny": "ResNet-50 to ConvNeXt-T", "base": "ResNet-200 to ConvNeXt-B"}
@@ -32,23 +31,19 @@ BLOCKS = {  # where to look for a step's change, by stage and index
 GAIN = [  # of a row of `compare`
     *("difference", "margin", "verdict", "paper_difference", "paper_margin", "paper_verdict")
 ]
-TABLES = {"tiny": "Table 10", "base": "Table 11"}
 
 
-def explorer_page(
-    results: str | Path, study: Study | str = "quick", links: Mapping[str, str] | None = None
-) -> str:
+def explorer_page(results: str | Path | None, study: Study, links: Mapping[str, str]) -> str:
     """The page as HTML: both of the paper's regimes, opened with the study's.
 
     Args:
-        results: the folder of your own results.
+        results: the folder of your own results; by default `results/own`.
         study: whose results; where it has none, the project's own are shown.
         links: pages beside it, by what the link says.
 
     Raises:
-        ValueError: the study does not exist, or is of no regime of the paper.
+        ValueError: the study is of no regime of the paper.
     """
-    study = load_study(study)
     if study.roadmap not in REGIME_TITLES:
         raise ValueError(unknown("roadmap", study.roadmap, REGIME_TITLES))
     both = {

@@ -10,20 +10,18 @@ from IPython.display import Markdown
 
 from convnext_steps.execution.runner import run_study
 from convnext_steps.study.effects import Analysis, analyse, interactions, main_effects, models
-from convnext_steps.study.factorial import Factorial, entries
+from convnext_steps.study.factorial import PUBLISHED, Factorial, entries
 from convnext_steps.study.loading import load_results
 from convnext_steps.study.orders import credits
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
 from convnext_steps.text import unknown
 
-SHOWN = "factorial_quick"  # where the study asked for is no factorial
-
 
 def factorial_study(study: Study | str) -> Study:
     """The study, or where it is no factorial, the project's own."""
     study = load_study(study)
-    return study if study.factorial else load_study(SHOWN)
+    return study if study.factorial else load_study(PUBLISHED)
 
 
 def fitted(study: Study | str, results: str | Path = "") -> Analysis | None:

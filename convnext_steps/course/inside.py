@@ -32,7 +32,7 @@ from convnext_steps.training.items import class_names
 from convnext_steps.training.trainer import seed_everything
 
 BATCH = 500  # images at once
-COLUMNS = 8  # kernels side by side
+ROWS, COLUMNS = 3, 8  # of kernels
 GREYS = colormaps["gray"].with_extremes(bad="#BBDDF5")  # of what is not a number: the gaps
 
 
@@ -133,17 +133,16 @@ def cut_kernels(network: Network, side: int) -> Network:
 
 
 @own_style
-def draw_kernels(kernels: Mapping[str, Tensor], rows: int = 3) -> Picture:
+def draw_kernels(kernels: Mapping[str, Tensor]) -> Picture:
     """Some kernels of several layers side by side, each scaled to its largest weight.
 
     Args:
         kernels: (channels, k, k), by the name to write above.
-        rows: how many rows of eight.
     """
-    figure = new_figure(4.5 * len(kernels), 0.6 + 0.6 * rows)
+    figure = new_figure(4.5 * len(kernels), 0.6 + 0.6 * ROWS)
     panels = figure.subplots(1, len(kernels), squeeze=False)[0]
     for axes, (name, weights) in zip(panels, kernels.items(), strict=True):
-        shown = weights[: rows * COLUMNS]
+        shown = weights[: ROWS * COLUMNS]
         shown = shown / shown.abs().amax((1, 2), keepdim=True)
         _mosaic(axes, shown, name, (-1, 1))
     names = "; ".join(f"{name}, {len(weights)} channels" for name, weights in kernels.items())
@@ -152,16 +151,15 @@ def draw_kernels(kernels: Mapping[str, Tensor], rows: int = 3) -> Picture:
 
 @own_style
 @torch.no_grad()
-def draw_maps(network: Network, data: ImageData, name: str, index: int = 0) -> Picture:
-    """What the stem and each stage make of one image: eight channels, those that vary most.
+def draw_maps(network: Network, data: ImageData, name: str) -> Picture:
+    """What the stem and each stage make of the first image: eight channels, those that vary most.
 
     Args:
         network: any of the roadmap.
         data: a data set.
         name: of the network, for the figure's title.
-        index: of the image.
     """
-    image, label = data[index]
+    image, label = data[0]
     x, _ = _preparation(network, data).for_evaluation(image[None], torch.as_tensor(label)[None])
     figure = new_figure(8, 5.6)
     panels = figure.subplots(1 + len(network.stages), 1)

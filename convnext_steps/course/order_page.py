@@ -72,9 +72,8 @@ def order_data(results: pd.DataFrame) -> dict[str, Any]:
 
 def prediction_margins(analysis: Analysis) -> Floats:
     """Half of the 95 % interval of one training of each set, as the model predicts it (points)."""
-    terms, model = analysis.terms(analysis.space.sets), analysis.best
-    spread = ((terms @ model.cov_params()) * terms).sum(1)
-    return np.asarray(_quantile(analysis) * np.sqrt(model.mse_resid + spread))
+    predicted = analysis.best.get_prediction(analysis.terms(analysis.space.sets))
+    return np.ptp(predicted.conf_int(obs=True, alpha=ALPHA), axis=1) / 2
 
 
 def credit_margins(analysis: Analysis) -> list[Floats]:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from convnext_steps.models.paper import published_roadmap
+from convnext_steps.models.paper import TABLES, published_roadmap
 from convnext_steps.models.roadmap import Step, published_steps
 from convnext_steps.study.figures import (
     BLUE,
@@ -138,8 +138,7 @@ def _draw_paper(axes: Axes, steps: list[Step], roadmap: str) -> None:
     axes.set_xlim(left, right + 0.55 * (right - left))
     note = "\n* as counted; the table prints another number" if roadmap == "tiny" else ""
     axes.set_xlabel(f"top-1 accuracy on ImageNet-1K (%){note}")
-    table = "Table 10" if roadmap == "tiny" else "Table 11"
-    axes.set_title(f"the paper (quoted from its {table})\n")
+    axes.set_title(f"the paper (quoted from its {TABLES[roadmap]})\n")
     _column(axes, -1, "mean   multiply-adds")
     finish(axes)
 

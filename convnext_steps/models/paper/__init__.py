@@ -8,6 +8,7 @@ import csv
 from dataclasses import dataclass
 from importlib.resources import files
 
+TABLES = {"tiny": "Table 10", "base": "Table 11"}  # of the two roadmaps
 ERRATA = {
     ("tiny", "layer_norm"): (
         "Table 10 prints 4.46, the network counts 4.15: LayerNorm adds no multiply-adds of "
