@@ -15,8 +15,8 @@ from convnext_steps.study.effect_plots import (
     plot_credits,
     plot_effects,
     plot_front,
-    plot_interactions,
 )
+from convnext_steps.study.effect_tables import effect_report
 from convnext_steps.study.effects import (
     Analysis,
     analyse,
@@ -234,8 +234,12 @@ def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() 
     credit = credit_over_orders(analysis, draws=50)
     for figure in (
         plot_effects(main_effects(analysis)),
-        plot_interactions(interactions(analysis), analysis.space.decisions),
         plot_credits(credit),
         plot_front(analysis),
     ):
         assert figure.axes
+    text, _ = effect_report(analysis)
+    assert "too few runs for interactions" in text
+    decisions = analysis.runs.loc[analysis.runs["paper"], "step"].str.count(r"\+")
+    assert {int(label.get_text()) for label in figure.axes[0].texts} == set(decisions)
+    assert 0 < decisions.nunique() < 13

@@ -66,10 +66,12 @@ def effects_command(options: argparse.Namespace) -> None:
         write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
     figures = {
         "effects": plot_effects(tables["effects"]),
-        "interactions": plot_interactions(tables["interactions"], analysis.space.decisions),
         "credits": plot_credits(tables["credits"]),
         "front": plot_front(analysis),
     }
+    if not tables["interactions"].empty:  # without, there are too few runs, which the text says
+        drawn = plot_interactions(tables["interactions"], analysis.space.decisions)
+        figures["interactions"] = drawn
     for name, figure in figures.items():
         save_figure(figure, folder / name)
     print(f"written: effects.md, {len(tables)} tables and {len(figures)} figures in {folder}")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogFormatter
 
 from convnext_steps.study.effects import Analysis, where_from
 from convnext_steps.study.figures import (
@@ -21,7 +22,7 @@ from convnext_steps.study.figures import (
 )
 from convnext_steps.study.networks import papers_own
 
-PAPERS = "the paper's own, numbered in its order"
+PAPERS = "the paper's own, by number of decisions"
 
 
 @own_style
@@ -45,7 +46,7 @@ def plot_interactions(interactions: pd.DataFrame, decisions: tuple[str, ...]) ->
     grid = np.full((size, size), np.nan)
     figure = new_figure(2.5 + 0.7 * size, 2 + 0.6 * size)
     axes = figure.subplots()
-    most = interactions["effect"].abs().max() if len(interactions) else 1
+    most = interactions["effect"].abs().max()
     for row in interactions.itertuples():
         one, other = decisions.index(row.other), decisions.index(row.decision)
         grid[one, other] = row.effect
@@ -111,11 +112,12 @@ def plot_front(analysis: Analysis) -> Figure:
     axes.step(front["macs"] / 1e6, front["accuracy"], where="post", **line)
     style: dict[str, Any] = {"mec": "black", "markersize": 8}
     axes.plot(chain["macs"] / 1e6, chain["accuracy"], "D", color=ORANGE, label=PAPERS, **style)
-    for place, row in enumerate(chain.itertuples()):
-        position = (row.macs / 1e6, row.accuracy)
-        axes.annotate(str(place), position, xytext=(6, 4), textcoords="offset points")
+    for row in chain.itertuples():
+        position, decisions = (row.macs / 1e6, row.accuracy), str(row.Index).count("+")
+        axes.annotate(str(decisions), position, xytext=(6, 4), textcoords="offset points")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes.set_xlabel("million multiply-adds per image")
     axes.set_ylabel("test accuracy (%)")
     finish(axes, grid="both", legend=True)

@@ -44,7 +44,9 @@ def effect_report(analysis: Analysis) -> tuple[str, dict[str, pd.DataFrame]]:
             _interactions(pairs.head(max(10, int(pairs["found"].sum())))),
             f"What one gains when the other is taken; {int(pairs['found'].sum())} of {len(pairs)} "
             "found, with a false discovery rate of 5 % (Benjamini and Hochberg).",
-        ],
+        ]
+        if len(pairs)
+        else ["There are too few runs for interactions: the model has none."],
         "How good the models are": [
             _models(found["models"]),
             "R² of the fit, and of the paper's own networks. Lack of fit: F against the pure error "
