@@ -22,6 +22,7 @@ from convnext_steps.study.results import (
     checksum,
     read_results,
 )
+from convnext_steps.study.statistics import accuracies, compare, spread
 from convnext_steps.study.tables import summarize, to_markdown
 
 # A result as version 0.1 wrote it: quick, gelu, seed 2, with the curve beside it.
@@ -117,6 +118,37 @@ def test_published_tables_are_of_the_published_results(path, tmp_path) -> None:
     results = load_results(path.parent.name, tmp_path)
     assert to_markdown(summarize(results)) == path.read_text()
     assert len(results) == len((path.parent / PACKED).read_text().splitlines())
+
+
+FINDINGS = {  # what README says of steps: our verdict, the paper's -> the steps
+    ("up", "up"): {"resnet", "width", "fewer_activations", "separate_downsampling"},
+    ("down", "down"): {"depthwise", "move_up"},
+    ("within noise", "within noise"): {"fewer_norms"},
+    ("down", "up"): {"kernel_5", "kernel_7", "kernel_9", "kernel_11"},
+    ("up", "within noise"): {"gelu"},
+    ("down", "within noise"): {"patchify", "layer_norm"},
+    ("within noise", "up"): {"stage_ratio", "inverted"},
+}
+ENDS = [  # what README says of the end: of which study and seeds
+    ("standard", None, "ends {below:.1f} points below (± {margin:.1f}, ten seeds)"),
+    ("cifar10_jpeg", None, "ends {above:.1f} points above (± {margin:.1f}, three seeds"),
+    ("cifar10_jpeg_gpu", None, "on a GPU, {below:.1f} points below (one seed"),
+    ("quick", range(10, 20), "ends {above:.1f} points above ResNet-50 (± {margin:.1f})"),
+]
+
+
+def test_the_findings_in_the_readme_are_those_of_the_published_results(tmp_path) -> None:
+    found: dict[tuple[str, str], set[str]] = {}
+    for row in compare(load_results("standard", tmp_path)).itertuples():
+        verdict = row.paper_verdict.removesuffix(" (no std printed)")
+        found.setdefault((row.verdict, verdict), set()).add(row.step)
+    assert found == FINDINGS
+    readme = (PROJECT_RESULTS.parent / "README.md").read_text()
+    for name, seeds, words in ENDS:
+        columns = accuracies(load_results(name, tmp_path, seeds))
+        change = (columns["separate_downsampling"] - columns["resnet"]).dropna().to_numpy()
+        above, margin = change.mean(), spread(change, "mean")["margin"]
+        assert words.format(above=above, below=-above, margin=margin) in readme
 
 
 def test_code_of_ones_own_is_in_the_hash_of_its_designs_alone(tmp_path, monkeypatch) -> None:
