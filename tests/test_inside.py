@@ -1,14 +1,19 @@
 """What the course shows of trained networks."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_model
 from studies import plan, the_study
+from test_study import put, result_of
 
 from convnext_steps import Network, Trainer, TrainingConfig, find_step, scaled
 from convnext_steps.course import inside
 from convnext_steps.execution.runfolder import WEIGHTS
+from convnext_steps.files import write_json
+from convnext_steps.study.results import RESULT
 from convnext_steps.training.data import fashion_mnist, synthetic
 
 
@@ -37,8 +42,11 @@ def test_networks_are_those_of_the_seed_until_weights_are_kept(tmp_path) -> None
     (run,) = the_study("smoke").plan([0], ["gelu"])
     kept = run.build(test)
     torch.nn.init.ones_(kept.head[-1].weight)
-    run.folder(tmp_path).mkdir(parents=True)
+    put(replace(run, config=replace(run.config, learning_rate=1.0)), tmp_path)
     save_model(kept, str(run.folder(tmp_path) / WEIGHTS))
+    _, _, told = inside.look_into("smoke", ["gelu"], tmp_path)
+    assert told.startswith("**Not trained:** gelu.")  # the weights are of another recipe
+    write_json(run.folder(tmp_path) / RESULT, result_of(run))
     networks, _, told = inside.look_into("smoke", ["gelu"], tmp_path)
     assert told == "Trained as the study smoke says: gelu."
     assert all(

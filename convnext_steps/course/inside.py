@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from convnext_steps.course.pictures import Picture
-from convnext_steps.execution.runfolder import WEIGHTS
+from convnext_steps.execution.runfolder import WEIGHTS, done
 from convnext_steps.execution.runner import run_study
 from convnext_steps.files import own_results
 from convnext_steps.models.layers import evaluating
@@ -62,8 +62,9 @@ def look_into(
     for run in runs:
         seed_everything(run.seed)
         networks[run.step] = run.build(train_images).eval()
-        own = run.folder(own_results(results)) / WEIGHTS
-        kept = [own, published / f"{run.step}.safetensors"]
+        own = run.folder(own_results(results))
+        kept = [own / WEIGHTS] if done(run, own) else []
+        kept.append(published / f"{run.step}.safetensors")
         if weights := next((path for path in kept if path.exists()), None):
             load_weights(networks[run.step], weights)
         else:
