@@ -42,32 +42,29 @@ def expected(analysis, data, order) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_data_give_the_statistics_own_numbers_in_any_order(found) -> None:
     analysis, _, data = found
-    space, measured = analysis.space, {code: mean for code, mean, _ in data["measured"]}
+    networks = data["networks"]
     for order in (OWN, *data["orders"].values()):
         accuracies, trained = expected(analysis, data, order)
         for code, accuracy, known in zip(codes_of(data, order), accuracies, trained, strict=True):
-            assert (code in measured) == known
-            bits = code >> np.arange(12) & 1
-            terms = [1, *bits, *(bits[one] * bits[other] for one, other in data["pairs"])]
-            shown = measured.get(code, np.dot(data["coefficients"], terms))
-            assert shown == pytest.approx(accuracy, abs=0.002)
-    assert sum(runs for _, _, runs in data["measured"]) == len(analysis.runs) == 328
-    assert data["sets"] == len(data["margins"]) == len(space.sets)
+            shown, runs, *margin = networks[str(code)]
+            assert shown == pytest.approx(accuracy, abs=0.001)
+            assert (bool(runs), not margin) == (known, known)
+    assert sum(runs for _, runs, *_ in networks.values()) == len(analysis.runs) == 328
+    assert len(networks) == len(analysis.space.sets)
 
 
 def test_intervals_are_those_of_statsmodels_and_of_two_runs(found) -> None:
     analysis, _, data = found
-    space = analysis.space
+    space, networks = analysis.space, data["networks"]
     frame = analysis.best.get_prediction(analysis.terms(space.sets)).summary_frame(alpha=0.05)
     half = (frame["obs_ci_upper"] - frame["obs_ci_lower"]) / 2
-    assert data["margins"] == pytest.approx(half.tolist(), abs=0.001)
-    runs = {code: runs for code, _, runs in data["measured"]}
-    stage_ratio = data["credit_margins"][0]
-    without, _ = space.contexts(0)
+    for code, margin in zip(space.codes(space.sets), half, strict=True):
+        assert networks[str(code)][2:] in ([], [pytest.approx(margin, abs=0.001)])
+    runs = {int(code): runs for code, (_, runs, *_) in networks.items() if runs}
     both = [
-        (margin, runs[code], runs[code | 1])
-        for margin, code in zip(stage_ratio, space.codes(without).tolist(), strict=True)
-        if {code, code | 1} <= set(runs)
+        (margin, runs[int(code)], runs[int(code) | 1])
+        for code, margin in data["credit_margins"][0].items()
+        if {int(code), int(code) | 1} <= set(runs)
     ]
     quantile = (frame["mean_ci_upper"] - frame["mean"]).iloc[0] / frame["mean_se"].iloc[0]
     sd = np.sqrt(analysis.best.mse_resid)
@@ -86,8 +83,7 @@ def test_the_credits_of_the_papers_order_are_those_of_the_table(found) -> None:
 def test_a_beginning_has_no_interactions_and_its_page_says_so(found) -> None:
     _, table, _ = found
     data = order_data(table.iloc[:100])
-    assert data["pairs"] == []
-    assert len(data["coefficients"]) == 13
+    assert not data["interactions"]
 
 
 def test_the_command_writes_the_page_only_where_there_are_results(

@@ -59,13 +59,10 @@ def order_data(results: pd.DataFrame) -> dict[str, Any]:
             for name in space.decisions
         ],
         "rules": rules,  # a decision, and what it needs before it
-        "sets": len(space.sets),
-        "pairs": space.pairs if "interactions" in analysis.models else [],
-        "coefficients": _rounded(model.params, 2 * DIGITS),
+        "interactions": "interactions" in analysis.models,
         "sd": round(float(np.sqrt(model.mse_resid)), DIGITS),
-        "margins": _rounded(prediction_margins(analysis)),
-        "measured": _measured(analysis),
-        "credit_margins": [_rounded(margins) for margins in credit_margins(analysis)],
+        "networks": _networks(analysis),
+        "credit_margins": credit_margins(analysis),
         "orders": {"paper": space.decisions, "best": best, "worst": worst},
     }
 
@@ -76,29 +73,28 @@ def prediction_margins(analysis: Analysis) -> Floats:
     return np.ptp(predicted.conf_int(obs=True, alpha=ALPHA), axis=1) / 2
 
 
-def credit_margins(analysis: Analysis) -> list[Floats]:
+def credit_margins(analysis: Analysis) -> list[dict[int, float]]:
     """Half of the 95 % interval of what each decision adds to a set, by the set's code (points).
 
     Measured accuracies have the noise of their runs, predicted ones that of the model.
     """
-    linear, sd = values(analysis)[1], np.sqrt(analysis.best.mse_resid)
-    return [
-        _quantile(analysis) * sd * np.linalg.norm(linear[after] - linear[before], axis=1)
-        for before, after, _ in places(analysis.space)
-    ]
+    linear, best = values(analysis)[1], analysis.best
+    half = stats.t.ppf(1 - ALPHA / 2, best.df_resid) * np.sqrt(best.mse_resid)
+    codes, found = analysis.space.codes(analysis.space.sets), []
+    for before, after, _ in places(analysis.space):
+        margins = half * np.linalg.norm(linear[after] - linear[before], axis=1)
+        found.append(dict(zip(codes[before].tolist(), margins.round(DIGITS).tolist(), strict=True)))
+    return found
 
 
-def _quantile(analysis: Analysis) -> float:
-    return float(stats.t.ppf(1 - ALPHA / 2, analysis.best.df_resid))
-
-
-def _measured(analysis: Analysis) -> list[list[float]]:
-    """The code, the mean accuracy and the number of runs of every network that was trained."""
-    space, networks = analysis.space, analysis.runs.groupby("step")["accuracy"]
-    codes = space.codes(space.rows(networks.groups)).tolist()
-    means = _rounded(networks.mean().to_numpy())
-    return [list(each) for each in zip(codes, means, networks.size().tolist(), strict=True)]
-
-
-def _rounded(numbers: Floats, digits: int = DIGITS) -> list[float]:
-    return np.round(np.asarray(numbers, float), digits).tolist()
+def _networks(analysis: Analysis) -> dict[int, list[float]]:
+    """Each set's accuracy and runs, by its code; where it has none, the prediction's margin too."""
+    space = analysis.space
+    codes, runs = space.codes(space.sets), analysis.runs.groupby("step").size()
+    trained = dict(zip(space.codes(space.rows(runs.index)).tolist(), runs.tolist(), strict=True))
+    accuracies = values(analysis)[0].round(DIGITS).tolist()
+    margins = prediction_margins(analysis).round(DIGITS).tolist()
+    return {
+        code: [accuracy, trained[code]] if code in trained else [accuracy, 0, margin]
+        for code, accuracy, margin in zip(codes.tolist(), accuracies, margins, strict=True)
+    }

@@ -148,10 +148,11 @@ function describe() {
     byId("legend").append(element("li", {}, element("span", { className: `key ${kind}` }), text));
   }
   const { name, description } = data.study;
-  const kind = data.pairs.length ? "with interactions of two" :
+  const runs = Object.values(data.networks).map(([, trained]) => trained);
+  const kind = data.interactions ? "with interactions of two" :
     "without interactions, for which there are too few runs: it credits a decision alike in every order";
-  byId("source").textContent = `The study “${name}” (${description}): ${data.measured.length} of ` +
-    `${data.sets} networks are measured, the others predicted by a linear model ${kind}.`;
+  byId("source").textContent = `The study “${name}” (${description}): ${runs.filter(Boolean).length} of ` +
+    `${runs.length} networks are measured, the others predicted by a linear model ${kind}.`;
   byId("chart-note").textContent = "A measured point has the luck of its runs, mostly one: its interval " +
     `would be about ± ${(2 * data.sd).toFixed(1)} points. Best and worst: the orders in which the model ` +
     "expects the highest and the lowest accuracy on average along the way; all end at the same network.";
