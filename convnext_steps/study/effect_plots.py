@@ -80,8 +80,11 @@ def plot_credits(credits: pd.DataFrame) -> Figure:
     figure = new_figure(9, 1.6 + 0.45 * len(credits))
     axes, places = figure.subplots(), np.arange(len(credits))[::-1]
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.hlines(places, credits["smallest"], credits["largest"], color=GREY, linewidth=2)
-    axes.hlines(places, credits["q05"], credits["q95"], color=LINES, linewidth=15)
+    words = "all orders, with the noise of single runs"
+    noisy: dict[str, Any] = {"label": words, "color": GREY, "linewidth": 2}
+    axes.hlines(places, credits["smallest"], credits["largest"], **noisy)
+    middle: dict[str, Any] = {"label": "nine tenths of these", "color": LINES, "linewidth": 15}
+    axes.hlines(places, credits["q05"], credits["q95"], **middle)
     model = credits["smallest_model"], credits["largest_model"]
     axes.hlines(places, *model, color=SKY, linewidth=7, label="all orders, by the model alone")
     means: dict[str, Any] = {"fmt": "o", "color": BLUE, "capsize": 4, "zorder": 3}
@@ -90,10 +93,7 @@ def plot_credits(credits: pd.DataFrame) -> Figure:
     hollow: dict[str, Any] = {"mfc": "none", "markersize": 9, "mew": 2, "zorder": 4}
     axes.plot(credits["paper"], places, "D", color=RED, label="the paper's order", **hollow)
     axes.set_yticks(places, credits["decision"])
-    axes.set_xlabel(
-        "credit (points): line, all orders; band, 90 % of them, with the noise of single runs\n"
-        f"{where_from(credits)}"
-    )
+    axes.set_xlabel(f"credit (points)\n{where_from(credits)}")
     finish(axes, grid="x")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
