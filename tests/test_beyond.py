@@ -14,8 +14,18 @@ from test_study import put
 from timm.layers.grn import GlobalResponseNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from convnext_steps import Design, Network, count_flops, plot_trajectory, roadmap, scaled, step_diff
+from convnext_steps import (
+    Design,
+    Network,
+    count_flops,
+    plot_trajectory,
+    roadmap,
+    run_study,
+    scaled,
+    step_diff,
+)
 from convnext_steps.course.probe_pictures import draw_budget
+from convnext_steps.errors import StudyError
 from convnext_steps.execution.work import do_run
 from convnext_steps.measure.compare import compare_counts
 from convnext_steps.models import roadmap as roadmap_module
@@ -189,6 +199,13 @@ def test_an_own_step_trained_here_is_in_the_figure(own_steps, tmp_path) -> None:
     (bar,) = [bar for bar in ours.patches if bar.get_width()]
     assert bar.get_x() + bar.get_width() == pytest.approx(results["accuracy"].item())
     assert len([bar for bar in paper.patches if bar.get_width()]) == 2
+
+
+def test_a_study_of_several_processes_needs_the_file_of_an_own_step(own_steps, tmp_path) -> None:
+    add_step("mine", "gelu", "mine", width=32)
+    with pytest.raises(StudyError, match="do not know mine seed 0, mine seed 1: write `add_step`"):
+        run_study("smoke", [0, 1], ["mine", "gelu"], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

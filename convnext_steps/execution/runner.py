@@ -20,6 +20,7 @@ from convnext_steps.execution.ray import RayBackend
 from convnext_steps.execution.report import keep_study
 from convnext_steps.execution.runfolder import clear_leftovers, done, progress, result_of
 from convnext_steps.files import check_writable, own_results
+from convnext_steps.models import roadmap
 from convnext_steps.study.forecast import check_runs
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, read_results
@@ -153,7 +154,8 @@ def run_study(
             processes of this machine.
 
     Raises:
-        StudyError: runs failed; the others were completed.
+        StudyError: runs failed; the others were completed. Or a step was added in this process
+            alone.
         ValueError: the results folder cannot be written, there is no such notebook, or Ray is not
             there.
     """
@@ -184,6 +186,12 @@ def do_missing(
     missing = _missing(runs, results)
     if not missing:
         return 0
+    added = roadmap.OWN_STEPS.get(study.roadmap, {})
+    if not study.uses and (unknown := [run.name for run in missing if run.step in added]):
+        raise StudyError(
+            f"other processes do not know {few(unknown, NAMED)}: write `add_step` into a Python "
+            "file, and give it to the study as uses (--uses FILE)"
+        )
     if address is None:  # a cluster's head may be without the data
         check_runs(missing)
     with closing(_backend(study, address)) as backend:
