@@ -73,21 +73,6 @@ def test_no_text_can_end_the_script_that_holds_it() -> None:
     assert json.loads(text) == hostile
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere/page.html"], "there is no folder nowhere"),
-        (["page.html", "quikc"], "unknown study 'quikc'; did you mean 'quick'?"),
-        (["page.html", "--set", "roadmap=bas"], "it must be one of 'tiny', 'base'"),
-    ],
-)
-def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch, arguments, message) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["explorer", *arguments]) == 2
-    assert message in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.slow
 class TestInABrowser:
     @pytest.fixture(autouse=True)
