@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from studies import wait_for
 
 from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
 from convnext_steps.training.data import synthetic
@@ -152,11 +153,9 @@ def test_a_killed_rank_is_survived_by_resuming(tmp_path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finished(torchrun(2, *TRAIN, "--output", str(whole)))
     process = run(torchrun(2, *TRAIN, "--output", str(killed)))
-    deadline = time.monotonic() + 200
-    while not list(killed.glob("checkpoint-0001.pt")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    first = killed / "checkpoint-0001.pt"
+    wait_for(lambda: first.exists() or process.poll() is not None)
+    assert process.poll() is None
     os.kill(rank_below(process.pid), signal.SIGKILL)
     process.communicate(timeout=200)
     assert process.returncode != 0

@@ -53,8 +53,8 @@ def test_a_second_call_trains_nothing(finished) -> None:
 def test_interrupted_and_started_again_it_goes_on_with_what_is_missing(finished, tmp_path) -> None:
     process = study(tmp_path, "--workers", "1", start_new_session=True)
     (first, second) = plan("smoke")
-    wait_for(first.folder(tmp_path) / RESULT)
-    wait_for(second.folder(tmp_path) / "history.jsonl")
+    wait_for((first.folder(tmp_path) / RESULT).exists)
+    wait_for((second.folder(tmp_path) / "history.jsonl").exists)
     os.killpg(process.pid, signal.SIGINT)
     _, err = ended(process, 130)
     assert "rerun the same command to resume" in err
@@ -70,7 +70,7 @@ def test_interrupted_and_started_again_it_goes_on_with_what_is_missing(finished,
 def test_a_killed_kernel_is_tried_again(finished, tmp_path) -> None:
     process = study(tmp_path, "--workers", "1")
     first, _ = plan("smoke")
-    wait_for(first.folder(tmp_path) / "history.jsonl")
+    wait_for((first.folder(tmp_path) / "history.jsonl").exists)
     for kernel in kernels_below(process.pid):
         os.kill(kernel, signal.SIGKILL)
     _, err = ended(process)
