@@ -50,8 +50,8 @@ def study(results: Path, *options: str, **keywords) -> "subprocess.Popen[str]":
 
 def ended(process: "subprocess.Popen[str]", code: int = 0) -> tuple[str, str]:
     """What a process printed, once it has ended as it should."""
-    out, err = process.communicate(timeout=400)
-    assert process.returncode == code, err
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == code, err or out
     return out, err
 
 
