@@ -1,6 +1,5 @@
 """Whole studies, and what happens to them when they are stopped."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -18,7 +17,7 @@ from studies import (
 )
 
 from convnext_steps.execution.runfolder import status
-from convnext_steps.study.results import RESULT, all_results, read_result
+from convnext_steps.study.results import RESULT, all_results
 
 pytestmark = pytest.mark.slow
 
@@ -109,13 +108,3 @@ def test_two_runners_share_a_study(finished, tmp_path) -> None:
     for name, result in results_without_times(finished).items():
         assert results[name] == result
     assert no_leftovers(tmp_path)
-
-
-def test_a_changed_plan_is_trained_again(finished, tmp_path) -> None:
-    (run, _) = plan("smoke")
-    folder = run.folder(tmp_path)
-    folder.mkdir(parents=True)
-    old = json.loads((run.folder(finished) / RESULT).read_text()) | {"hash": "0" * 16}
-    (folder / RESULT).write_text(json.dumps(old))
-    ended(study(tmp_path, "--steps", run.step))
-    assert read_result(folder / RESULT)["hash"] == run.hash
