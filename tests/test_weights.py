@@ -26,7 +26,7 @@ from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.models.weights import load_weights, official_addresses
 
-SIZES = ["tiny", "small", *(pytest.param(s, marks=pytest.mark.slow) for s in ("base", "large"))]
+SIZES = ["tiny", "small"]
 DEPTHS, DIMS = (1, 1, 2, 1), (8, 12, 16, 20)
 
 
@@ -72,7 +72,7 @@ def test_logits_are_torchvisions(size: str) -> None:
 
 
 @pytest.mark.parametrize("conv_mlp", [False, True])
-@pytest.mark.parametrize("size", [*SIZES, pytest.param("xlarge", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", SIZES)
 def test_logits_are_timms(size: str, conv_mlp: bool) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
