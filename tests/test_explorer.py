@@ -29,8 +29,7 @@ def page(tmp_path_factory) -> str:
 
 def test_the_page_is_whole_and_names_no_other_file_but_that_of_orders(page) -> None:
     parsed = Parsed(page)
-    orders = ["explorer_order.html"] if (RESULTS / "factorial_quick").exists() else []
-    assert (parsed.parts, parsed.links) == (["data:,"], orders)
+    assert (parsed.parts, parsed.links) == (["data:,"], ["explorer_order.html"])
     assert "default-src 'none'" in page
     assert "{{" not in page
     data = data_of(page)

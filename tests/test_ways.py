@@ -1,7 +1,7 @@
 """The ways to do a run: the command, plain papermill, a worker, Python: one result."""
 
 import pytest
-from studies import ended, one_of_an_array, papermill, plan, results_without_times, study, the_study
+from studies import ended, one_of_an_array, papermill, results_without_times, study, the_study
 
 from convnext_steps import cli, load_results, plot_trajectory, run_study
 from convnext_steps.study.toml import read_changes
@@ -70,4 +70,3 @@ def test_an_order_of_ones_own_with_a_step_of_ones_own_runs_to_a_figure(tmp_path)
     table = load_results(str(file), results)
     assert list(table["step"]) == ["kernel_13", "resnet", "resnet+depthwise+gelu", "resnet+gelu"]
     assert len(plot_trajectory(table).axes) == 1  # only ResNet is one of the paper's networks
-    assert plan("smoke")[0].hash != table["hash"].iloc[1]
