@@ -119,7 +119,6 @@ def test_bench_prints_a_ratio_and_writes_it_down(capsys, tmp_path) -> None:
 
 @pytest.mark.parametrize("against", ["torchvision", "timm"])
 def test_bench_against_a_public_peer(capsys, against) -> None:
-    pytest.importorskip(against)
     arguments = ["bench", "convnext_tiny", "--resolution", "32", "--batch-size", "2"]
     assert cli.main([*arguments, "--inference", "--rounds", "2", "--against", against]) == 0
     assert against in capsys.readouterr().out
