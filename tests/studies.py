@@ -5,8 +5,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -49,8 +50,8 @@ def study(results: Path, *options: str, **keywords) -> "subprocess.Popen[str]":
 
 def ended(process: "subprocess.Popen[str]", code: int = 0) -> tuple[str, str]:
     """What a process printed, once it has ended as it should."""
-    out, err = process.communicate(timeout=400)
-    assert process.returncode == code, err
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == code, err or out
     return out, err
 
 
@@ -76,11 +77,13 @@ def no_leftovers(results: Path) -> bool:
     return partial == [] and not list(results.rglob("checkpoint-*"))
 
 
-def wait_for(path: Path, seconds: float = 300) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 300) -> Any:
+    """The condition's value, as soon as it is true."""
     deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear"
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"still waiting after {seconds} s"
         time.sleep(0.02)
+    return found
 
 
 def papermill(output: Path, values: Mapping[str, str], **keywords) -> "subprocess.Popen[str]":

@@ -121,11 +121,6 @@ def test_the_figure_of_leave_one_out_has_nothing_to_quote(tmp_path) -> None:
 # --- a step of one's own -------------------------------------------------------------------------
 
 
-def test_a_decision_takes_about_ten_lines() -> None:
-    lines = [line for line in cell_with("add_step(").splitlines() if line.strip()]
-    assert len(lines) == 10
-
-
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_global_response_norm_is_timms(own_steps, channels_last) -> None:
     torch.manual_seed(0)

@@ -2,17 +2,22 @@
 
 import argparse
 import logging
+import re
 import subprocess
 import sys
 import warnings
 
 import pytest
+from test_study import OWN
 
-from convnext_steps import cli
+from convnext_steps import cli, load_study
 from convnext_steps.cli import study
 from convnext_steps.cli.study import parse_seeds
 from convnext_steps.errors import StudyError
 from convnext_steps.execution import local
+from convnext_steps.models import roadmap as roadmap_module
+from convnext_steps.study.forecast import Forecast
+from convnext_steps.study.toml import study_names
 from convnext_steps.training import data
 
 OUT = ["--output", "out"]
@@ -61,6 +66,8 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
         (["study", "--seeds", "-1"], ""),
         (["study", "--seeds", "5-2"], "'5-2' is not a seed"),
         (["study", "--workers", "0"], ""),
+        (["study", "--results", "/dev/null/own"], "cannot write to the folder"),
+        (["study", "--uses", "nowhere.py"], "quick: uses: there is no Python file"),
         (["study", "--index", "17"], "--index is 17; the plan's runs are 0 to 16"),
         (["report", "quikc"], "unknown study 'quikc'"),
         (["report"], "no results of quick in"),
@@ -70,11 +77,13 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
         (["notebook", "learning_rate", "out.ipynb", "-p", "STEPS=["], "not readable as YAML"),
         (["notebook", "run_step", "nowhere/out.ipynb"], "there is no folder nowhere"),
         (["bench", "gelu", "--threads", "-1"], ""),
+        (["bench", "gelu", "--against", "timm"], "timm is timed on convnext_tiny"),
         (["bench", "--study", "--workers", "0"], ""),
         (
             ["bench", "convnext_tiny", "--study", "quick", "--against", "timm"],
             "timm's models take three channels, not 1",
         ),
+        (["explorer", "nowhere/page.html"], "there is no folder nowhere"),
         (["train", "gelu"], ""),
         ([*GELU, "--lerning-rate", "1"], ""),
         ([*GELU, "--precision", "fp8"], ""),
@@ -109,6 +118,38 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_study_of_the_package_is_listed(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(study, "forecast", lambda runs, _: Forecast(len(runs), 1, None))
+    code, out, _ = run(capsys, "studies")
+    assert code == 0
+    assert re.findall(r"^(\S+): ", out, re.M) == list(study_names())
+    assert f"{load_study('quick').description}\n    one seed: 17 images seen, " in out
+
+
+def test_a_changed_study_gets_a_name_and_is_written(capsys, tmp_path) -> None:
+    file = tmp_path / "written.toml"
+    options = ["--set", "recipe.max_epochs=12", "--name", "mine", "--write", str(file)]
+    assert run(capsys, "study", *options) == (0, f"written: {file}\n", "")
+    assert load_study(file) == load_study("quick").change({"recipe.max_epochs": 12}, "mine")
+    assert load_study(file).name == "mine"
+
+
+def test_a_step_of_ones_own_file_is_planned(capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(roadmap_module, "OWN_STEPS", {})
+    (tmp_path / "mine.py").write_text(OWN)
+    options = ["--uses", str(tmp_path / "mine.py"), "--steps", "wide", "--dry-run"]
+    code, out, error = run(capsys, "study", "smoke", *options, "--results", str(tmp_path))
+    assert (code, error) == (0, "")
+    assert re.match(r" +0 wide seed 0 +missing\n1 runs, .*\nto do: 1,024 images seen, ", out)
+
+
+def test_a_file_of_ones_own_that_fails_is_one_line(capsys, tmp_path) -> None:
+    (tmp_path / "mine.py").write_text("raise RuntimeError('this is why\\nand more')")
+    code, _, error = run(capsys, "study", "--uses", str(tmp_path / "mine.py"), "--dry-run")
+    assert code == 2
+    assert error == "convnext-steps: quick: uses: mine.py failed: RuntimeError: this is why\n"
+
+
 def test_failed_runs_are_told_though_the_report_fails_too(monkeypatch, capsys, tmp_path) -> None:
     def fail(*_: object) -> None:
         raise StudyError("1 of 2 runs failed")
@@ -120,14 +161,6 @@ def test_failed_runs_are_told_though_the_report_fails_too(monkeypatch, capsys, t
     monkeypatch.setattr(study, "show_trajectory", break_down)
     assert cli.main(["study", "smoke", "--results", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "convnext-steps: 1 of 2 runs failed\n"
-
-
-def test_a_results_folder_that_cannot_be_written(capsys, tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    code, _, error = run(capsys, "study", "--results", str(tmp_path / "file" / "results"))
-    assert code == 2
-    assert "cannot write to the folder" in error
-    assert error.count("\n") == 1
 
 
 def test_a_damaged_archive_stops_a_study_before_it_begins(capsys, monkeypatch, tmp_path) -> None:

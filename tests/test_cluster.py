@@ -2,15 +2,22 @@
 
 import contextlib
 import json
-import os
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from studies import descendants, ended, no_leftovers, plan, results_without_times, study
+from studies import (
+    descendants,
+    ended,
+    no_leftovers,
+    plan,
+    processes,
+    results_without_times,
+    study,
+    wait_for,
+)
 
 from convnext_steps import How, cli
 from convnext_steps.execution.backends import Outcome
@@ -95,14 +102,11 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
-def holder_on(node, results, seconds: float = 300) -> int:
+def holder_on(node, results) -> int:
     """The process on a node that holds a run, as soon as there is one."""
     raylet = node.all_processes["raylet"][0].process.pid
-    deadline = time.monotonic() + seconds
-    while not (found := {holder.pid for holder in holders(results)} & {*descendants(raylet)}):
-        assert time.monotonic() < deadline, "no process on the node took a run"
-        time.sleep(0.1)
-    return found.pop()
+    held = wait_for(lambda: {each.pid for each in holders(results)} & {*descendants(raylet)})
+    return held.pop()
 
 
 def holders(results) -> Iterator[Holder]:
@@ -122,14 +126,6 @@ def test_a_lost_node_is_survived_with_the_results_of_one_machine(cluster, tmp_pa
     cluster.remove_node(cluster.second, allow_graceful=False)
     out, _ = ended(process)
     assert "figure: " in out
-    assert gone(lost)
+    assert lost not in [pid for pid, *_ in processes()]
     assert results_without_times(shared) == results_without_times(alone)
     assert no_leftovers(shared)
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False

@@ -70,14 +70,10 @@ def test_docstring_tells_the_papers_numbers(builder: str) -> None:
     assert [number for number in told if number not in doc] == []
 
 
-@pytest.mark.parametrize(
-    ("regime", "builder"),
-    [("tiny", "convnext_tiny"), pytest.param("base", "convnext_base", marks=pytest.mark.slow)],
-)
-def test_the_roadmap_arrives_here(regime: str, builder: str) -> None:
+def test_the_roadmap_arrives_here() -> None:
     torch.manual_seed(0)
-    step = roadmap(regime)["separate_downsampling"].build().eval()
-    model = build(builder, layer_scale_init_value=0).eval()
+    step = roadmap()["separate_downsampling"].build().eval()
+    model = build("convnext_tiny", layer_scale_init_value=0).eval()
     parts = [*zip(model.downsample_layers, model.stages, strict=True), (model.norm, model.head)]
     ours = [parameter for pair in parts for part in pair for parameter in part.parameters()]
     with torch.no_grad():

@@ -21,8 +21,6 @@ from convnext_steps.cpu.depthwise import DepthwiseConv2d, Job, fast_depthwise
 from convnext_steps.models.network import Network
 from convnext_steps.training.data import synthetic
 
-needs_numba = pytest.mark.skipif(run.kernels() is None, reason="numba is not installed")
-
 
 def error(value: Tensor, right: Tensor) -> float:
     """The largest difference, as a share of the largest right value."""
@@ -85,7 +83,6 @@ def compare(layer: DepthwiseConv2d, x: Tensor, slope: Tensor, limit: float) -> N
         assert error(value, right) < limit, name
 
 
-@needs_numba
 @pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
 def test_the_default_type_is_not_the_kernels(default):
     layer, x, slope = make(), torch.randn(4, 24, 9, 9), torch.randn(4, 24, 9, 9)
@@ -96,7 +93,6 @@ def test_the_default_type_is_not_the_kernels(default):
         torch.set_default_dtype(torch.float32)
 
 
-@needs_numba
 def test_a_saved_input_may_come_back_in_another_layout():
     layer, x, slope = make(), torch.randn(4, 24, 9, 9), torch.randn(4, 24, 9, 9)
     expected = gradients(layer, x, slope)
@@ -106,7 +102,6 @@ def test_a_saved_input_may_come_back_in_another_layout():
         assert torch.equal(value, right)
 
 
-@needs_numba
 @pytest.mark.parametrize("seed", range(40))
 def test_float32_agrees_with_float64(seed):
     layer, x, slope = random_case(seed)
@@ -116,7 +111,6 @@ def test_float32_agrees_with_float64(seed):
     compare(layer, x, slope, 1e-5)
 
 
-@needs_numba
 @pytest.mark.parametrize("size", [(2, 2), (1, 4), (5, 1)])
 def test_maps_smaller_than_the_kernel_agree_with_float64(size):
     layer, x = make(24, 3, padding=1), torch.randn(9, 24, *size)
@@ -124,7 +118,6 @@ def test_maps_smaller_than_the_kernel_agree_with_float64(size):
     compare(layer, x, torch.randn(9, 24, *size), 1e-5)
 
 
-@needs_numba
 @pytest.mark.parametrize("seed", range(60, 80))
 def test_autocast_agrees_with_float64(seed):
     layer, x, slope = random_case(seed)
@@ -137,7 +130,6 @@ def test_autocast_agrees_with_float64(seed):
     assert layer.weight.grad.dtype == torch.float32
 
 
-@needs_numba
 def test_a_bfloat16_model_agrees_with_float64():
     layer, x = make().bfloat16(), torch.randn(4, 24, 9, 9).bfloat16()
     assert is_fast(layer(x))
@@ -145,7 +137,6 @@ def test_a_bfloat16_model_agrees_with_float64():
     assert layer.weight.grad.dtype == torch.bfloat16
 
 
-@needs_numba
 @pytest.mark.parametrize("stride", [1, 2])
 def test_bfloat16_is_rounded_to_the_nearest(stride):
     """A kernel of one tap copies: any other rounding, or a lost infinity, would show."""
@@ -163,7 +154,6 @@ def test_bfloat16_is_rounded_to_the_nearest(stride):
     assert torch.isnan(found[0, 2, 0, 0])
 
 
-@needs_numba
 @pytest.mark.slow
 def test_with_shorter_vectors_gradients_agree_too():
     """Without AVX-512 a vector has 8 channels; a CPU that has it can do without."""
@@ -179,7 +169,6 @@ def test_with_shorter_vectors_gradients_agree_too():
     assert "skipped" not in done.stdout
 
 
-@needs_numba
 @pytest.mark.parametrize("half", [False, True])
 def test_threads_and_repetition_do_not_change_a_bit(half):
     layer = make(40)
@@ -194,7 +183,6 @@ def test_threads_and_repetition_do_not_change_a_bit(half):
             assert torch.equal(first, second)
 
 
-@needs_numba
 def test_several_python_threads_may_train_at_once():
     cases = [random_case(seed) for seed in range(20)]
     cases = [case for case in cases if is_fast(case[0](case[1]))][:4]
@@ -212,7 +200,6 @@ def test_several_python_threads_may_train_at_once():
                 torch.testing.assert_close(value, expectation)
 
 
-@needs_numba
 def test_only_the_gradients_that_are_wanted():
     layer, x = make(), torch.randn(2, 24, 8, 8)
     layer(x).sum().backward()  # the gradient of a sum is one expanded number
@@ -224,7 +211,6 @@ def test_only_the_gradients_that_are_wanted():
     assert x.grad.shape == x.shape
 
 
-@needs_numba
 def test_differentiating_twice_is_one_clear_error():
     """A sum's gradient is a constant: of it, PyTorch's own guard takes notice of nothing."""
     layer, x = make(), torch.randn(1, 24, 4, 4, requires_grad=True)
@@ -265,7 +251,6 @@ def test_compilation_is_pytorchs(backend):
     assert not is_fast(result)
 
 
-@needs_numba
 def test_checkpointing_recomputes_the_same_bits():
     layer, x = make(), torch.randn(2, 24, 8, 8, requires_grad=True)
     torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False).sum().backward()
@@ -275,7 +260,6 @@ def test_checkpointing_recomputes_the_same_bits():
     assert torch.equal(x.grad, slope)
 
 
-@needs_numba
 def test_a_models_layers_are_its_own_again():
     model = nn.Sequential(nn.Conv2d(24, 24, 7, groups=24), nn.Conv2d(24, 8, 3, groups=8))
     plain = copy.deepcopy(model)
@@ -328,7 +312,6 @@ def test_where_the_kernels_fail_the_plain_layers_train_and_one_line_says_so(
     assert "\n" not in record.getMessage()
 
 
-@needs_numba
 def test_training_with_them_is_training_without_them_but_for_rounding():
     assert losses(How()) == pytest.approx(losses(How(fast_cpu=False)), rel=1e-3)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from studies import ended, processes, wait_for
 
 from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
 from convnext_steps.training.data import synthetic
@@ -83,14 +84,6 @@ TRAIN += ["--evaluate-every", "2"]
 WEIGHTS = "final.safetensors"
 
 
-def finished(command: list[str], seconds: float = 300) -> str:
-    """What a command printed that ended well."""
-    process = run(command)
-    output, _ = process.communicate(timeout=seconds)
-    assert process.returncode == 0, output
-    return output
-
-
 def run(command: list[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         command,
@@ -150,29 +143,21 @@ def test_killed_at_ten_random_moments_and_resumed_ends_with_the_same_bits(tmp_pa
 
 def test_a_killed_rank_is_survived_by_resuming(tmp_path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finished(torchrun(2, *TRAIN, "--output", str(whole)))
+    ended(run(torchrun(2, *TRAIN, "--output", str(whole))))
     process = run(torchrun(2, *TRAIN, "--output", str(killed)))
-    deadline = time.monotonic() + 200
-    while not list(killed.glob("checkpoint-0001.pt")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(rank_below(process.pid), signal.SIGKILL)
+    first = killed / "checkpoint-0001.pt"
+    wait_for(lambda: first.exists() or process.poll() is not None)
+    assert process.poll() is None
+    ranks = sorted(child for child, parent, _ in processes() if parent == process.pid)
+    os.kill(ranks[1], signal.SIGKILL)
     process.communicate(timeout=200)
     assert process.returncode != 0
     assert not (killed / WEIGHTS).exists()
 
-    finished(torchrun(2, *TRAIN, "--output", str(killed)))
+    ended(run(torchrun(2, *TRAIN, "--output", str(killed))))
     assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     last = json.loads((killed / "history.jsonl").read_text().splitlines()[-1])
     assert last["count"] == 512
-
-
-def rank_below(pid: int) -> int:
-    """The second of the processes that torchrun started."""
-    listing = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True).stdout
-    rows = [map(int, line.split()) for line in listing.splitlines()[1:]]
-    return sorted(child for child, parent in rows if parent == pid)[1]
 
 
 WARNED = """
@@ -195,6 +180,6 @@ def test_two_processes_train_every_network_without_a_warning(tmp_path) -> None:
     """PyTorch warns of gradients whose strides are not their parameter's."""
     program = tmp_path / "program.py"
     program.write_text(WARNED)
-    out = finished(torchrun(2, str(program)), 600)
+    out, _ = ended(run(torchrun(2, str(program))))
     assert out.count("all trained") == 2
     assert "warn" not in out.lower()

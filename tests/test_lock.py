@@ -43,7 +43,7 @@ def _impatient(monkeypatch) -> None:
 def working(folder: Path) -> subprocess.Popen:
     """A process that holds a run, in place of one that trains it."""
     PROCESSES.append(subprocess.Popen([sys.executable, "-c", HOLDS, str(folder)]))
-    wait_for(folder / HOLDER)
+    wait_for((folder / HOLDER).exists)
     return PROCESSES[-1]
 
 

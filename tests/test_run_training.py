@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -60,12 +59,12 @@ train_run(replace(run, how=How(processes=2)), run.build(images), images, test, s
 
 def test_the_processes_end_with_the_one_that_started_them(tmp_path) -> None:
     program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)])
-    wait_for(tmp_path / "history.jsonl")
-    ours = [pid for pid, _, command in processes() if str(tmp_path) in command]
-    assert len(ours) == 4  # the program, torchrun, and two that train
+    wait_for((tmp_path / "history.jsonl").exists)
+
+    def ours() -> list[int]:
+        return [pid for pid, _, command in processes() if str(tmp_path) in command]
+
+    assert len(ours()) == 4  # the program, torchrun, and two that train
     os.kill(program.pid, signal.SIGKILL)
     program.wait()
-    deadline = time.monotonic() + 60
-    while [pid for pid, _, command in processes() if str(tmp_path) in command]:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: not ours(), 60)

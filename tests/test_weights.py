@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
@@ -26,7 +27,7 @@ from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.models.weights import load_weights, official_addresses
 
-SIZES = ["tiny", "small", *(pytest.param(s, marks=pytest.mark.slow) for s in ("base", "large"))]
+SIZES = ["tiny", "small"]
 DEPTHS, DIMS = (1, 1, 2, 1), (8, 12, 16, 20)
 
 
@@ -72,9 +73,8 @@ def test_logits_are_torchvisions(size: str) -> None:
 
 
 @pytest.mark.parametrize("conv_mlp", [False, True])
-@pytest.mark.parametrize("size", [*SIZES, pytest.param("xlarge", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", SIZES)
 def test_logits_are_timms(size: str, conv_mlp: bool) -> None:
-    timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     theirs = timm.create_model(f"convnext_{size}", pretrained=False, conv_mlp=conv_mlp)
     assert_same_logits(randomised(theirs), getattr(convnext, f"convnext_{size}")())
@@ -83,7 +83,6 @@ def test_logits_are_timms(size: str, conv_mlp: bool) -> None:
 @pytest.mark.parametrize("name", ["convnext_tiny_hnf", "convnextv2_tiny", "convnext_large_mlp"])
 def test_timms_other_networks_are_refused(name: str) -> None:
     """They differ in what they compute: a last norm before pooling, a GRN, a second layer."""
-    timm = pytest.importorskip("timm")
     size = "large" if "large" in name else "tiny"
     with torch.device("meta"):
         theirs = timm.create_model(name, pretrained=False)
@@ -350,7 +349,6 @@ def test_transformers_files_load(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_without_classes_a_network_gives_timms_features() -> None:
-    timm = pytest.importorskip("timm")
     theirs = randomised(timm.create_model("convnext_tiny", num_classes=5))
     ours = convnext.convnext_tiny(num_classes=0)
     load_weights(ours, theirs.state_dict())
