@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
+import numpy as np
+
 from convnext_steps.text import unknown
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ def convert(value: Any, kind: Any, name: str) -> Any:
     """
     if kind is Any:
         return value
+    if isinstance(value, np.generic):
+        value = value.item()
     if get_origin(kind) is Literal:
         allowed = get_args(kind)
         if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):

@@ -1,6 +1,7 @@
 """Names, lists and numbers as people read them."""
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
@@ -13,6 +14,16 @@ def unknown(kind: str, name: str, known: Collection[str]) -> str:
         f"did you mean {by_lower[nearest[0]]!r}?" if nearest else f"choose from {', '.join(known)}"
     )
     return f"unknown {kind} {name!r}; {hint}"
+
+
+def check_name(name: str, what: str) -> None:
+    """Check that a name can be a folder's.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+        raise ValueError(f"{what} is {name!r}; it must be of letters, digits, _, -, + and .")
 
 
 def few(names: Sequence[str], most: int = 3) -> str:
@@ -32,8 +43,8 @@ def plus_minus(value: float | None, margin: float | None, form: str = ".2f") -> 
     return number(value, form) + (f" ± {margin:.2f}" if known else "")
 
 
-def first_line(error: Exception | str) -> str:
+def first_line(error: BaseException | str) -> str:
     """The first line of an error or of a text; of an error, after its kind."""
     lines = str(error).strip().splitlines()[:1]
-    kind = [type(error).__name__] if isinstance(error, Exception) else []
+    kind = [type(error).__name__] if isinstance(error, BaseException) else []
     return ": ".join([*kind, *lines])

@@ -15,11 +15,13 @@ from convnext_steps.cli import study
 from convnext_steps.cli.study import parse_seeds
 from convnext_steps.errors import StudyError
 from convnext_steps.execution import local
+from convnext_steps.execution.notebook import find_notebook
 from convnext_steps.models import roadmap as roadmap_module
 from convnext_steps.study.forecast import Forecast
 from convnext_steps.study.toml import study_names
 from convnext_steps.training import data
 
+RUN_STEP = str(find_notebook("run_step"))
 OUT = ["--output", "out"]
 GELU, TINY = (["train", name, *OUT] for name in ("gelu", "convnext_tiny"))
 SMALL = ["--data", "synthetic", "--train-images", "64", "--batch-size", "32", "--max-epochs", "1"]
@@ -64,6 +66,9 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
         (["study", "--steps", "layernorm"], "unknown step 'layernorm'; did you mean 'layer_norm'?"),
         (["study", "--seeds", "one"], "'one' is not a seed"),
         (["study", "--seeds", "-1"], ""),
+        (["study", "smoke", "--set", "recipe.batch_size=1000"], "there are only 512 training im"),
+        (["study", "smoke", "--set", "how.device=mps"], "mps"),
+        (["notebook", RUN_STEP, RUN_STEP], "is the notebook itself"),
         (["study", "--seeds", "5-2"], "'5-2' is not a seed"),
         (["study", "--workers", "0"], ""),
         (["study", "--results", "/dev/null/own"], "cannot write to the folder"),

@@ -185,6 +185,31 @@ def test_an_odd_size_that_was_not_among_the_first_is_one_line(workers: int) -> N
     assert "\n" not in str(caught.value)
 
 
+LATE = {  # items that are not among the few that are looked at before training
+    r"an item has a label 2\.7; it must be one whole number": (IMAGES[0], 2.7),
+    "an item has a label nan": (IMAGES[0], math.nan),
+    "an item is of type NoneType": None,
+    "an item has 3 parts": (IMAGES[0], 0, 0),
+    "are float32 and uint8; make them alike": (IMAGES[0].to(torch.uint8), 0),
+}
+
+
+@pytest.mark.parametrize("message", LATE)
+def test_an_odd_item_that_was_not_among_the_first_is_one_line(message: str) -> None:
+    items: list[Any] = [*PAIRS] * 4
+    items[3] = LATE[message]
+    with pytest.raises(TrainingError, match=message) as caught:
+        trainer(Plain(), Items(*items)).train()
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_that_differ_between_the_halves_are_refused() -> None:
+    train, test = (replace(SYNTHETIC, classes=tuple(names)) for names in ("abcd", "bcde"))
+    with pytest.raises(TrainingError, match="the classes of the test set are others"):
+        Trainer(Plain(1), train, test, CONFIG, progress=False)
+    trainer(Plain(1), train)
+
+
 @pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.bool])
 def test_labels_of_any_kind_of_integer_train(kind: torch.dtype) -> None:
     images = torch.randn(8, 3, 32, 32)

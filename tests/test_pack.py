@@ -120,6 +120,27 @@ def test_published_tables_are_of_the_published_results(path, tmp_path) -> None:
     assert len(results) == len((path.parent / PACKED).read_text().splitlines())
 
 
+@pytest.mark.parametrize(("part", "name"), [("study", "../../x"), ("study", ""), ("step", "/x")])
+def test_a_result_cannot_say_that_it_is_written_elsewhere(tmp_path, part, name) -> None:
+    line = json.loads((PROJECT_RESULTS / "quick" / PACKED).read_text().splitlines()[0])
+    line |= {part: name}
+    (tmp_path / PACKED).write_text(json.dumps(line | {"checksum": checksum(line)}))
+    imported = import_results([tmp_path], tmp_path / "a" / "b" / "own")
+    assert not imported.new
+    assert "must be of letters, digits, _, -, + and ." in imported.refused[0]
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_packed_file_is_imported_as_its_folder_is_and_nothing_is_an_error(tmp_path) -> None:
+    packed = PROJECT_RESULTS / "quick" / PACKED
+    imported = import_results([packed], tmp_path / "own")
+    assert imported.new["quick"] == len(packed.read_text().splitlines())
+    for nothing in (tmp_path / "empty", tmp_path / "gone"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=f"there are no results in {nothing}"):
+            import_results([nothing], tmp_path / "own")
+
+
 FINDINGS = {  # what README says of steps: our verdict, the paper's -> the steps
     ("up", "up"): {"resnet", "width", "fewer_activations", "separate_downsampling"},
     ("down", "down"): {"depthwise", "move_up"},

@@ -9,6 +9,7 @@ from itertools import combinations, groupby
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -629,6 +630,21 @@ def test_bad_values_of_a_design_are_refused_in_one_line(field: str, value: objec
     with pytest.raises(ValueError, match=field) as error:
         replace(Design(), **{field: value})
     assert str(value) in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("depthwise", "no", "must be true or false"),
+        ("kernel_size", 13.0, "must be a whole number"),
+        ("kernel_size", "13", "must be a whole number"),
+        ("depths", 3, "must be a list"),
+    ],
+)
+def test_a_design_has_values_of_its_fields_types(field, value, rule) -> None:
+    with pytest.raises(ValueError, match=f"{field} is {value!r}; it {rule}"):
+        Design(**{field: value})
+    assert Design(width=np.int64(32)) == Design(width=32)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from convnext_steps.execution.runner import run_study
 from convnext_steps.files import write_json
 from convnext_steps.models import roadmap as roadmap_module
 from convnext_steps.models.paper import published_roadmap
+from convnext_steps.study.loading import of_the_study
 from convnext_steps.study.plan import HASH_DEFAULTS, Run
 from convnext_steps.study.results import RESULT, SCHEMA, all_results, checksum
 from convnext_steps.study.tables import summarize
@@ -114,6 +115,26 @@ import pickle, sys
 run = pickle.load(sys.stdin.buffer)
 print(run.hash, type(run.design).__name__, run.build(run.load_data()[0]).note)
 """
+
+
+@pytest.mark.parametrize("name", ["../../evil", "..", "", "/abs", "a\nb", "a b"])
+def test_the_name_of_a_decision_of_ones_own_is_no_path(monkeypatch, name) -> None:
+    monkeypatch.setattr(roadmap_module, "OWN_STEPS", {})
+    with pytest.raises(ValueError, match="it must be of letters, digits"):
+        roadmap_module.add_step(name, "gelu", "mine", width=32)
+
+
+def test_steps_of_the_same_design_share_a_run_and_have_a_row_each(tmp_path) -> None:
+    study = the_study("smoke").change({"only": ["resnet", "stage_ratio"], "scale.depth": 0.25})
+    first, second = study.plan()
+    assert first.hash == second.hash
+    put(first, tmp_path)
+    found = of_the_study(all_results(tmp_path), study)
+    assert list(found["step"]) == ["resnet", "stage_ratio"]
+    assert list(summarize(found).set_index("step").loc[["resnet", "stage_ratio"], "seeds"]) == [
+        1,
+        1,
+    ]
 
 
 def test_a_decision_without_python_may_build_on_one_with(tmp_path, monkeypatch) -> None:

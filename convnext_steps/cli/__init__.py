@@ -3,6 +3,7 @@
 import argparse
 import io
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         return int(options.command(options) or 0)
+    except BrokenPipeError:  # of `| head`; what is left to say has no reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (NotebookError, StudyError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 1

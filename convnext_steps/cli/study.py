@@ -147,7 +147,7 @@ def run_sweep(
     study: Study, seeds: Sequence[int] | None, options: argparse.Namespace, address: str | None
 ) -> None:
     """Run a study for each value, and print what the held-out images choose."""
-    key, _, texts = options.sweep.partition("=")
+    key, _, texts = (part.strip() for part in options.sweep.partition("="))
     values = [read_changes(f"{key}={text}")[key] for text in texts.split(",")]
     studies = sweep(study, key, values)
     if options.dry_run:

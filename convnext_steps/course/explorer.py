@@ -16,7 +16,7 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.models.design import Design
 from convnext_steps.models.paper import TABLES, published_roadmap
-from convnext_steps.models.roadmap import Step, find_step, roadmap
+from convnext_steps.models.roadmap import Step, roadmap
 from convnext_steps.study.loading import stored_results, study_of
 from convnext_steps.study.plots import SECTION_COLORS, SECTION_TITLES
 from convnext_steps.study.statistics import compare, comparisons
@@ -91,7 +91,8 @@ def explorer_data(ours: pd.DataFrame) -> dict[str, Any]:
     regime, shown = study.roadmap, {"name": study.name, "description": study.description}
     gains = compare(ours).set_index("step")[GAIN].astype(object)
     gains = gains.where(gains.notna(), None)  # as JSON knows it
-    against = comparisons(study.steps())
+    steps = study.steps()
+    against = comparisons(steps)
     swin = published_roadmap(regime)["swin"]
     return {
         "title": REGIME_TITLES[regime],
@@ -101,25 +102,25 @@ def explorer_data(ours: pd.DataFrame) -> dict[str, Any]:
         "seeds": sorted(int(seed) for seed in set(ours["seed"])),
         "steps": [
             {
-                **_describe(step, against.get(name)),
+                **_describe(step, steps.get(against.get(name, ""))),
                 "ours": _ours(ours[ours["step"] == name]),
                 "gain": gains.loc[name].to_dict() if name in gains.index else None,
             }
-            for name, step in study.steps().items()
+            for name, step in steps.items()
         ],
     }
 
 
-def _describe(step: Step, against: str | None) -> dict[str, Any]:
+def _describe(step: Step, against: Step | None) -> dict[str, Any]:
     """What is known without training."""
     paper = step.paper
     drawing, caption = step_drawing(step, against)
-    diff = step_diff(against, step.name, step.regime) if against else None
+    diff = step_diff(against, step) if against else None
     return {
         "name": step.name,
         "title": step.title,
         "section": step.section,
-        "against": against,
+        "against": against.name if against else None,
         "probe": step.probe,
         "fields": {name: list(pair) for name, pair in diff.fields.items()} if diff else {},
         "diff": diff.modules if diff else "",
@@ -132,14 +133,14 @@ def _describe(step: Step, against: str | None) -> dict[str, Any]:
     }
 
 
-def step_drawing(step: Step, against: str | None) -> tuple[Picture, str]:
+def step_drawing(step: Step, against: Step | None) -> tuple[Picture, str]:
     """The block that a step changes, before and after, and a caption; or just a block.
 
     Args:
         step: the step.
-        against: the name of what it is compared with, its parent, if any.
+        against: what it is compared with, its parent, if any.
     """
-    before = find_step(against, step.regime) if against else step
+    before = against or step
     for place, caption in BLOCKS.items():
         if block_of(_short(before), *place) != block_of(_short(step), *place):
             designs = {before.title: _short(before), step.title: _short(step)}

@@ -39,10 +39,10 @@ def explore(step: str = "separate_downsampling") -> None:
 
 def step_page(name: str) -> str:
     """One step as HTML: the paper's claim, the drawing, the counts, the diff."""
-    step = find_step(name)
-    against = comparisons(roadmap()).get(name)
+    step, steps = find_step(name), roadmap()
+    against = steps.get(comparisons(steps).get(name, ""))
     drawing, caption = step_drawing(step, against)
-    diff = str(step_diff(against, name)) if against else str(step.design)
+    diff = str(step_diff(against, step)) if against else str(step.design)
     count = count_flops(step.build())
     return (
         f"<p>{escape(step.claim)}</p>{drawing._repr_html_()}<p>{escape(caption)}</p>"

@@ -149,6 +149,10 @@ def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> 
     values = _values(notebook, parameters)
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {output.parent} for the executed notebook")
+    if output.resolve() == notebook:
+        raise ValueError(
+            f"{output} is the notebook itself; choose another file for the executed one"
+        )
     start_and_wait(notebook, output, values, Path.cwd())
 
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_origin
+from typing import Literal
 
 from torch import nn
 
@@ -31,9 +31,8 @@ class Design:
     downsampling: Literal["in_block", "separate"] = "in_block"
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if get_origin(field.type) is Literal:
-                convert(getattr(self, field.name), field.type, field.name)
+        for field in fields(Design):  # those of a subclass may be of any type
+            convert(getattr(self, field.name), field.type, field.name)
         if len(self.depths) != 4 or min(self.depths) < 1:
             raise ValueError(f"depths is {self.depths}; it must be four numbers of at least 1")
         if self.width < 1:

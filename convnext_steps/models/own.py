@@ -24,6 +24,6 @@ def use(path: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # somebody's own code can raise anything
+    except (Exception, SystemExit) as error:  # somebody's own code can raise anything
         del sys.modules[name]
         raise ValueError(f"uses: {file.name} failed: {first_line(error)}") from None

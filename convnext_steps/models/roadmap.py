@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from convnext_steps.models.design import Design
 from convnext_steps.models.network import Network
 from convnext_steps.models.paper import Published, published_roadmap
-from convnext_steps.text import unknown
+from convnext_steps.text import check_name, unknown
 
 Regime = Literal["tiny", "base", "leave_one_out"]
 
@@ -198,8 +198,10 @@ def beyond(
     """A step that is not in the paper.
 
     Raises:
-        ValueError: there is no such field, or it cannot have this value.
+        ValueError: there is no such field, it cannot have this value, or the name cannot be a
+            folder's.
     """
+    check_name(name, "name")
     known = tuple(field.name for field in fields(design))
     for name_of_field in changes:
         if name_of_field not in known:

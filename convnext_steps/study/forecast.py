@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from convnext_steps.device import find_device
+from convnext_steps.errors import InvalidStudyError
 from convnext_steps.study.counts import counts, images_seen
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import PROJECT_RESULTS, read_results
@@ -41,10 +43,20 @@ def check_runs(runs: Sequence[Run]) -> None:
 
     Raises:
         DataError: the data are missing or damaged.
-        InvalidStudyError: a network cannot be built.
+        InvalidStudyError: a network cannot be built, or the images do not fill a batch.
+        TrainingError: there is no such device.
     """
-    for run in {(run.data, run.config.resolution): run for run in runs}.values():
-        run.load_data()
+    for device in {run.how.device for run in runs}:
+        find_device(device)
+    for run in {
+        (run.data, run.config.resolution, run.config.batch_size): run for run in runs
+    }.values():
+        train, _ = run.load_data()
+        if run.config.batch_size > len(train):
+            raise InvalidStudyError(
+                f"recipe.batch_size is {run.config.batch_size}, but there are only {len(train)} "
+                "training images"
+            )
     counts(runs)
 
 

@@ -48,14 +48,17 @@ def of_the_study(table: pd.DataFrame, study: Study) -> pd.DataFrame:
 
     Others with the study's name are logged and left out.
     """
-    planned = {run.hash: run for run in _planned(table, study)}
+    planned: dict[str, list[Run]] = {}  # steps may differ in name alone
+    for run in _planned(table, study):
+        planned.setdefault(run.hash, []).append(run)
     belongs = table["hash"].isin(planned)
     named = (table["study"] == study.name) & table["step"].isin(study.steps())
     for row in table[named & ~belongs].itertuples():
         reason = "belongs to another design, recipe or data"
         LOG.warning("left out: %s seed %s %s", row.step, row.seed, reason)
-    runs = [planned[digest] for digest in table.loc[belongs, "hash"]]
-    found = table[belongs].assign(
+    runs = [run for digest in table.loc[belongs, "hash"] for run in planned[digest]]
+    times = table.loc[belongs, "hash"].map(planned).map(len)
+    found = table.loc[times.index.repeat(times)].assign(
         study=study.name,
         step=[run.step for run in runs],
         seed=[run.seed for run in runs],

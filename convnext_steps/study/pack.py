@@ -20,6 +20,7 @@ from convnext_steps.study.results import (
     parse_result,
     read_results,
 )
+from convnext_steps.text import check_name
 from convnext_steps.training.checkpoint import HISTORY
 from convnext_steps.training.data import SOURCES
 
@@ -67,18 +68,19 @@ def import_results(folders: Iterable[Path], results: Path) -> Imported:
     already there stays as it is.
 
     Args:
-        folders: where to look, at any depth.
+        folders: where to look, at any depth; or files of packed studies.
         results: the results folder that they join.
 
     Raises:
-        ValueError: one of the folders does not exist.
+        ValueError: in one of them there are no results.
     """
     known = {result["hash"] for result in read_results(results)}
     imported, new = Imported(), dict[str, list[dict[str, Any]]]()
     for folder in folders:
-        if not folder.is_dir():
-            raise ValueError(f"there is no folder {folder}")
-        for name, content, curve in _contents(folder):
+        contents = list(_contents(folder))
+        if not contents:
+            raise ValueError(f"there are no results in {folder}")
+        for name, content, curve in contents:
             try:
                 result = _trusted(name, content, curve)
             except ResultError as error:
@@ -102,7 +104,7 @@ def _contents(folder: Path) -> Iterator[tuple[str, bytes, Path]]:
     """Every result below a folder: its name, its text, and where its curve may be."""
     for path in sorted(folder.rglob(RESULT)):
         yield str(path), path.read_bytes(), path.with_name(HISTORY)
-    for path in sorted(folder.rglob(PACKED)):
+    for path in [folder] if folder.is_file() else sorted(folder.rglob(PACKED)):
         for name, line in packed_lines(path):
             yield name, line, path.with_name(HISTORY)
 
@@ -120,6 +122,8 @@ def _trusted(name: str, content: bytes, curve: Path) -> dict[str, Any]:
         result = parse_result(content, name)
         if run_hash(*(result[part] for part in MADE_FROM)) != result["hash"]:
             raise ResultError(f"{name} does not match the design, recipe and data that it names")
+        for part in ("study", "step"):  # where it is written
+            check_name(result[part], part)
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, ResultError):
             raise

@@ -16,7 +16,7 @@ from convnext_steps.models.roadmap import Step, find_step, roadmap
 from convnext_steps.study.factorial import Factorial, entries, own_seed
 from convnext_steps.study.own_steps import OwnStep
 from convnext_steps.study.plan import Data, Run
-from convnext_steps.text import unknown
+from convnext_steps.text import check_name, unknown
 from convnext_steps.training.config import ORIGINAL, TrainingConfig, original_recipe, require
 from convnext_steps.training.data import SOURCES
 from convnext_steps.training.how import How
@@ -209,8 +209,7 @@ def checked(study: Study) -> Study:
     Raises:
         ValueError: it is not.
     """
-    if not re.fullmatch(r"[\w.+-]+", study.name) or study.name.startswith("."):
-        raise ValueError(f"name is {study.name!r}; it must be of letters, digits, _, -, + and .")
+    check_name(study.name, "name")
     if study.recipe.seed:
         raise ValueError("recipe.seed: seeds are given when a study is run, with --seeds")
     data = study.data

@@ -126,7 +126,7 @@ def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         names = " -> ".join(each.name for each in (*chain, path.resolve()))
         raise ValueError(f"base: the studies {names} go round in a circle")
     try:
-        own = tomllib.loads(path.read_text(encoding="utf-8"))
+        own = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ValueError("there is no such file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -86,8 +86,15 @@ def collate(items: list[Any]) -> Any:
     """A batch of items.
 
     Raises:
-        TrainingError: they differ in size.
+        TrainingError: one is no pair of image and label, or they differ in size or type.
     """
+    for problem in filter(None, map(_problem, items)):
+        raise TrainingError(f"an item {problem}")
+    kinds = {str(torch.as_tensor(image).dtype).removeprefix("torch.") for image, _ in items}
+    if len(kinds) > 1:
+        raise TrainingError(
+            f"the images of a batch are {' and '.join(sorted(kinds))}; make them alike"
+        )
     shapes = {tuple(image.shape) for image, _ in items}
     if len(shapes) > 1:
         one, other = sorted(shapes)[:2]

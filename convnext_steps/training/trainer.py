@@ -105,6 +105,8 @@ class Trainer:
         self.test_dataset = to_device(test_dataset, self.device)
         own = identity(self.model, self.config, train_dataset, test_dataset) if output_dir else {}
         keep, names = how.keep_checkpoints, class_names(train_dataset)
+        if names and class_names(test_dataset) not in ((), names):
+            raise TrainingError("the classes of the test set are others than the training set's")
         self.output = Output(output_dir, self.processes, self.config, own, keep, names)
         self.progress = progress and self.processes.main
         self.log = log
