@@ -120,7 +120,7 @@ def test_what_fails_alone_or_is_anothers_is_told_at_once() -> None:
 
 @pytest.mark.slow
 def test_a_process_that_dies_fails_all_of_its_runs(tmp_path) -> None:
-    crew = Crew("", None)
+    crew = Crew(None)
     attempts = [PoolAttempt(crew, crew.begin(run, tmp_path)) for run in plan("smoke")]
     assert [attempt.outcome() for attempt in attempts] == [None, None]
     crew.process.kill()
