@@ -56,9 +56,10 @@ def of_the_study(table: pd.DataFrame, study: Study) -> pd.DataFrame:
     for row in table[named & ~belongs].itertuples():
         reason = "belongs to another design, recipe or data"
         LOG.warning("left out: %s seed %s %s", row.step, row.seed, reason)
-    runs = [run for digest in table.loc[belongs, "hash"] for run in planned[digest]]
-    times = table.loc[belongs, "hash"].map(planned).map(len)
-    found = table.loc[times.index.repeat(times)].assign(
+    known = table[belongs]
+    pairs = [(row, run) for row, digest in enumerate(known["hash"]) for run in planned[digest]]
+    runs = [run for _, run in pairs]
+    found = known.iloc[[row for row, _ in pairs]].assign(
         study=study.name,
         step=[run.step for run in runs],
         seed=[run.seed for run in runs],
