@@ -213,6 +213,14 @@ def test_what_is_passed_over_is_counted_and_said(tmp_path, caplog) -> None:
     assert ": only AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP in class folders" in note
 
 
+def test_black_images_are_refused(tmp_path) -> None:
+    """As 16-bit images are that use only their lowest bits."""
+    for number, name in enumerate(HALVES):
+        dark = pixels(number, 6, 5, top=100, dtype=np.uint16)
+        save(tmp_path / name / "0.png", dark)
+    assert "are black; if they have 16 bits" in refused(tmp_path)
+
+
 BROKEN = {  # what the line says -> how the file is made
     "empty": lambda path: path.write_bytes(b""),
     "image file is truncated": lambda path: os.truncate(path, 1000),

@@ -203,6 +203,20 @@ def test_an_odd_item_that_was_not_among_the_first_is_one_line(message: str) -> N
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("model", "how", "message"),
+    [
+        (Plain, How(), "model is a type; it must be a Module"),
+        ("resnet", How(), "model is a str; it must be a Module"),
+        (Plain(), None, "how is a NoneType; it must be a How"),
+        (Plain(), {"workers": 1}, "how is a dict; it must be a How"),
+    ],
+)
+def test_arguments_of_other_types_are_one_line(model: Any, how: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        trainer(model, how=how)
+
+
 def test_classes_that_differ_between_the_halves_are_refused() -> None:
     train, test = (replace(SYNTHETIC, classes=tuple(names)) for names in ("abcd", "bcde"))
     with pytest.raises(TrainingError, match="the classes of the test set are others"):

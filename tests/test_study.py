@@ -159,6 +159,15 @@ def test_a_run_goes_to_another_process_with_its_own_decision(tmp_path, monkeypat
     assert told.stdout.decode().split() == [run.hash, "Wide", "revised"]
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"error": "it broke"}'])
+def test_a_damaged_note_of_a_failure_is_none(tmp_path, content) -> None:
+    (run,) = plan("quick", steps=["gelu"])
+    run.folder(tmp_path).mkdir(parents=True)
+    (run.folder(tmp_path) / runfolder.FAILURE).write_text(content)
+    state = runfolder.status(run, tmp_path, {}).state
+    assert state == ("failed" if "broke" in content else "missing")
+
+
 def test_done_means_a_result_of_the_same_plan(tmp_path) -> None:
     (run,) = plan("quick", steps=["gelu"])
     assert not done(run, run.folder(tmp_path))

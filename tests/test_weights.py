@@ -379,6 +379,9 @@ def test_a_compiled_models_weights_are_its_models() -> None:
     [
         (True, r"^pretrained=True; give the path .* IMAGENET1K_V1 \(None: no weights\)$"),
         (False, "^pretrained=False; give the path"),
+        (1, "^pretrained=1; give the path"),
+        ({"head.bias": 1}, "^pretrained={'head.bias': 1}; give the path"),
+        (torchvision.models.ConvNeXt_Small_Weights.DEFAULT, "are the weights of another model"),
         ("https://x.org/tiny.pth", r"^https://x\.org/tiny\.pth is an address: download it, and"),
         ("~/no such file.pth", "^~/no such file.pth: no such file; give the path"),
     ],

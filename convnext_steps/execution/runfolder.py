@@ -133,7 +133,7 @@ def status(run: Run, results: Path, found: Mapping[str, Mapping[str, Any]]) -> S
     if owner is not None:
         share = f"{100 * progress(folder):.0f} % of its training"
         return Status("running", f"{share}, process {owner.pid} on {owner.host}")
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # missing, or damaged
         failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
         return Status("failed", failure["error"])
     interrupted = (folder / PLAN).exists()

@@ -6,6 +6,7 @@ No code in a file is ever executed, and a model is changed only after everything
 import logging
 import pickle
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,11 +85,15 @@ def load_weights(
 
 
 def load_pretrained(
-    model: Model, pretrained: str | Path | None, published: type[WeightsEnum] | None = None
+    model: Model, pretrained: Any, published: type[WeightsEnum] | None = None
 ) -> Model:
-    """The model with the weights of a file, or of an entry of torchvision's enum."""
-    if isinstance(pretrained, bool):
-        raise WeightsError(f"pretrained={pretrained}; {GIVE} (None: no weights)")
+    """The model with the weights of a file, or of an entry of torchvision's enum, or its name."""
+    if isinstance(pretrained, WeightsEnum):
+        if published is None or not isinstance(pretrained, published):
+            raise WeightsError(f"{pretrained} are the weights of another model")
+        pretrained = pretrained.name
+    if not isinstance(pretrained, str | Path | None):
+        raise WeightsError(f"pretrained={reprlib.repr(pretrained)}; {GIVE} (None: no weights)")
     if published is not None and pretrained in published.__members__:
         weights = published[str(pretrained)]
         _load(model, _download(weights), str(weights))

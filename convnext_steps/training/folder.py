@@ -142,6 +142,11 @@ def _decode(cache: Path, folder: Folder, shape: tuple[int, ...], small: bool) ->
     values, shares = np.arange(256) / 255, counts / counts.sum(1, keepdims=True)
     mean = shares @ values
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
+    if not mean.any():
+        raise DataError(
+            f"the training images in {folder.root} are black; if they have 16 bits and use only "
+            "the lowest, scale their values to 0 to 65535 first"
+        )
     std[std == 0] = 1  # of a channel of one value
     return {"mean": mean.tolist(), "std": std.tolist(), "sha256": digests}
 

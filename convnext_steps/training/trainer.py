@@ -72,7 +72,8 @@ class Trainer:
     Raises:
         TrainingError: the data do not fit the model or do not fill a batch, or the folder cannot
             be written to.
-        TypeError: both or neither of `config` and `configs` are given.
+        TypeError: both or neither of `config` and `configs` are given, or `model` or `how` is
+            something else.
     """
 
     def __init__(
@@ -89,6 +90,9 @@ class Trainer:
         how: How = How(),
     ) -> None:
         self.config, self.how = one_recipe(config, configs), how
+        for name, given, kind in (("model", model, nn.Module), ("how", how, How)):
+            if not isinstance(given, kind):
+                raise TypeError(f"{name} is a {type(given).__name__}; it must be a {kind.__name__}")
         self.processes = join(how.device)
         self.device = self.processes.device
         set_determinism(self.device, how.deterministic)
