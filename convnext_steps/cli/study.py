@@ -108,6 +108,8 @@ def study_command(options: argparse.Namespace) -> None:
     runs = study.plan(seeds, options.steps)
     address = options.address or ("local" if options.backend == "ray" else None)
     if options.write:
+        if options.write.exists():
+            raise ValueError(f"{options.write} is there already; choose another file")
         write_study(study, options.write)
         print(f"written: {options.write}")
     elif options.sweep:
