@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,7 @@ from convnext_steps.models.roadmap import Step
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import PROJECT_RESULTS, all_results
 from convnext_steps.study.study import Study
-from convnext_steps.study.toml import load_study
+from convnext_steps.study.toml import is_factorial, load_study
 
 LOG = logging.getLogger("convnext_steps")
 
@@ -84,7 +83,7 @@ def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
     if study.factorial:
         runs = study.plan()
     else:
-        seeds = sorted({int(seed) for seed in table.loc[~table["study"].map(_draws), "seed"]})
+        seeds = sorted({int(seed) for seed in table.loc[~table["study"].map(is_factorial), "seed"]})
         runs = study.plan(seeds, list(study.all_steps()))
     try:
         for run in runs[:1]:
@@ -94,15 +93,6 @@ def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
         named = [replace(study.data, content=str(content)) for content in contents]
         return [replace(run, data=data) for data in named for run in runs]
     return runs
-
-
-@cache
-def _draws(study: str) -> bool:
-    """Whether a study draws a seed for each network, which other studies don't have."""
-    try:
-        return load_study(study).factorial is not None
-    except InvalidStudyError:
-        return False
 
 
 def study_of(results: pd.DataFrame) -> Study:

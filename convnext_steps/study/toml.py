@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,15 @@ def load_study(source: "str | Path | Study", uses: str | Path = "") -> Study:
         return replace(study, uses=str(Path(uses).resolve()) if uses else "")
     except ValueError as error:
         raise InvalidStudyError(f"{text}: {error}") from None
+
+
+@cache
+def is_factorial(name: str) -> bool:
+    """Whether the study of this name draws a seed for each network; False where there is none."""
+    try:
+        return "factorial" in _merged(_named(name), ())
+    except ValueError:
+        return False
 
 
 def read_changes(changes: str | Sequence[str]) -> dict[str, Any]:
