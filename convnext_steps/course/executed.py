@@ -10,7 +10,7 @@ from papermill import inspect_notebook
 
 from convnext_steps.execution.notebook import NOTEBOOKS, execute_notebook, find_notebook
 from convnext_steps.files import PACKAGE
-from convnext_steps.study.results import PACKED, PROJECT_RESULTS, RESULT
+from convnext_steps.study.results import PROJECT_RESULTS, result_files
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 REDRAWN = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar wrote before it wrote anew
@@ -58,11 +58,10 @@ def is_fresh(target: Path, notebook: Path, values: Mapping[str, str]) -> bool:
         return False
     if nbformat.read(target, as_version=4).metadata["papermill"]["parameters"] != values:
         return False
-    results = {PROJECT_RESULTS, Path(values.get("RESULTS", PROJECT_RESULTS))}
-    kinds = [(PACKAGE, "*.py"), (PACKAGE, "*.toml"), (PACKAGE, "*.csv")]
-    kinds += [(folder, name) for folder in results for name in (PACKED, RESULT)]
-    sources = (path for folder, pattern in kinds for path in folder.rglob(pattern))
-    newest = max(path.stat().st_mtime for path in (notebook, *sources))
+    folders = {PROJECT_RESULTS, Path(values.get("RESULTS", PROJECT_RESULTS))}
+    results = (path for folder in folders for path in result_files(folder))
+    library = (path for kind in ("py", "toml", "csv") for path in PACKAGE.rglob(f"*.{kind}"))
+    newest = max(path.stat().st_mtime for path in (notebook, *library, *results))
     return target.stat().st_mtime > newest
 
 

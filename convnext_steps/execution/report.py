@@ -11,7 +11,7 @@ from convnext_steps.study import networks, statistics
 from convnext_steps.study.figures import save_figure
 from convnext_steps.study.loading import of_the_study
 from convnext_steps.study.plots import plot_trajectory
-from convnext_steps.study.results import PACKED, RESULT, all_results
+from convnext_steps.study.results import all_results, result_files
 from convnext_steps.study.study import Study
 from convnext_steps.study.tables import summarize, to_markdown
 from convnext_steps.study.toml import study_file, write_study
@@ -71,8 +71,7 @@ def show_trajectory(study: Study, results: Path) -> bool:
     file = keep_study(study, results).resolve()
     parameters = {"STUDY": str(file), "RESULTS": str(results.resolve()), "USES": study.uses}
     with FileLock(results / GUARD):
-        files = (path for name in (RESULT, PACKED) for path in results.rglob(name))
-        newest = max(path.stat().st_mtime_ns for path in files)
+        newest = max(path.stat().st_mtime_ns for path in result_files(results))
         if not executed.exists() or executed.stat().st_mtime_ns < newest:
             start_and_wait(find_notebook("trajectory"), partial, parameters)
             os.utime(partial, ns=(newest, newest))  # of what it shows: more may have come since

@@ -63,6 +63,11 @@ def packed_lines(path: Path) -> Iterator[tuple[str, bytes]]:
         yield f"{path}, line {number}", line
 
 
+def result_files(folder: Path) -> Iterator[Path]:
+    """The files with results below a folder, of single runs and of whole studies."""
+    return (path for name in (RESULT, PACKED) for path in folder.rglob(name))
+
+
 def read_results(folder: str | Path) -> Iterator[dict[str, Any]]:
     """All results below a folder, each run once; those that cannot be trusted are logged.
 
