@@ -83,7 +83,8 @@ def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
     if study.factorial:
         runs = study.plan()
     else:
-        seeds = sorted({int(seed) for seed in table.loc[~table["study"].map(is_factorial), "seed"]})
+        drawn = [name for name in table["study"].unique() if is_factorial(name)]
+        seeds = sorted({int(seed) for seed in table.loc[~table["study"].isin(drawn), "seed"]})
         runs = study.plan(seeds, list(study.all_steps()))
     try:
         for run in runs[:1]:

@@ -5,7 +5,6 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,6 @@ def load_study(source: "str | Path | Study", uses: str | Path = "") -> Study:
         raise InvalidStudyError(f"{text}: {error}") from None
 
 
-@cache
 def is_factorial(name: str) -> bool:
     """Whether the study of this name draws a seed for each network; False where there is none."""
     try:
