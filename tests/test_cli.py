@@ -66,7 +66,7 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
         (["study", "--steps", "layernorm"], "unknown step 'layernorm'; did you mean 'layer_norm'?"),
         (["study", "--seeds", "one"], "'one' is not a seed"),
         (["study", "--seeds", "-1"], ""),
-        (["study", "smoke", "--set", "recipe.batch_size=1000"], "there are only 512 training im"),
+        (["study", "smoke", "--set", "recipe.batch_size=1000"], "512 images do not fill a batch"),
         (["study", "smoke", "--set", "how.device=mps"], "mps"),
         (["notebook", RUN_STEP, RUN_STEP], "is the notebook itself"),
         (["study", "--seeds", "5-2"], "'5-2' is not a seed"),

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convnext_steps.device import find_device
-from convnext_steps.errors import InvalidStudyError
 from convnext_steps.study.counts import counts, images_seen
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import PROJECT_RESULTS, read_results
+from convnext_steps.training.batches import TrainingBatches
+from convnext_steps.training.distributed import Processes
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,20 @@ def check_runs(runs: Sequence[Run]) -> None:
 
     Raises:
         DataError: the data are missing or damaged.
-        InvalidStudyError: a network cannot be built, or the images do not fill a batch.
-        TrainingError: there is no such device.
+        InvalidStudyError: a network cannot be built.
+        TrainingError: there is no such device, or the images do not fill a batch.
     """
     for device in {run.how.device for run in runs}:
         find_device(device)
-    for run in {
-        (run.data, run.config.resolution, run.config.batch_size): run for run in runs
-    }.values():
+
+    def what_fills_batches(run: Run) -> tuple[object, ...]:
+        config = run.config
+        batch = (config.batch_size, config.micro_batch_size, run.how.processes)
+        return run.data, config.resolution, batch
+
+    for run in {what_fills_batches(run): run for run in runs}.values():
         train, _ = run.load_data()
-        if run.config.batch_size > len(train):
-            raise InvalidStudyError(
-                f"recipe.batch_size is {run.config.batch_size}, but there are only {len(train)} "
-                "training images"
-            )
+        TrainingBatches(len(train), run.config, Processes(count=run.how.processes))
     counts(runs)
 
 

@@ -8,6 +8,8 @@ from convnext_steps.fields import convert
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+MAX_MAGNITUDE = 10  # of RandAugment, on the authors' scale (timm's); torchvision's ends at 30
+
 
 def option(default: Any, meaning: str) -> Any:
     """A field with a default and the line that `convnext-steps train --help` shows."""
@@ -96,7 +98,8 @@ class TrainingConfig:
         for each in fields(self):
             if get_origin(each.type) is not Literal:
                 require(self, each.name, getattr(self, each.name) >= 0, "must be 0 or more")
-        require(self, "rand_augment", self.rand_augment <= 10, "must be at most 10")
+        rule = f"must be at most {MAX_MAGNITUDE}"
+        require(self, "rand_augment", self.rand_augment <= MAX_MAGNITUDE, rule)
 
 
 def one_recipe(*recipes: TrainingConfig | None) -> TrainingConfig:

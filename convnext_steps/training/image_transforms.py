@@ -9,11 +9,10 @@ from typing import Any
 
 from torchvision.transforms import InterpolationMode, v2
 
-from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.config import MAX_MAGNITUDE, TrainingConfig
 
 DEFAULT_RESOLUTION = 224  # for images of many sizes
 WHOLE_FROM = 384  # from this resolution on, the official evaluation does not crop
-MAGNITUDES = 11  # 0 to 10, the authors' scale (timm's); torchvision's ends at 30
 
 
 def image_transform(
@@ -30,7 +29,7 @@ def image_transform(
     steps = _geometry(config, training, size)
     if training and config.rand_augment:
         # the paper's "(9, 0.5)": two operations, each with probability 0.5
-        one = v2.RandAugment(1, config.rand_augment, num_magnitude_bins=MAGNITUDES)
+        one = v2.RandAugment(1, config.rand_augment, num_magnitude_bins=MAX_MAGNITUDE + 1)
         steps += [v2.RandomApply([one], p=0.5), v2.RandomApply([one], p=0.5)]
     return v2.Compose(steps) if steps else None
 
