@@ -286,6 +286,22 @@ def test_parts_of_a_data_set_are_normalised_as_the_whole(kind: str) -> None:
     run.train()
 
 
+@pytest.mark.parametrize("applied", [False, True])
+@pytest.mark.parametrize(
+    "fields", [{"rand_augment": 9}, {"random_resized_crop": True}, {"resolution": 16}], ids=str
+)
+def test_a_field_of_the_recipe_that_does_nothing_is_named(
+    fields: dict[str, Any], applied: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(CONFIG, **fields)
+    data = SYNTHETIC.prepared(config, training=True) if applied else SYNTHETIC
+    Trainer(Plain(1), data, SYNTHETIC, config, progress=False)
+    (field,) = fields
+    assert [f"without the recipe's {field};" in text for text in caplog.messages] == (
+        [] if applied else [True]
+    )
+
+
 def test_more_classes_than_outputs_are_refused() -> None:
     labelled = replace(SYNTHETIC, num_classes=5)
     refused("5 classes, but the network has 4; build it with num_classes=5", Plain(1), labelled)

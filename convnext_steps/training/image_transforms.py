@@ -11,6 +11,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from convnext_steps.training.config import MAX_MAGNITUDE, TrainingConfig
 
+ONE_BY_ONE = ("resolution", "random_resized_crop", "rand_augment")  # fields that are done here
 DEFAULT_RESOLUTION = 224  # for images of many sizes
 WHOLE_FROM = 384  # from this resolution on, the official evaluation does not crop
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -14,9 +15,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.image_transforms import ONE_BY_ONE, image_transform
 from convnext_steps.training.images import ImageData, ImageTensors
 from convnext_steps.training.seeds import own_random_numbers, seed_cpu
 
+LOG = logging.getLogger("convnext_steps")
 SAMPLES = 8  # items that are looked at before training
 
 
@@ -185,6 +188,19 @@ def image_data(dataset: Any) -> ImageData | None:
     return known[0]
 
 
+def say_unapplied(dataset: Dataset[Any], config: TrainingConfig) -> None:
+    """Say which fields of a recipe do nothing, because `load_data` would have applied them."""
+    size = SeededItems(dataset, 0)[0][0].shape[1:]
+    transformed = getattr(image_data(dataset), "transform", None) is not None
+    if not transformed and image_transform(config, training=True, size=tuple(size)):
+        fields = [name for name in ONE_BY_ONE if getattr(config, name)]
+        LOG.warning(
+            "the training images stay as they are, without the recipe's %s; load_data(name, "
+            "config=...) applies them, or give the data set a transform of its own",
+            " and ".join(fields),
+        )
+
+
 def class_names(dataset: Any) -> tuple[str, ...]:
     """The names of the classes, in the order of the labels, as far as a data set knows them."""
     while dataset is not None:
@@ -197,6 +213,18 @@ def class_names(dataset: Any) -> tuple[str, ...]:
         first = parts[0] if isinstance(parts, list) and parts else getattr(dataset, "dataset", None)
         dataset = getattr(dataset, "files", first)
     return ()
+
+
+def common_classes(train: Dataset[Any], test: Dataset[Any]) -> tuple[str, ...]:
+    """The names of the classes of a training set, which its test set shares or does not know.
+
+    Raises:
+        TrainingError: the test set has others.
+    """
+    names = class_names(train)
+    if names and class_names(test) not in ((), names):
+        raise TrainingError("the classes of the test set are others than the training set's")
+    return names
 
 
 def fingerprint(dataset: Any) -> list[Any]:

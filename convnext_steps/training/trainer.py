@@ -21,17 +21,12 @@ from convnext_steps.errors import TrainingError
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.batches import TrainingBatches, loader
 from convnext_steps.training.checkpoint import Output, copied
-from convnext_steps.training.checks import (
-    check_used,
-    check_weights,
-    modules_in_eval,
-    remedies,
-)
+from convnext_steps.training.checks import check_used, check_weights, modules_in_eval, remedies
 from convnext_steps.training.config import TrainingConfig, one_recipe
 from convnext_steps.training.distributed import join
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.how import How
-from convnext_steps.training.items import class_names, identity, to_device
+from convnext_steps.training.items import common_classes, identity, say_unapplied, to_device
 from convnext_steps.training.optimization import (
     build_optimizer,
     moving_average,
@@ -101,6 +96,8 @@ class Trainer:
         self.preparation = Preparation(self.model, train_dataset, self.config, self.device)
         self.model.to(memory_format=torch.channels_last)
         self.preparation.try_images(self.model, test_dataset, "test")
+        if self.processes.main:
+            say_unapplied(train_dataset, self.config)
         compiled: Any = torch.compile(self.model) if how.compile else model
         self.compiled: nn.Module = compiled
         self.network = self.processes.wrap(self.compiled)
@@ -108,9 +105,7 @@ class Trainer:
         self.train_dataset = to_device(train_dataset, self.device)
         self.test_dataset = to_device(test_dataset, self.device)
         own = identity(self.model, self.config, train_dataset, test_dataset) if output_dir else {}
-        keep, names = how.keep_checkpoints, class_names(train_dataset)
-        if names and class_names(test_dataset) not in ((), names):
-            raise TrainingError("the classes of the test set are others than the training set's")
+        keep, names = how.keep_checkpoints, common_classes(train_dataset, test_dataset)
         self.output = Output(output_dir, self.processes, self.config, own, keep, names)
         self.progress = progress and self.processes.main
         self.log = log
