@@ -51,6 +51,17 @@ def test_a_finished_run_of_the_version_before_counts_as_done(old, tmp_path) -> N
     assert run_study("quick", [2], ["gelu"], own) == 0
 
 
+def test_results_behind_a_link_to_another_disk_are_found(old, tmp_path) -> None:
+    disk, results = tmp_path / "disk", tmp_path / "results"
+    import_results([old], disk)
+    results.mkdir()
+    (results / "quick").symlink_to(disk / "quick")
+    assert [row.step for row in all_results(results).itertuples()] == ["gelu"]
+    assert import_results([results], tmp_path / "own").new == {"quick": 1}
+    (results / "quick" / "round").symlink_to(results)  # a circle ends
+    assert len(all_results(results)) == 1
+
+
 def test_what_is_there_stays_and_what_is_not_trusted_is_refused(old, tmp_path, capsys) -> None:
     own = tmp_path / "own"
     assert cli.main(["import", str(old), "--results", str(own)]) == 0

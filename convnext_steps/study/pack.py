@@ -16,6 +16,7 @@ from convnext_steps.study.results import (
     RESULT,
     SCHEMA,
     checksum,
+    files_named,
     packed_lines,
     parse_result,
     read_results,
@@ -102,9 +103,9 @@ def import_results(folders: Iterable[Path], results: Path) -> Imported:
 
 def _contents(folder: Path) -> Iterator[tuple[str, bytes, Path]]:
     """Every result below a folder: its name, its text, and where its curve may be."""
-    for path in sorted(folder.rglob(RESULT)):
+    for path in files_named(RESULT, folder):
         yield str(path), path.read_bytes(), path.with_name(HISTORY)
-    for path in [folder] if folder.is_file() else sorted(folder.rglob(PACKED)):
+    for path in [folder] if folder.is_file() else files_named(PACKED, folder):
         for name, line in packed_lines(path):
             yield name, line, path.with_name(HISTORY)
 

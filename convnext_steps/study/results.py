@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,15 @@ def packed_lines(path: Path) -> Iterator[tuple[str, bytes]]:
         yield f"{path}, line {number}", line
 
 
-def result_files(folder: Path) -> Iterator[Path]:
+def files_named(name: str, folder: Path) -> list[Path]:
+    """The files of a name below a folder, in order; links to folders are followed."""
+    walk = os.walk(folder, followlinks=True)
+    return sorted(Path(parent, name) for parent, _, files in walk if name in files)
+
+
+def result_files(folder: Path) -> list[Path]:
     """The files with results below a folder, of single runs and of whole studies."""
-    return (path for name in (RESULT, PACKED) for path in folder.rglob(name))
+    return files_named(RESULT, folder) + files_named(PACKED, folder)
 
 
 def read_results(folder: str | Path) -> Iterator[dict[str, Any]]:
@@ -75,9 +82,9 @@ def read_results(folder: str | Path) -> Iterator[dict[str, Any]]:
     """
     folder = Path(folder)
     published = folder.resolve() == PROJECT_RESULTS
-    found = [] if published else [(str(path), path) for path in sorted(folder.rglob(RESULT))]
+    found = [] if published else [(str(path), path) for path in files_named(RESULT, folder)]
     contents = [(name, path.read_bytes()) for name, path in found]
-    for path in sorted(folder.glob(f"*/{PACKED}") if published else folder.rglob(PACKED)):
+    for path in sorted(folder.glob(f"*/{PACKED}")) if published else files_named(PACKED, folder):
         contents += packed_lines(path)
     seen = set()
     for name, content in contents:
