@@ -226,9 +226,10 @@ def test_the_command_writes_student_versions(tmp_path, capsys) -> None:
     assert json.loads(text)["nbformat"] == 4
     assert "SOLUTION" not in text
     assert text.count("raise NotImplementedError()") == 3
-    assert cli.main(["student", str(target), str(target)]) == 2
-    assert "choose another output" in capsys.readouterr().err
-    assert cli.main(["student", "nothing", str(target)]) == 2
+    assert cli.main(["student", "03_resnextify", str(target)]) == 2
+    assert "choose another place" in capsys.readouterr().err
+    assert target.read_text() == text
+    assert cli.main(["student", "nothing", str(tmp_path / "new.ipynb")]) == 2
     assert cli.main(["student", "course", str(tmp_path / "course")]) == 0
     handed_out = {path.name for path in (tmp_path / "course").iterdir()}
     assert handed_out == {f"{name}.ipynb" for name in all_notebooks()} | {"glossary.md"}
@@ -243,7 +244,7 @@ def test_the_course_is_copied_and_nothing_is_overwritten(tmp_path, capsys) -> No
     (folder / "00_overview.ipynb").write_text("mine", encoding="utf-8")
     capsys.readouterr()
     assert cli.main(["notebooks", str(folder)]) == 2
-    line = f"convnext-steps: {folder / '00_overview.ipynb'} exists; choose another folder\n"
+    line = f"convnext-steps: {folder / '00_overview.ipynb'} exists; choose another place\n"
     assert capsys.readouterr().err == line
     assert (folder / "00_overview.ipynb").read_text(encoding="utf-8") == "mine"
     assert not (folder / "README.md").exists()

@@ -26,4 +26,4 @@ def notebooks_command(options: argparse.Namespace) -> None:
 def student_command(options: argparse.Namespace) -> None:
     """Write the student versions and say where they are."""
     for path in write_student_versions(options.name, options.output):
-        print(f"student version: {path}")
+        print(f"written: {path}")

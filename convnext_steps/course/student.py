@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,18 @@ def copy_course(folder: Path) -> list[Path]:
         OSError: the folder cannot be written to.
     """
     sources = sorted([*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("*.md")])
-    for source in sources:
-        if (folder / source.name).exists():
-            raise ValueError(f"{folder / source.name} exists; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        write_bytes(folder / source.name, source.read_bytes())
-    return [folder / source.name for source in sources]
+    return _write_new({folder / source.name: source.read_bytes() for source in sources})
+
+
+def _write_new(files: Mapping[Path, bytes]) -> list[Path]:
+    """Write files and return their paths, or none of them if one is there already."""
+    for path in files:
+        if path.exists():
+            raise ValueError(f"{path} exists; choose another place")
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+    return list(files)
 
 
 def student_version(notebook: dict[str, Any]) -> dict[str, Any]:
@@ -75,20 +81,16 @@ def write_student_versions(name: str, output: Path) -> list[Path]:
         output: a file; for the course, a folder, which is created.
 
     Raises:
-        ValueError: there is no such notebook, or the output would replace the notebook itself.
+        ValueError: there is no such notebook, or one of the files is there already.
         OSError: the output cannot be written.
     """
-    if name == COURSE:
-        output.mkdir(parents=True, exist_ok=True)
-        write_bytes(output / GLOSSARY.name, GLOSSARY.read_bytes())
-        targets = {name: output / f"{name}.ipynb" for name in all_notebooks()}
-    else:
-        targets = {name: output}
-    for source, target in targets.items():
-        path = find_notebook(source)
-        if target.exists() and target.samefile(path):
-            raise ValueError(f"{target} is the notebook with the solutions; choose another output")
-        student = student_version(json.loads(path.read_text(encoding="utf-8")))
-        text = json.dumps(student, indent=1, ensure_ascii=False)
-        write_bytes(target, (text + "\n").encode())
-    return list(targets.values())
+    if name != COURSE:
+        return _write_new({output: _without_solutions(name)})
+    files = {output / f"{each}.ipynb": _without_solutions(each) for each in all_notebooks()}
+    return _write_new(files | {output / GLOSSARY.name: GLOSSARY.read_bytes()})
+
+
+def _without_solutions(name: str) -> bytes:
+    """The file of a notebook's student version."""
+    notebook = json.loads(find_notebook(name).read_text(encoding="utf-8"))
+    return (json.dumps(student_version(notebook), indent=1, ensure_ascii=False) + "\n").encode()
