@@ -213,12 +213,12 @@ def test_what_is_passed_over_is_counted_and_said(tmp_path, caplog) -> None:
     assert ": only AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP in class folders" in note
 
 
-def test_black_images_are_refused(tmp_path) -> None:
-    """As 16-bit images are that use only their lowest bits."""
+@pytest.mark.parametrize(("top", "line"), [(100, "are black"), (4096, "0 to 15"), (65536, "")])
+def test_images_that_use_only_the_lowest_of_16_bits_are_named(tmp_path, top, line, caplog) -> None:
     for number, name in enumerate(HALVES):
-        dark = pixels(number, 6, 5, top=100, dtype=np.uint16)
-        save(tmp_path / name / "0.png", dark)
-    assert "are black; if they have 16 bits" in refused(tmp_path)
+        save(tmp_path / name / "0.png", pixels(number, 6, 5, top=top, dtype=np.uint16))
+    said = refused(tmp_path) if top == 100 else load(root=tmp_path) and caplog.text
+    assert (f"{line}; if they have 16 bits and use only the lower ones" in said) == bool(line)
 
 
 BROKEN = {  # what the line says -> how the file is made

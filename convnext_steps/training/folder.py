@@ -34,6 +34,7 @@ LOG = logging.getLogger("convnext_steps")
 
 DECODED_LIMIT = 2 * 2**30  # bytes of decoded images that are kept
 SAMPLE = 10_000  # training images whose mean and std are taken where all are too many
+DARK = 32  # images below this are odd: of 12 bits kept in 16, values of 0 to 15 are left
 FACTS = "facts.json"  # written last: without it, nothing was decoded
 
 
@@ -142,13 +143,18 @@ def _decode(cache: Path, folder: Folder, shape: tuple[int, ...], small: bool) ->
     values, shares = np.arange(256) / 255, counts / counts.sum(1, keepdims=True)
     mean = shares @ values
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
-    if not mean.any():
-        raise DataError(
-            f"the training images in {folder.root} are black; if they have 16 bits and use only "
-            "the lowest, scale their values to 0 to 65535 first"
-        )
+    _check_brightness(folder.root, int(np.flatnonzero(counts.sum(0))[-1]))
     std[std == 0] = 1  # of a channel of one value
     return {"mean": mean.tolist(), "std": std.tolist(), "sha256": digests}
+
+
+def _check_brightness(root: Path, highest: int) -> None:
+    """Say, or refuse, that 16-bit images may have lost what their lower bits held."""
+    remedy = "if they have 16 bits and use only the lower ones, scale their values to 0 to 65535"
+    if highest == 0:
+        raise DataError(f"the training images in {root} are black; {remedy} first")
+    if highest < DARK:
+        LOG.warning("%s: the training images' values are 0 to %d; %s", root, highest, remedy)
 
 
 def _pixels(root: Path, shape: tuple[int, ...], entry: Entry) -> npt.NDArray[np.uint8]:
