@@ -221,6 +221,12 @@ def test_images_that_use_only_the_lowest_of_16_bits_are_named(tmp_path, top, lin
     assert (f"{line}; if they have 16 bits and use only the lower ones" in said) == bool(line)
 
 
+def test_test_images_that_were_trained_on_are_counted(tmp_path, caplog) -> None:
+    shutil.copy(tree(tmp_path) / "train/cat/0.png", tmp_path / "val/cat/0.png")
+    load(root=tmp_path)
+    assert caplog.messages == [f"{tmp_path}: 1 of 6 test images are training images too"]
+
+
 BROKEN = {  # what the line says -> how the file is made
     "empty": lambda path: path.write_bytes(b""),
     "image file is truncated": lambda path: os.truncate(path, 1000),

@@ -87,6 +87,9 @@ def read_folder(root: str | Path | None = None, skip_broken: bool = False) -> Fo
         listed = [{c: [n for n in half[c] if n in entries] for c in half} for half in listed]
         _check(halves, listed, notes)
     train, test = (_in_order(half, entries) for half in listed)
+    trained = {entry.digest for entry in train}
+    if twins := sum(entry.digest in trained for entry in test):
+        notes.append(f"{twins:,} of {len(test):,} test images are training images too")
     return Folder(root, tuple(sorted(listed[0])), train, test, tuple(notes))
 
 
