@@ -324,6 +324,21 @@ def test_mmpretrains_files_load_and_a_backbone_alone_starts_norm_and_head_afresh
     assert not torch.equal(model.head.weight, state["head.weight"])
 
 
+def test_a_detectors_backbone_loads_without_the_norms_of_its_outputs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As the official object_detection/mmdet/models/backbones/convnext.py has them."""
+    state = snapshot(randomised(small()))
+    backbone = {f"backbone.{k}": v for k, v in state.items() if not k.startswith(("norm", "head"))}
+    norms = {f"backbone.norm{i}.weight": torch.ones(4 * i + 8) for i in range(4)}
+    model = small()
+    load_weights(model, {"state_dict": backbone | norms | {"neck.conv.bias": torch.ones(3)}})
+    loaded = {k: v for k, v in model.state_dict().items() if not k.startswith(("norm", "head"))}
+    assert same(loaded, {k: state[k] for k in loaded})
+    assert "no place for norm0.weight, norm1.weight" in caplog.messages[0]
+    assert "no last norm and no head for 5 classes" in caplog.messages[1]
+
+
 def test_transformers_files_load(caplog: pytest.LogCaptureFixture) -> None:
     """Names after transformers/models/convnext/modeling_convnext.py."""
     renamings = [

@@ -60,6 +60,7 @@ FOREIGN = {  # recognised by the end of one key
 }
 # Wrappers that may stand before any part of a name, and are never a layer's own.
 WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+DETECTORS_NORM = re.compile(r"norm[0-3]\.")  # of a stage's output, in a detector's backbone
 COUNTERS = {"n_averaged"}  # torch's AveragedModel has it beside the weights
 
 
@@ -142,7 +143,9 @@ def _below(
 ) -> Found:
     """What is below a prefix; names outside it stay if the model has them, such as a head's."""
     below = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    others = {k: v for k, v in state.items() if not k.startswith(prefix)}
+    detectors = [key for key in below if DETECTORS_NORM.match(key) and key not in own]
+    others = {key: below.pop(key) for key in detectors}
+    others |= {k: v for k, v in state.items() if not k.startswith(prefix)}
     kept = {k: v for k, v in others.items() if k in own and k not in below}
     return Found(
         ".".join(filter(None, [entry, prefix.rstrip(".")])),
