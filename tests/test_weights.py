@@ -497,6 +497,14 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a numbered state": (lambda p: save(p, {0: torch.ones(2)}), "holds no weights"),
     "a whole model": (lambda p: save(p, small()), "possibly code, which was not run"),
     "TorchScript": (scripted, "is a TorchScript archive, which is code"),
+    "int8": (
+        lambda p: save(p, small().state_dict() | {"head.bias": torch.ones(5, dtype=torch.int8)}),
+        "does not fit the model; other types: head.bias int8 strided$",
+    ),
+    "sparse": (
+        lambda p: save(p, small().state_dict() | {"norm.bias": torch.zeros(20).to_sparse()}),
+        "does not fit the model; other types: norm.bias float32 sparse_coo$",
+    ),
     "another network": (
         lambda p: save(p, torchvision.models.resnet18().state_dict()),
         "does not fit the model; missing: .* more; unexpected: conv1.weight, .* more$",

@@ -224,12 +224,23 @@ def _check_match(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: s
         for key in own
         if key in state and state[key].shape != own[key].shape
     ]
+    kinds = [
+        f"{key} {state[key].dtype} {state[key].layout}".replace("torch.", "")
+        for key in own
+        if key in state and _kind(state[key]) != _kind(own[key])
+    ]
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
-    problems = {"missing": missing, "unexpected": unexpected, "other shapes": shapes}
+    problems = {"missing": missing, "unexpected": unexpected}
+    problems |= {"other shapes": shapes, "other types": kinds}
     found = "; ".join(f"{kind}: {few(keys)}" for kind, keys in problems.items() if keys)
     if found:
         hint = ""
-        if all(key.endswith(".gamma") for key in missing + unexpected) and not shapes:
+        if all(key.endswith(".gamma") for key in missing + unexpected) and not shapes + kinds:
             hint = " (gamma is LayerScale: layer_scale_init_value is 0 for none, else 1e-6)"
         raise WeightsError(f"{name} does not fit the model; {found}{hint}")
+
+
+def _kind(value: Tensor) -> tuple[bool, torch.layout]:
+    """What two tensors have in common if one can be copied to the other: int8 would be scaled."""
+    return value.is_floating_point(), value.layout
