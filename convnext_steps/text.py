@@ -10,9 +10,8 @@ def unknown(kind: str, name: str, known: Collection[str]) -> str:
     """One line about a name that does not exist, with the nearest that does."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     nearest = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.4)
-    hint = (
-        f"did you mean {by_lower[nearest[0]]!r}?" if nearest else f"choose from {', '.join(known)}"
-    )
+    others = f"choose from {', '.join(known)}" if known else "there are none"
+    hint = f"did you mean {by_lower[nearest[0]]!r}?" if nearest else others
     return f"unknown {kind} {name!r}; {hint}"
 
 

@@ -19,6 +19,7 @@ from convnext_steps.execution.notebook import find_notebook
 from convnext_steps.models import roadmap as roadmap_module
 from convnext_steps.study.forecast import Forecast
 from convnext_steps.study.toml import study_names
+from convnext_steps.text import unknown
 from convnext_steps.training import data
 
 RUN_STEP = str(find_notebook("run_step"))
@@ -50,6 +51,10 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
     assert "4.146 G multiply-adds" in out
 
 
+def test_a_name_where_there_are_none_is_one_line() -> None:
+    assert unknown("parameter", "STEP", []) == "unknown parameter 'STEP'; there are none"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -66,6 +71,7 @@ def test_show_prints_claim_change_and_counts(capsys) -> None:
         (["study", "--steps", "layernorm"], "unknown step 'layernorm'; did you mean 'layer_norm'?"),
         (["study", "--seeds", "one"], "'one' is not a seed"),
         (["study", "--seeds", "-1"], ""),
+        (["study", "smoke", "--set", "scale.width=1e9"], "resnet cannot be built: Storage size"),
         (["study", "smoke", "--set", "recipe.batch_size=1000"], "512 images do not fill a batch"),
         (["study", "smoke", "--set", "how.device=mps"], "mps"),
         (["notebook", RUN_STEP, RUN_STEP], "is the notebook itself"),

@@ -72,7 +72,7 @@ def _count(run: Run, known: Shape) -> int:
     images = {"in_channels": known.channels, "num_classes": known.classes}
     try:
         return count_on_meta(partial(Network, run.design, **images), known.channels, known.side)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # PyTorch's, of sizes beyond all memory
         raise InvalidStudyError(f"{run.step} cannot be built: {error}") from None
 
 
