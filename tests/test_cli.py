@@ -67,7 +67,7 @@ def test_a_name_where_there_are_none_is_one_line() -> None:
             ["study", "--set", "recipe.max_epochs=x"],
             "recipe.max_epochs is 'x'; it must be",
         ),
-        (["study", "--set", "recipe.max_epochs"], "is no change; write recipe.max_epochs=12"),
+        (["study", "--set", "recipe.max_epochs"], "is not a change; write it like recipe"),
         (["study", "--steps", "layernorm"], "unknown step 'layernorm'; did you mean 'layer_norm'?"),
         (["study", "--seeds", "one"], "'one' is not a seed"),
         (["study", "--seeds", "-1"], ""),

@@ -352,7 +352,7 @@ def test_the_whole_trajectory_is_held_against_the_papers() -> None:
     assert dict(same["finding"].value_counts()) == {"holds": 12, "only here": 4}
     opposite = whole.agreement(as_in_the_paper(10, -1))
     assert set(opposite["direction"]) == {"opposite"}
-    assert dict(opposite["finding"].value_counts()) == {"turns around": 12, "only here": 4}
+    assert dict(opposite["finding"].value_counts()) == {"reversed": 12, "only here": 4}
     flat = whole.agreement(as_in_the_paper(10, 0))
     assert set(flat["direction"]) == {"none"}
     assert dict(flat["finding"].value_counts()) == {"not found here": 12, "holds": 4}

@@ -40,7 +40,7 @@ def test_a_gain_is_taken_apart_seed_by_seed() -> None:
     interval = stats.ttest_1samp(table["gain"], 0).confidence_interval()
     half = (interval.high - interval.low) / 2
     picture = seeds.draw_pairs_of_seeds(results, "gelu")
-    assert f"half of the mean's interval {half:.2f}" in picture.alternative
+    assert f"half the width of the mean's interval {half:.2f}" in picture.alternative
     with pytest.raises(ValueError, match="'resnet_original' is not compared"):
         seeds.pairs_of_seeds(results, "resnet_original")
 
@@ -56,7 +56,7 @@ def test_every_smaller_study_is_asked() -> None:
     lows, highs = [each.low * side for each in intervals], [each.high * side for each in intervals]
     assert row["same sign %"] == 10 * sum(side * sum(each) > 0 for each in chosen)
     excluded = [min(low, high) > 0 for low, high in zip(lows, highs, strict=True)]
-    assert row["interval on this side %"] == 10 * sum(excluded)
+    assert row["excludes zero, same sign %"] == 10 * sum(excluded)
     few = seeds.smaller_studies(drawn_at_random(2), 3)
     assert few["same sign %"].isna().all()
 

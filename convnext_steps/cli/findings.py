@@ -31,9 +31,9 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def add_effects(parser: argparse.ArgumentParser) -> None:
-    """What each decision of a factorial does, alone and with the others, and in all orders.
+    """Estimate what each decision of a factorial does: alone, with the others, and in all orders.
 
-    Tables and figures, from the results so far, beside them.
+    Tables and figures of the results so far are written next to them.
     """
     add_changed_study(parser, default=PUBLISHED)
     add_results_folder(parser)

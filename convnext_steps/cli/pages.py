@@ -17,9 +17,9 @@ from convnext_steps.study.toml import load_study
 def add_explorer(parser: argparse.ArgumentParser) -> None:
     """Write one HTML page with the trajectory of both roadmaps, to explore offline.
 
-    It has the block, the diff, the counts and the time of every step. Beside it, if factorial_quick
-    has results, is a page on which to put the decisions into your own order; of a factorial, only
-    the latter is written.
+    It has the block, the diff, the counts and the time of every step. If factorial_quick has
+    results, a second page lets you put the decisions in your own order. For a factorial, only this
+    second page is written.
     """
     parser.add_argument("output", type=a_path, metavar="OUTPUT", help="the page, an .html file")
     add_changed_study(parser)

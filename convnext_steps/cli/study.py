@@ -160,13 +160,13 @@ def run_sweep(
         run_study(one, seeds, options.steps, options.results, address)
     wide = sweep_table([load_results(one, options.results, seeds) for one in studies], key)
     print(f"accuracy on held-out training images (%), by {key}:")
-    print(choose(wide).round({"accuracy there": 2, "accuracy at it": 2, "cost": 2}).to_string())
+    print(choose(wide).round(2).to_string())
     best = choose(wide)["common best"].iloc[0]
     words = ["convnext-steps", "study", options.study]
     words += ["--uses", options.uses] if options.uses else []
     for change in (*options.changes, f"{key}={best}"):
         words += ["--set", change]
-    print(f"to report it: {shlex.join(words)}, with seeds that chose nothing")
+    print(f"to report it: {shlex.join(words)}, with fresh seeds")
 
 
 def print_plan(runs: Sequence[Run], results: Path) -> None:

@@ -38,8 +38,8 @@ def two_ways(space: Space, analysis: Analysis | None = None, seeds: int = 20) ->
     drawn at random, once each.
 
     Columns: decision, truth (the average effect over its contexts), and for `walk` and `factorial`
-    each: the estimate and half of its 95 % interval in the first simulation, `length` (of that
-    half, on average) and `holds` (share of the intervals that hold the truth).
+    each: the estimate and half the width of its 95 % interval in the first simulation, `length`
+    (of that half, on average) and `holds` (share of the intervals that hold the truth).
 
     Args:
         space: the decisions and their rules.
@@ -72,7 +72,7 @@ def two_ways(space: Space, analysis: Analysis | None = None, seeds: int = 20) ->
 
 
 def _intervals(terms: Floats, wanted: Floats, found: Floats) -> tuple[Floats, Floats]:
-    """Least squares: estimates (wanted, draws), and half of each 95 % t-interval."""
+    """Least squares: estimates (wanted, draws), and half the width of each 95 % t-interval."""
     inverse = np.linalg.pinv(terms)
     fit, free = inverse @ found, len(terms) - terms.shape[1]
     sd = np.sqrt(((found - terms @ fit) ** 2).sum(0) / free)
@@ -98,7 +98,7 @@ def draw_two_ways(table: pd.DataFrame) -> Picture:
     finish(axes, grid="x")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     lengths = [table[f"{name}_length"].mean() for name in ("walk", "factorial")]
-    words = "half of an interval is {:.2f} points on average in the walk, {:.2f} in the factorial"
+    words = "intervals are ± {:.2f} points on average in the walk, ± {:.2f} in the factorial"
     alternative = f"Simulated estimates of each decision: {words.format(*lengths)}."
     return Picture(figure, alternative)
 

@@ -189,11 +189,11 @@ def _mosaic(axes: Axes, squares: Tensor, title: str, limits: tuple[float, float]
 
 
 def confusion(labels: Tensor, predicted: Tensor, names: Sequence[str]) -> pd.DataFrame:
-    """How many images of each class (rows) were taken for each class (columns).
+    """How many images of each class (rows) were predicted as each class (columns).
 
     Args:
         labels: what the images are, (images,).
-        predicted: what they were taken for, (images,).
+        predicted: what the network says they are, (images,).
         names: of the classes.
     """
     counts = torch.bincount(len(names) * labels + predicted, minlength=len(names) ** 2)
@@ -223,6 +223,6 @@ def draw_mistakes(data: ImageData, probabilities: Tensor, labels: Tensor) -> Pic
         axes.imshow(data[index][0].permute(1, 2, 0).squeeze().numpy(), cmap="gray")
         is_a, taken = names[int(labels[index])], names[int(predicted[index])]
         axes.set_title(f"{is_a}\n{taken}? {100 * certain[index]:.0f} %", fontsize=9)
-        words.append(f"{is_a} taken for {taken}")
+        words.append(f"{is_a} predicted as {taken}")
     what = "; ".join(words) or "none"
     return Picture(figure, f"Mistakes that the network was most certain of: {what}.")

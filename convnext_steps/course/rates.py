@@ -76,7 +76,7 @@ def cost_of_one_rate(table: pd.DataFrame, rate: float) -> pd.DataFrame:
     wide = table.pivot(index="step", columns="learning_rate", values="accuracy")
     columns = {
         "own best rate": wide.idxmax(axis=1),
-        "accuracy there": wide.max(axis=1),
+        "accuracy at own best": wide.max(axis=1),
         f"accuracy at {rate:g}": wide[rate],
         "cost in points": (wide.max(axis=1) - wide[rate]).round(2),
     }
@@ -178,8 +178,9 @@ def compare_tuned(
 ) -> pd.DataFrame:
     """Three rows per step: the gain at the study's rate, at own rates, and what tuning adds.
 
-    Columns: seeds, gain and margin (points; half of the mean's 95 % t-interval), p (sign flips,
-    with Holm's correction over all rows) and verdict. The arguments are those of `tuned_gains`.
+    Columns: seeds, gain and margin (points; half the width of the mean's 95 % t-interval), p (sign
+    flips, with Holm's correction over all rows) and verdict. The arguments are those of
+    `tuned_gains`.
     """
     points, images = (tuned_gains(tables, pairs, own, each) for each in ("accuracy", "correct"))
     for gains in (points, images):

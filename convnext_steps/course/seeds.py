@@ -76,8 +76,8 @@ def smaller_studies(results: pd.DataFrame, size: int) -> pd.DataFrame:
         side = np.sign(row.difference)
         shares = {
             "same sign %": means * side > 0,
-            "interval on this side %": means * side > margins,
-            "on the other side %": -means * side > margins,
+            "excludes zero, same sign %": means * side > margins,
+            "excludes zero, other sign %": -means * side > margins,
         }
         known = {
             name: 100 * share.mean() if len(chosen) else np.nan for name, share in shares.items()
@@ -123,7 +123,7 @@ def draw_pairs_of_seeds(results: pd.DataFrame, step: str) -> Picture:
         figure,
         f"{step} against {parent} over {len(gains)} seeds: gain {found['mean']:+.2f} points, "
         f"standard deviation {found['std']:.2f}, "
-        f"half of the mean's interval {found['margin']:.2f}.",
+        f"half the width of the mean's interval {found['margin']:.2f}.",
     )
 
 
@@ -139,7 +139,7 @@ def draw_seeds(comparisons: int = 16) -> Picture:
     widths = {n: _half_width(n) for n in SEEDS}
     interval.plot(SEEDS, list(widths.values()), "o-", color=BLUE)
     interval.set(ylim=(0, None), xlabel="seeds")
-    interval.set_ylabel("half of the 95 % interval\n(standard deviations)")
+    interval.set_ylabel("half the width of the 95 % interval\n(standard deviations)")
     p_value.semilogy(SEEDS, [smallest_p(n) for n in SEEDS], "s-", color=ORANGE)
     for count, style in ((1, "--"), (comparisons, ":")):
         p_value.axhline(ALPHA / count, color="black", linestyle=style, label=f"{ALPHA} / {count}")

@@ -57,7 +57,7 @@ def _finding(row: Any) -> str:
         return "holds"
     if row.verdict == "within noise":
         return "not found here"
-    return "only here" if row.paper_verdict == "within noise" else "turns around"
+    return "only here" if row.paper_verdict == "within noise" else "reversed"
 
 
 def elsewhere(studies: Sequence[str]) -> pd.DataFrame:
@@ -118,7 +118,7 @@ def reading(results: pd.DataFrame) -> str:
         f"show at least as many heads with a probability of {luck:.2f}.",
         f"**Opposite:** {_names(found, 'direction', 'opposite')}.",
     ]
-    for finding in ("holds", "turns around", "not found here", "only here"):
+    for finding in ("holds", "reversed", "not found here", "only here"):
         if finding in set(found["finding"]):
             lines.append(f"**{finding.capitalize()}:** {_names(found, 'finding', finding)}.")
     undecided = int((found["finding"] == "undecided").sum())

@@ -93,7 +93,7 @@ class Classifier(nn.Module):
         self._scale_head()
 
     def reset_head(self) -> None:
-        """Draw the head's weights afresh, as for another task."""
+        """Initialise the head's weights anew, as for another task."""
         _init_weights(self.head)
         self._scale_head()
 

@@ -67,7 +67,7 @@ def load_weights(
 ) -> None:
     """Load weights into a model, from a file or a state dict of any of the known kinds.
 
-    A head for another number of classes is left out: the model's own is drawn afresh, and a
+    A head for another number of classes is left out: the model's own is initialised anew, and a
     warning says so. A model without a classifier (`num_classes=0`) takes no head.
 
     Args:
@@ -144,7 +144,7 @@ def _choose(found: Sequence[Found], name: str, entry: str | None) -> Found:
 
 
 def _start_afresh(model: Any, names: Sequence[str], name: str) -> None:
-    """Draw the head afresh, and the last norm, as far as a file has none; say so."""
+    """Initialise the head anew, and the last norm, as far as a file has none; say so."""
     parts = ["no last norm"] if NORM[0] in names else []
     if NORM[0] in names:
         model.norm.reset_parameters()

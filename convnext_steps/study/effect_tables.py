@@ -36,9 +36,9 @@ def effect_report(analysis: Analysis) -> tuple[str, dict[str, pd.DataFrame]]:
     sections = {
         "What each decision does": [
             _effects(found["effects"]),
-            "Points of accuracy, ± half of the 95 % t-interval, on average over the sets of the "
-            "other decisions that allow both values (how many: contexts). Additive: by the model "
-            "without interactions.",
+            "Points of accuracy, ± half the width of the 95 % t-interval, on average over the sets "
+            "of the other decisions that allow both values (how many: contexts). Additive: by the "
+            "model without interactions.",
         ],
         "Which decisions depend on each other": [
             _interactions(pairs.head(max(10, int(pairs["found"].sum())))),
@@ -55,8 +55,9 @@ def effect_report(analysis: Analysis) -> tuple[str, dict[str, pd.DataFrame]]:
         f"Credit over all {number_of_orders(space):,} orders": [
             _credits(found["credits"]),
             f"Points; {where_from(found['credits'])}. Mean: the Shapley value under the rules, "
-            "± half of its 95 % bootstrap interval. Smallest, largest and negative (a share of the "
-            "orders) have the noise of single runs in them; in brackets, by the model alone.",
+            "± half the width of its 95 % bootstrap interval. Smallest, largest and negative (a "
+            "share of the orders) have the noise of single runs in them; in brackets, by the model "
+            "alone.",
             *_extremes(found["credits"]),
         ],
         "Accuracy and cost": [networks.to_markdown(analysis.runs).strip(), _finished(analysis)],

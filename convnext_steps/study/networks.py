@@ -18,7 +18,7 @@ def factorial_of(results: pd.DataFrame) -> Factorial:
     """
     study = study_of(results)
     if study.factorial is None:
-        raise ValueError(f"{study.name} is no factorial; a study is one by its table [factorial]")
+        raise ValueError(f"{study.name} is not a factorial: its file has no table [factorial]")
     return study.factorial
 
 

@@ -76,9 +76,9 @@ def budget_gains(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 def trends(budget: pd.DataFrame) -> pd.DataFrame:
     """How a gain changes with every fourfold of the images seen: a line through each seed's gains.
 
-    One row per depth and step: n seeds, the mean of their slopes, half of its 95 % t-interval, and
-    whether the gain grows or shrinks by the paired t-test, with Holm's correction over all rows;
-    the paper's gain next to it.
+    One row per depth and step: n seeds, the mean of their slopes, half the width of its 95 %
+    t-interval, and whether the gain grows or shrinks by the paired t-test, with Holm's correction
+    over all rows; the paper's gain next to it.
 
     Args:
         budget: a table of `budget_gains`.
@@ -140,7 +140,7 @@ def fit_gaps(results: pd.DataFrame) -> pd.DataFrame:
 
     One row per step with such results: seeds, the mean accuracy on the first training images
     (without augmentation) and on the test images in per cent, the mean of their difference by seed
-    in points (`gap`) with half of its 95 % t-interval, and both mean losses.
+    in points (`gap`) with half the width of its 95 % t-interval, and both mean losses.
     """
     training, test = accuracies(results, "fit_accuracy"), accuracies(results)
     losses = {name: accuracies(results, name).mean() for name in ("fit_loss", "loss")}

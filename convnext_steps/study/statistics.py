@@ -27,7 +27,7 @@ PATTERNS = 10_000  # of signs: all up to thirteen seeds; for more, a random samp
 COLUMNS = [
     *("step", "parent", "title", "against"),  # two names, two titles
     "n",  # seeds that both have
-    *("difference", "std", "margin"),  # in points; the margin is half of the mean's t-interval
+    *("difference", "std", "margin"),  # in points; margin: of the mean's t-interval
     *("p_t", "p_sign_flip", "p_t_holm", "p_sign_flip_holm"),
     "verdict",
     *("paper_difference", "paper_margin", "paper_verdict"),
@@ -224,9 +224,9 @@ def to_markdown(table: pd.DataFrame) -> str:
     }
     return (
         f"{markdown_table(columns)}\n\n"
-        "Differences in points, paired by n seeds, ± half of their 95 % t-interval (uncorrected); "
-        "p of the sign-flip test and, beside it, of the paired t-test, both with Holm's "
-        f"correction over {len(table)} comparisons. "
+        "Differences in points, paired by n seeds, ± half the width of their 95 % t-interval "
+        "(uncorrected); p of the sign-flip test and, beside it, of the paired t-test, both with "
+        f"Holm's correction over {len(table)} comparisons. "
         f"The paper's on ImageNet-1K, ± Welch's interval over {PAPER_SEEDS} seeds, uncorrected; "
         "its verdict says whether the difference lies beyond it.\n"
     )

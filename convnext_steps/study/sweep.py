@@ -16,7 +16,7 @@ HELD_OUT = 0.1  # share of the training images to choose on, unless the study ha
 def sweep(study: Study, key: str, values: Sequence[Any]) -> list[Study]:
     """A study for each value, all of them tested on held-out training images.
 
-    What is chosen from them is trained anew on all images, with seeds that chose nothing.
+    What is chosen from them is trained anew on all images, with fresh seeds.
 
     Args:
         study: what is varied.
@@ -75,9 +75,9 @@ def choose(wide: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "own best": known.idxmax(axis=1),
-            "accuracy there": known.max(axis=1),
+            "accuracy at own best": known.max(axis=1),
             "common best": common,
-            "accuracy at it": known[common],
+            "accuracy at common best": known[common],
             "cost": known.max(axis=1) - known[common],
         }
     )

@@ -14,7 +14,7 @@ from convnext_steps.study.statistics import accuracies, spread
 def summarize(results: pd.DataFrame) -> pd.DataFrame:
     """One row per step in the study's order: ours and the paper's; gaps stay empty.
 
-    Accuracies are in per cent; `margin` is half of the mean's 95 % t-interval, `gain` the
+    Accuracies are in per cent; `margin` is half the width of the mean's 95 % t-interval, `gain` the
     difference from the parent, paired by seed. Where `paper_erratum`, the paper prints a different
     number of multiply-adds from its network's count.
 

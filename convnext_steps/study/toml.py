@@ -80,7 +80,9 @@ def read_changes(changes: str | Sequence[str]) -> dict[str, Any]:
         for part in filter(None, re.split(r"[\s;]+(?=[a-z_.]+\s*=)", text.strip())):
             key, sign, value = part.partition("=")
             if not sign:
-                raise InvalidStudyError(f"{part!r} is no change; write recipe.max_epochs=12")
+                raise InvalidStudyError(
+                    f"{part!r} is not a change; write it like recipe.max_epochs=12"
+                )
             found[key.strip()] = _value(value.strip())
     return found
 

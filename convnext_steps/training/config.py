@@ -57,7 +57,7 @@ class TrainingConfig:
     optimizer: Literal["adamw", "sgd"] = option("adamw", "adamw or sgd")
     learning_rate: float = option(4e-3, "the peak, at the end of the warm-up")
     final_learning_rate: float = option(1e-6, "at the end of the cosine")
-    warmup_fraction: float = option(20 / 300, "of all steps; the warm-up is linear")
+    warmup_fraction: float = option(20 / 300, "share of all updates; the warm-up is linear")
     schedule: Literal["cosine", "thirds"] = option(
         "cosine", "after the warm-up; thirds: divided by 10 after each third"
     )

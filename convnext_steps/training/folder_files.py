@@ -162,7 +162,9 @@ def _check(halves: Sequence[Path], listed: Sequence[Listing], notes: Sequence[st
                 )
     for half, classes in zip(halves, listed, strict=True):
         if lacking := sorted({*listed[0], *listed[1]} - {*classes}):
-            raise DataError(f"{half} lacks {few(lacking)}; both halves need the same classes")
+            raise DataError(
+                f"{half} lacks {few(lacking)}; train/ and val/ (or test/) need the same classes"
+            )
         if empty := [name for name, files in classes.items() if not files]:
             raise DataError(
                 f"{half / min(empty)} has no images{because}; add some, or remove this class"

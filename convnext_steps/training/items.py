@@ -223,7 +223,7 @@ def common_classes(train: Dataset[Any], test: Dataset[Any]) -> tuple[str, ...]:
     """
     names = class_names(train)
     if names and class_names(test) not in ((), names):
-        raise TrainingError("the classes of the test set are others than the training set's")
+        raise TrainingError("the test set's classes differ from the training set's")
     return names
 
 

@@ -40,7 +40,7 @@ function accuracyTable(step, regime) {
   rows.push([`the paper (${regime.table})`, percent(paper.top1) + spread(paper.top1, paper.std),
     gainText(gain, "paper_"), gain?.paper_verdict ?? "–"]);
   const nothing = "No results of our own here: these are only the paper's. ";
-  const margins = "± after a gain: half of its 95 % interval, over the seeds that both steps have; " +
+  const margins = "± after a gain: half the width of its 95 % interval, over the seeds that both steps have; " +
     "after the paper's accuracy: its standard deviation.";
   return element("div", {}, table(["", "accuracy", "gain in points", "verdict"], rows),
     element("p", { className: "note" }, (ours ? "" : nothing) + margins));
