@@ -218,7 +218,7 @@ def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, capsys
     assert both["accuracy"].to_numpy() == pytest.approx(both["accuracy_given"].to_numpy())
     table.attrs["study"] = load_study("smoke")
     assert main(["effects", "factorial_quick", "--results", str(tmp_path)]) == 2
-    assert "smoke is no factorial" in capsys.readouterr().err
+    assert "smoke is not a factorial" in capsys.readouterr().err
 
 
 def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() -> None:
