@@ -9,7 +9,13 @@ from scipy import stats
 from convnext_steps.course.factorials import where_trained
 from convnext_steps.course.pictures import Picture
 from convnext_steps.study.effect_plots import plot_credits
-from convnext_steps.study.effects import ALPHA, RUNS_PER_TERM, Analysis, credit_over_orders
+from convnext_steps.study.effects import (
+    ALPHA,
+    RUNS_PER_TERM,
+    Analysis,
+    credit_over_orders,
+    models,
+)
 from convnext_steps.study.figures import BLUE, ORANGE, STYLES, finish, new_figure, own_style
 from convnext_steps.study.orders import places
 from convnext_steps.study.space import Floats, Space
@@ -33,9 +39,10 @@ def draw_credits(analysis: Analysis) -> Picture:
 def two_ways(space: Space, analysis: Analysis | None = None, seeds: int = 20) -> pd.DataFrame:
     """One row per decision: what a walk and a factorial of equally many runs find, simulated.
 
-    The truth is the fitted model, with its noise; without one, no decision does anything, and the
-    noise is 1. The walk trains the paper's networks with some seeds, the factorial as many networks
-    drawn at random, once each.
+    The truth is the fitted model and, for each network, as much again as the model leaves of the
+    networks' accuracies; the noise is that of a network's repeats. Without a model no decision does
+    anything, and the noise is 1. The walk trains the paper's networks with some seeds, the
+    factorial as many networks drawn at random, once each.
 
     Columns: decision, truth (the average effect over its contexts), and for `walk` and `factorial`
     each: the estimate and half the width of its 95 % interval in the first simulation, `length`
@@ -48,10 +55,13 @@ def two_ways(space: Space, analysis: Analysis | None = None, seeds: int = 20) ->
     """
     rng, runs = np.random.default_rng(0), seeds * len(space.paper)
     both = runs > RUNS_PER_TERM * space.terms(space.sets).shape[1]
-    known, sd = np.zeros(len(space.sets)), 1.0
+    known, noise = np.zeros((len(space.sets), SIMULATIONS)), 1.0
     if analysis is not None:
-        known = analysis.best.predict(analysis.terms(space.sets))
-        sd = float(np.sqrt(analysis.best.mse_resid))
+        last = models(analysis).iloc[-1]
+        noise = float(np.fmin(last["pure_sd"], last["sd"]))
+        left = np.sqrt(last["sd"] ** 2 - noise**2)
+        known += analysis.best.predict(analysis.terms(space.sets))[:, None]
+        known += rng.normal(scale=left, size=known.shape)
     chain = np.searchsorted(space.codes(space.sets), space.codes(space.paper))
     drawn = rng.choice(len(space.sets), runs, replace=runs > len(space.sets))
     steps = np.eye(len(chain))
@@ -60,12 +70,12 @@ def two_ways(space: Space, analysis: Analysis | None = None, seeds: int = 20) ->
         "factorial": (drawn, space.terms(space.sets[drawn], both), space.contrasts(both)),
     }
     pairs = [(before, after) for before, after, _ in places(space)]
-    truth = np.array([np.mean(known[after] - known[before]) for before, after in pairs])
-    table = pd.DataFrame({"decision": space.decisions, "truth": truth})
+    truth = np.array([np.mean(known[after] - known[before], axis=0) for before, after in pairs])
+    table = pd.DataFrame({"decision": space.decisions, "truth": truth[:, 0]})
     for name, (networks, terms, wanted) in designs.items():
-        found = known[networks][:, None] + rng.normal(scale=sd, size=(runs, SIMULATIONS))
+        found = known[networks] + rng.normal(scale=noise, size=(runs, SIMULATIONS))
         estimates, margins = _intervals(terms, wanted, found)
-        holds = np.abs(estimates - truth[:, None]) <= margins
+        holds = np.abs(estimates - truth) <= margins
         table[name], table[f"{name}_margin"] = estimates[:, 0], margins[:, 0]
         table[f"{name}_length"], table[f"{name}_holds"] = margins.mean(1), holds.mean(1)
     return table

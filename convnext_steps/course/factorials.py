@@ -63,8 +63,9 @@ def guess_orders(analysis: Analysis, guess: Sequence[str] = ()) -> pd.DataFrame:
     """One row per decision, those whose credit varies most first: guessed, and by the model.
 
     Columns: your guess, paper's order, mean, smallest and largest (points, over all orders),
-    negative (share of the orders) and sign (whether it depends on the order). All but the guess are
-    the model's alone, without the noise of single runs.
+    negative (share of the orders) and sign (whether it depends on the order; a model without
+    interactions cannot tell). All but the guess are the model's alone, without the noise of single
+    runs.
 
     Args:
         analysis: the fitted models.
@@ -80,7 +81,7 @@ def guess_orders(analysis: Analysis, guess: Sequence[str] = ()) -> pd.DataFrame:
     model = analysis.best.predict(analysis.terms(space.sets))
     table = credits(space, model).set_index("decision")
     low, high = table["smallest"], table["largest"]
-    turns = (low < 0) & (high > 0) & (high - low > 1e-6)
+    signs = pd.Series("the same", table.index).mask((low < 0) & (high > 0), "depends")
     shown = pd.DataFrame(
         {
             "your guess": ["depends" if name in guess else "" for name in table.index],
@@ -89,7 +90,7 @@ def guess_orders(analysis: Analysis, guess: Sequence[str] = ()) -> pd.DataFrame:
             "smallest": low.round(2),
             "largest": high.round(2),
             "negative": [f"{100 * share:.0f} %" for share in table["negative"]],
-            "sign": ["depends" if turn else "the same" for turn in turns],
+            "sign": signs if "interactions" in analysis.models else "not known",
         }
     )
     return shown.loc[(high - low).sort_values(ascending=False, kind="stable").index]
