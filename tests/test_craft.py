@@ -17,7 +17,7 @@ from convnext_steps import load_results, load_study
 from convnext_steps.course import probe_pictures, rates, readings, seeds
 from convnext_steps.models.roadmap import FINISHED, roadmap
 from convnext_steps.study import results as results_module
-from convnext_steps.study.probes import budget_gains, fit_gaps
+from convnext_steps.study.probes import budget_gains, fit_gaps, paper_gains
 from convnext_steps.study.results import PROJECT_RESULTS, all_results
 from convnext_steps.study.statistics import compare
 
@@ -170,7 +170,27 @@ def test_a_gain_that_changes_its_sign_with_the_budget_is_named() -> None:
     text = readings.read_trends(budget)
     (line,) = [line for line in text.splitlines() if "change their sign" in line]
     assert {step for step in means.index if f" {step} (" in line} == turned
-    assert "chance alone stays below 0.51" in readings.read_likeness(budget)  # tables of Spearman's
+    sure = {
+        step
+        for step in turned
+        if all(
+            stats.ttest_1samp(part["gain"], 0).pvalue < 0.05
+            for _, part in budget[budget["step"] == step].groupby("images")
+        )
+    }
+    assert set(line.rpartition(" for ")[2].rstrip(".").split(", ")) == sure
+    assert "by chance alone stay below 0.65" in readings.read_likeness(budget)
+
+
+def test_what_chance_alone_reaches_is_simulated_with_the_parents_that_steps_share() -> None:
+    steps, paper = roadmap(), paper_gains().dropna()
+    rng, reached = np.random.default_rng(1), []
+    for _ in range(1000):
+        accuracy = dict(zip(steps, rng.normal(size=len(steps)), strict=True))
+        ours = [accuracy[name] - accuracy[steps[name].parent] for name in paper.index]
+        reached.append(abs(stats.spearmanr(ours, paper).statistic))
+    limit = readings.chance_likeness(paper.index)
+    assert np.mean(np.array(reached) > limit) == pytest.approx(0.05, abs=0.02)
 
 
 def test_studies_of_two_scales_are_read_by_their_levels_and_signs() -> None:

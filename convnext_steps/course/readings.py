@@ -6,12 +6,13 @@ A lesson whose parameters choose the results has no fixed sentence about them: i
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
-from convnext_steps.models.roadmap import FINISHED
+from convnext_steps.models.roadmap import FINISHED, roadmap
 from convnext_steps.study.loading import study_of
-from convnext_steps.study.probes import fit_gaps, gains, likeness, trends
+from convnext_steps.study.probes import fit_gaps, gains, likeness, paper_gains, trends
 from convnext_steps.study.statistics import (
     ALPHA,
     accuracies,
@@ -97,18 +98,23 @@ def read_trends(budget: pd.DataFrame) -> str:
                 f"**{depth} blocks:** {up} grows most ({rows[up]:+.2f} points per fourfold), "
                 f"{down} shrinks most ({rows[down]:+.2f})."
             )
-            turned = _crossing(budget[budget["depth"] == depth])
-            lines.append(f"Mean gains that change their sign: {turned}.")
+            lines.append(_crossings(budget[budget["depth"] == depth]))
     return bullets(lines)
 
 
-def _crossing(budget: pd.DataFrame) -> str:
-    means = budget.pivot_table(index="step", columns="images", values="gain", sort=False)
-    few, many = means[means.columns.min()], means[means.columns.max()]
-    words = [
-        f"{step} ({few[step]:+.2f} to {many[step]:+.2f})" for step in means[few * many < 0].index
-    ]
-    return ", ".join(words) or "none"
+def _crossings(budget: pd.DataFrame) -> str:
+    words, sure = [], []
+    for step, part in budget.groupby("step", sort=False):
+        budgets = budget["images"].min(), budget["images"].max()
+        ends = (part[part["images"] == images]["gain"] for images in budgets)
+        few, many = (spread(end.to_numpy(), "mean") for end in ends)
+        if few["mean"] * many["mean"] < 0:
+            words.append(f"{step} ({few['mean']:+.2f} to {many['mean']:+.2f})")
+            sure += [step] * all(abs(end["mean"]) > end["margin"] for end in (few, many))
+    return (
+        f"Mean gains that change their sign: {', '.join(words) or 'none'}. Of these, at both ends "
+        f"an interval excludes zero for {', '.join(sure) or 'none'}."
+    )
 
 
 def read_likeness(budget: pd.DataFrame) -> str:
@@ -121,15 +127,23 @@ def read_likeness(budget: pd.DataFrame) -> str:
         f"{part['images'].min():,} images to {part['images'].max():,}."
         for depth, part in table.sort_values("images").groupby("depth")
     ]
-    steps = int(table["steps"].max())
-    chance = f"With {steps} steps, chance alone stays below {_chance(steps):.2f} in 95 % of cases."
+    limit = chance_likeness(paper_gains().dropna().index.intersection(budget["step"]))
+    chance = f"Networks that differ by chance alone stay below {limit:.2f} in 95 % of cases."
     return bullets([*lines, chance])
 
 
-def _chance(steps: int) -> float:
-    """The correlation of ranks that 5 % of unrelated orders exceed, in either direction."""
-    t = stats.t.ppf(1 - ALPHA / 2, steps - 2)
-    return float(t / math.sqrt(steps - 2 + t**2))
+def chance_likeness(names: Iterable[str], draws: int = 20_000) -> float:
+    """The correlation of ranks with the paper's gains that 5 % of studies without effects exceed.
+
+    In either direction, by simulation. Steps share parents, so their gains are not independent.
+    """
+    steps, paper = roadmap(), paper_gains()[list(names)]
+    noise = np.random.default_rng(0).normal(size=(draws, len(steps)))
+    place = {name: column for column, name in enumerate(steps)}
+    parents = [place[steps[name].parent or name] for name in paper.index]
+    drawn = noise[:, [place[name] for name in paper.index]] - noise[:, parents]
+    ours, theirs = (stats.zscore(stats.rankdata(each, axis=-1), -1) for each in (drawn, paper))
+    return float(np.quantile(np.abs(ours @ theirs) / len(paper), 1 - ALPHA))
 
 
 def read_scales(one: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> str:
@@ -213,7 +227,8 @@ def read_fit(results: pd.DataFrame) -> str:
         f"**Fit:** {best} fits best ({table.loc[best, 'training']:.1f} % of the training images); "
         f"{test} tests best ({table.loc[test, 'test']:.1f} %). Whether they lead is not tested.",
         f"**Gap:** widest for {wide} ({gap} points); over all steps "
-        f"{table['gap'].min():+.2f} to {table['gap'].max():+.2f}.",
+        f"{table['gap'].min():+.2f} to {table['gap'].max():+.2f}. Whether they differ at all is "
+        "not tested.",
     ]
     return bullets(lines)
 
