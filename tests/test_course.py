@@ -355,7 +355,7 @@ def test_the_whole_trajectory_is_held_against_the_papers() -> None:
     assert dict(opposite["finding"].value_counts()) == {"reversed": 12, "only here": 4}
     flat = whole.agreement(as_in_the_paper(10, 0))
     assert set(flat["direction"]) == {"none"}
-    assert dict(flat["finding"].value_counts()) == {"not found here": 12, "holds": 4}
+    assert dict(flat["finding"].value_counts()) == {"not found here": 12, "noise in both": 4}
     assert set(whole.agreement(as_in_the_paper(9))["finding"]) == {"undecided"}
     counted = whole.predict_agreement(as_in_the_paper(2), guess=9)
     assert list(counted["same direction"]) == ["9", "8", "15", "16"]  # 15: all but GELU

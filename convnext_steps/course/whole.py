@@ -53,10 +53,10 @@ def _finding(row: Any) -> str:
         return "no result"
     if row.verdict.startswith("too few"):
         return "undecided"
+    if row.verdict == "within noise":
+        return "noise in both" if row.paper_verdict == row.verdict else "not found here"
     if row.paper_verdict.startswith(row.verdict):
         return "holds"
-    if row.verdict == "within noise":
-        return "not found here"
     return "only here" if row.paper_verdict == "within noise" else "reversed"
 
 
@@ -118,7 +118,7 @@ def reading(results: pd.DataFrame) -> str:
         f"show at least as many heads with a probability of {luck:.2f}.",
         f"**Opposite:** {_names(found, 'direction', 'opposite')}.",
     ]
-    for finding in ("holds", "reversed", "not found here", "only here"):
+    for finding in ("holds", "reversed", "noise in both", "not found here", "only here"):
         if finding in set(found["finding"]):
             lines.append(f"**{finding.capitalize()}:** {_names(found, 'finding', finding)}.")
     undecided = int((found["finding"] == "undecided").sum())

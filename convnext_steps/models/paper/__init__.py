@@ -12,11 +12,11 @@ TABLES = {"tiny": "Table 10", "base": "Table 11"}  # of the two roadmaps
 ERRATA = {
     ("tiny", "layer_norm"): (
         "Table 10 prints 4.46, the network counts 4.15: LayerNorm adds no multiply-adds of "
-        "convolutions, Table 11 shows no change here, and Figure 2 shows 4.2."
+        "convolutions, Table 11 shows no change here, and Figure 2 shows 4.2. It looks like the "
+        "next row's number."
     ),
     ("tiny", "separate_downsampling"): (
-        "Table 10 prints 4.49, the network counts 4.46: Figure 2 shows 4.5. "
-        "It reads like a slip of one row."
+        "Table 10 prints 4.49, the network counts 4.46; Figure 2's 4.5 fits both."
     ),
 }
 
