@@ -96,7 +96,13 @@ DAMAGED = b"Exif\0\0garbage and garbage"
 ODD = (  # orientation 6, and a resolution that is not a number
     b"Exif\0\0MM\0*\0\0\0\x08\0\2\x01\x12\0\3\0\0\0\1\0\6\0\0\x01\x1a\0\2\0\0\0\4abc\0\0\0\0\0"
 )
-AGAIN = {"save_all": True, "append_images": [Image.fromarray(255 - RGB)]}
+
+
+def again() -> dict[str, object]:
+    """A second frame: an image of its own, since Pillow leaves one format's options in it."""
+    return {"save_all": True, "append_images": [Image.fromarray(255 - RGB)]}
+
+
 HOLE = np.where(INDICES[..., None] == 2, 255, PALETTE[INDICES])
 HALF_GREY = Image.fromarray(np.dstack([GREY, RGB[..., 0]]))
 INKS = Image.frombytes("CMYK", (5, 6), np.dstack([RGB, GREY]).tobytes())
@@ -117,11 +123,11 @@ MADE = {  # the suffix, what is saved, how, and what is to be seen: (H, W) or (H
     "WebP": ("webp", RGB, {"lossless": True}, RGB),
     "TIFF": ("TIF", RGB, {}, RGB),
     "JPEG 2000": ("jp2", RGB, {}, RGB),
-    "first frame of a GIF": ("gif", palette(PALETTE), AGAIN, PALETTE[INDICES]),
-    "first frame of a WebP": ("webp", RGB, {"lossless": True, **AGAIN}, RGB),
-    "first frame of a PNG": ("png", RGB, AGAIN, RGB),
-    "first page of a TIFF": ("tiff", RGB, AGAIN, RGB),
-    "first picture of an MPO": ("mpo", SMOOTH, {"quality": 100, **AGAIN}, SMOOTH),
+    "first frame of a GIF": ("gif", palette(PALETTE), again(), PALETTE[INDICES]),
+    "first frame of a WebP": ("webp", RGB, {"lossless": True, **again()}, RGB),
+    "first frame of a PNG": ("png", RGB, again(), RGB),
+    "first page of a TIFF": ("tiff", RGB, again(), RGB),
+    "first picture of an MPO": ("mpo", SMOOTH, {"quality": 100, **again()}, SMOOTH),
     "palette": ("png", palette(PALETTE), {}, PALETTE[INDICES]),
     "grey palette": ("png", palette(PALETTE[:, [0] * 3]), {}, PALETTE[INDICES, 0]),
     "palette and alpha": ("tiff", palette(PALETTE, "PA"), {}, PALETTE[INDICES]),
