@@ -307,8 +307,8 @@ WRONG = {
     "must be in {0}/train/CLASS/IMAGE and {0}/val/CLASS/IMAGE (or test)": rename("val", "valid"),
     "{0}/train has no class folder": rename("train/cat", "cat", "train/dog", "dog"),
     "{0}/train has only one class folder, dog": rename("train/cat", "cat"),
-    "{0}/train lacks cow; both": rename("val/dog", "val/cow"),
-    "{0}/val lacks mouse; both": lambda root: save(root / "train/mouse/0.png", RGB),
+    "{0}/train lacks cow; train/ and val/": rename("val/dog", "val/cow"),
+    "{0}/val lacks mouse; train/ and val/": lambda root: save(root / "train/mouse/0.png", RGB),
     "{0}/val/dog has no images; add": move("val/dog/*", "{}.png"),
     "{0}/val/dog has no images (passed over 3 .heic: only": move("val/dog/*", "val/dog/{}.heic"),
     "in Unicode form NFC in {0}/train, in NFD in {0}/val; rename": rename(
