@@ -99,7 +99,7 @@ def test_each_step_has_its_own_best_and_all_a_common_one(tmp_path) -> None:
     chosen = choose(wide)
     assert list(chosen.index) == ["kernel_7", "gelu"]
     assert dict(chosen["own best"]) == {"kernel_7": 2e-3, "gelu": 1e-3}
-    assert set(chosen["common best"]) == {2e-3}
+    assert set(chosen["common"]) == {2e-3}
     assert dict(chosen["cost"]) == {"kernel_7": 0, "gelu": 1}
 
 

@@ -66,23 +66,6 @@ def rate_results(
     raise ValueError("no such steps and rates are stored; set TRAIN = True to train them")
 
 
-def cost_of_one_rate(table: pd.DataFrame, rate: float) -> pd.DataFrame:
-    """One row per step: its own best rate, and the points that a common rate costs it.
-
-    Args:
-        table: of `rate_results`.
-        rate: the common one, among those of the table.
-    """
-    wide = table.pivot(index="step", columns="learning_rate", values="accuracy")
-    columns = {
-        "own best rate": wide.idxmax(axis=1),
-        "accuracy at own best": wide.max(axis=1),
-        f"accuracy at {rate:g}": wide[rate],
-        "cost in points": (wide.max(axis=1) - wide[rate]).round(2),
-    }
-    return pd.DataFrame(columns).loc[list(dict.fromkeys(table["step"]))]
-
-
 @own_style
 def draw_rates(table: pd.DataFrame) -> Picture:
     """Accuracy over the peak learning rate, one line per step.

@@ -56,14 +56,15 @@ def sweep_table(tables: Sequence[pd.DataFrame], key: str) -> pd.DataFrame:
     return wide.rename_axis(index="step", columns=field)
 
 
-def choose(wide: pd.DataFrame) -> pd.DataFrame:
-    """Each step's own best value, and what the best common one costs it, in points.
+def choose(wide: pd.DataFrame, common: Any = None) -> pd.DataFrame:
+    """Each step's own best value, and what a common one costs it, in points.
 
-    The common one has the highest accuracy on average over the steps that have a result at every
-    value; on a tie, the first.
+    Only steps that have a result at every value count.
 
     Args:
         wide: a table of `sweep_table`.
+        common: one of its values; by default the one with the highest accuracy on average over the
+            steps, on a tie the first.
 
     Raises:
         InvalidStudyError: no step has a result at every value.
@@ -71,13 +72,14 @@ def choose(wide: pd.DataFrame) -> pd.DataFrame:
     known = wide.dropna()
     if known.empty:
         raise InvalidStudyError("no step has a result at every value of the sweep")
-    common = known.mean().idxmax()
+    if common is None:
+        common = known.mean().idxmax()
     return pd.DataFrame(
         {
             "own best": known.idxmax(axis=1),
             "accuracy at own best": known.max(axis=1),
-            "common best": common,
-            "accuracy at common best": known[common],
+            "common": common,
+            "accuracy at common": known[common],
             "cost": known.max(axis=1) - known[common],
         }
     )
