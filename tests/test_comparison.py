@@ -114,7 +114,9 @@ def test_a_sweep_says_how_to_report_what_it_chose(tmp_path, capsys) -> None:
     words = ["study", "smoke", "--set", f"data.root={data}", "--set", "data.content=some"]
     words += ["--uses", str(uses), "--results", str(tmp_path)]
     assert cli.main([*words, "--sweep", "recipe.learning_rate=0.001,0.002"]) == 0
-    told = capsys.readouterr().out.splitlines()[-1].removeprefix("to report it: ")
+    *table, last = capsys.readouterr().out.splitlines()
+    assert table[-1].split() == ["separate_downsampling", "0.002", "82.0", "0.002", "82.0", "0.0"]
+    told = last.removeprefix("to report it: ")
     assert shlex.split(told.partition(", with")[0]) == [
         *("convnext-steps", "study", "smoke", "--uses", str(uses)),
         *("--set", f"data.root={data}", "--set", "data.content=some"),
