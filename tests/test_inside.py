@@ -96,7 +96,7 @@ def test_mistakes_come_by_certainty_with_the_names_of_the_classes() -> None:
     probabilities[1, 6] = 0.6
     probabilities[2, 3] = 0.8
     words = inside.draw_mistakes(data, probabilities, data.labels).alternative
-    assert words.endswith(": Trouser predicted as Dress; Pullover taken for Shirt.")
+    assert words.endswith(": Trouser predicted as Dress; Pullover predicted as Shirt.")
     probabilities[torch.arange(3), data.labels] = 2.0
     assert inside.draw_mistakes(data, probabilities, data.labels).alternative.endswith(": none.")
 
