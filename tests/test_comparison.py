@@ -61,9 +61,14 @@ def test_three_seeds_allow_no_verdict_but_an_interval(tmp_path) -> None:
     row = compare_studies(tables).set_index("step").loc["gelu"]
     assert row["verdict"] == "too few seeds (3 of 10)"
     assert row["margin"] > 0
-    assert "| ReLU -> GELU | shallow | 3 | +" in to_markdown(compare_studies(tables), "quick")
+    text = to_markdown(compare_studies(tables), "quick")
+    assert text.startswith(
+        "| step | study | n | gain in quick | gain | difference | p | verdict |\n"
+    )
+    assert "| ReLU -> GELU | shallow | 3 | +" in text
     left, right = plot_comparison(tables).axes
     assert [len(axes.containers) for axes in (left, right)] == [2, 2]
+    assert all(drawn.has_xerr for axes in (left, right) for drawn in axes.containers)
 
 
 def test_studies_without_a_common_step_are_one_line(tmp_path) -> None:

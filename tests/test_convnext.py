@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import StochasticDepth
 
+from convnext_steps.errors import WeightsError
 from convnext_steps.models import convnext
 from convnext_steps.models.convnext import ConvNeXt, ConvNeXtIsotropic
 from convnext_steps.models.roadmap import roadmap
@@ -101,6 +102,12 @@ def test_options_reach_the_builders_model() -> None:
     assert not model.head.weight.any()
     assert max(drop_path_rates(model)) == 0.3
     assert (model.stages[3][2].gamma == 0.5).all()
+
+
+@pytest.mark.parametrize("builder", FAMILY)
+def test_every_builder_loads_what_it_is_given(builder: str) -> None:
+    with torch.device("meta"), pytest.raises(WeightsError, match=r"nowhere\.pth: no such file"):
+        build(builder, pretrained="nowhere.pth")
 
 
 def test_weights_start_as_the_authors_do() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from convnext_steps import load_study
 from convnext_steps.cli import main
+from convnext_steps.models.decisions import decisions, set_name
 from convnext_steps.study import networks, orders
 from convnext_steps.study.effect_plots import (
     plot_credits,
@@ -206,6 +207,10 @@ def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, capsys
     shown = capsys.readouterr().out
     assert "## Credit over all 59,875,200 orders" in shown
     assert "304 of the 1,792 networks are measured" in shown
+    assert "| decision | with | interaction | p | p, corrected |" in shown
+    runs = networks.networks(table)
+    on = runs[runs["step"] == set_name(decisions())]["front"].all()
+    assert f"with every decision is {'on' if on else 'not on'} the front" in shown
     written = {path.name for path in (tmp_path / study.name).iterdir()}
     assert {"effects.md", "effects.csv", "credits.png", "front.svg", "interactions.png"} <= written
     flat = pd.read_csv(tmp_path / study.name / "networks.csv")

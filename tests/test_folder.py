@@ -526,3 +526,5 @@ def test_a_share_of_each_class_is_held_out(tmp_path, name) -> None:
     assert not {*multiset(held.images)} & {*multiset(test.images)}
     parts = load_data(name, root=tmp_path, held_out=0.999)  # each class stays in both
     assert all(len(part.labels.unique()) == len(counts) for part in parts)
+    _, few = load_data(name, root=tmp_path, held_out=0.001)
+    assert torch.bincount(few.labels).tolist() == [1] * len(counts)

@@ -206,6 +206,8 @@ def test_layer_norm_is_over_the_channels_of_each_position() -> None:
     x = 1e-3 * torch.randn(2, 5, 3, 4)  # small, so that eps counts
     expected = F.layer_norm(x.movedim(1, -1), (5,), norm.weight, norm.bias, 1e-6).movedim(-1, 1)
     torch.testing.assert_close(norm(x), expected)
+    with torch.autocast("cpu", torch.bfloat16):  # in float32, as on GPUs
+        torch.testing.assert_close(norm(x.bfloat16()), norm(x.bfloat16().float()))
 
 
 # --- what each step changes ----------------------------------------------------------------------
