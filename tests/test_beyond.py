@@ -90,7 +90,7 @@ def test_each_decision_is_taken_out_of_the_finished_network_alone() -> None:
     assert finished.parent is None
     assert list(steps) == list(BEFORE)
     for name, step in steps.items():
-        assert step.parent == "separate_downsampling"
+        assert (step.parent, step.regime) == ("separate_downsampling", "leave_one_out")
         assert asdict(step.design) == asdict(finished.design) | BEFORE[name]
         assert dict(step.changes) == BEFORE[name]
         assert set(step_diff(finished, step).fields) == set(BEFORE[name])

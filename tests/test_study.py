@@ -338,6 +338,8 @@ def test_the_figure_shows_every_seed_and_the_papers_numbers(tmp_path, regime) ->
         accuracies[run.step, run.seed] = 80 + len(accuracies)
         put(run, tmp_path, accuracies[run.step, run.seed])
     ours, paper = plot_trajectory(table_of(tmp_path, "quick", regime)).axes
+    name = {"tiny": "quick", "base": "quick_base"}[regime]
+    assert ours.get_title() == f"this study ({name}; seeds: 3)\n"
     dots = sorted(x for line in ours.lines for x in line.get_xdata())
     assert dots == sorted(accuracies.values())
     bars = [bar for bar in ours.patches if bar.get_width()]
