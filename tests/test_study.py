@@ -23,7 +23,7 @@ from convnext_steps.execution.runner import run_study
 from convnext_steps.files import write_json
 from convnext_steps.models import roadmap as roadmap_module
 from convnext_steps.models.paper import published_roadmap
-from convnext_steps.study.loading import of_the_study
+from convnext_steps.study.loading import of_the_study, steps_of
 from convnext_steps.study.plan import HASH_DEFAULTS, Run
 from convnext_steps.study.results import RESULT, SCHEMA, all_results, checksum
 from convnext_steps.study.tables import summarize
@@ -135,6 +135,14 @@ def test_steps_of_the_same_design_share_a_run_and_have_a_row_each(tmp_path) -> N
         1,
         1,
     ]
+
+
+def test_a_step_that_was_trained_beside_the_chosen_ones_has_its_row(tmp_path) -> None:
+    study = the_study("quick").change({"only": ["resnet"]})
+    put(*study.plan(steps=["gelu"]), tmp_path)
+    found = of_the_study(all_results(tmp_path), study)
+    assert list(found["step"]) == ["gelu"]
+    assert list(steps_of(found)) == ["resnet", "gelu"]
 
 
 def test_a_decision_without_python_may_build_on_one_with(tmp_path, monkeypatch) -> None:

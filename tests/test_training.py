@@ -1,8 +1,10 @@
 """The recipe and the first Trainer."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -127,6 +129,13 @@ def test_evaluation_at_an_interval_and_at_the_end() -> None:
     trainer = train(replace(CONFIG, max_epochs=5, evaluate_every=2))
     epochs = [entry["epoch"] for entry in trainer.history if "accuracy" in entry]
     assert epochs == [2, 4, 5]
+
+
+def test_seconds_add_up_over_epochs_and_evaluations(monkeypatch) -> None:
+    clock = SimpleNamespace(perf_counter=itertools.count().__next__)
+    monkeypatch.setattr("convnext_steps.training.trainer.time", clock)
+    trainer = train(replace(CONFIG, max_epochs=5, evaluate_every=2))
+    assert trainer.seconds == {"training": 5, "evaluation": 3}
 
 
 def test_history_is_written_as_json_lines(tmp_path) -> None:
