@@ -97,7 +97,7 @@ SOURCES = {
         downloads.imagenet, " ".join(["md5", *(md5 for _, md5 in ARCHIVE_META.values())])
     ),
     "folder": Source(
-        lambda train, root: load_folder(root, TrainingConfig())[not train],
+        lambda train, root: load_folder(root, TrainingConfig(), False)[not train],
         "whatever the folder holds",
     ),
 }

@@ -39,7 +39,7 @@ FACTS = "facts.json"  # written last: without it, nothing was decoded
 
 
 def load_folder(
-    root: str | Path | None, config: TrainingConfig, skip_broken: bool = False
+    root: str | Path | None, config: TrainingConfig, skip_broken: bool
 ) -> tuple[ImageData, ImageData]:
     """The training and the test images of a folder, of one channel if all are stored as grey.
 
