@@ -73,6 +73,7 @@ def test_a_name_where_there_are_none_is_one_line() -> None:
         (["study", "--seeds", "-1"], ""),
         (["study", "smoke", "--set", "scale.width=1e9"], "resnet cannot be built: Storage size"),
         (["study", "smoke", "--set", "recipe.batch_size=1000"], "512 images do not fill a batch"),
+        (["study", "smoke", "--set", "recipe.micro_batch_size=7"], "micro_batch_size 7 times 1"),
         (["study", "smoke", "--set", "how.device=mps"], "mps"),
         (["notebook", RUN_STEP, RUN_STEP], "is the notebook itself"),
         (["study", "--seeds", "5-2"], "'5-2' is not a seed"),

@@ -72,6 +72,13 @@ def test_a_process_sees_its_share_of_the_gpus_that_its_parent_sees(pretend, monk
     assert visible(None) == {}
 
 
+def test_a_run_has_no_more_processes_than_there_are_gpus(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert How(processes=4).processes_here == 2
+    assert How(processes=1).processes_here == 1
+    assert How(processes=4, device="cpu").processes_here == 4
+
+
 def test_notebooks_are_spread_over_the_gpus(pretend, monkeypatch, tmp_path) -> None:
     pretend(3)
     monkeypatch.setattr(local, "start_notebook", lambda *given: SimpleNamespace(given=given))

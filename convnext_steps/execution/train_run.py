@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from convnext_steps.device import device_name, gpus
+from convnext_steps.device import device_name
 from convnext_steps.errors import TrainingError
 from convnext_steps.execution.evidence import environment
 from convnext_steps.execution.parent import follow_parent
@@ -65,9 +65,8 @@ def training_steps(
     A run of several processes is trained by torchrun, which builds the same model in each of them;
     on GPUs there is one process per GPU, and no more than there are.
     """
-    device = run.how.device
-    processes = min(run.how.processes, gpus(device) or run.how.processes)
-    made_with = environment() | {"device": device_name(device), "processes": processes}
+    processes = run.how.processes_here
+    made_with = environment() | {"device": device_name(run.how.device), "processes": processes}
     for name in LAUNCHED[1:]:  # set by what launched the study, not by torchrun
         os.environ.pop(name, None)
     if processes == 1:

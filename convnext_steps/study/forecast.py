@@ -52,12 +52,12 @@ def check_runs(runs: Sequence[Run]) -> None:
 
     def what_fills_batches(run: Run) -> tuple[object, ...]:
         config = run.config
-        batch = (config.batch_size, config.micro_batch_size, run.how.processes)
+        batch = (config.batch_size, config.micro_batch_size, run.how.processes_here)
         return run.data, config.resolution, batch
 
     for run in {what_fills_batches(run): run for run in runs}.values():
         train, _ = run.load_data()
-        TrainingBatches(len(train), run.config, Processes(count=run.how.processes))
+        TrainingBatches(len(train), run.config, Processes(count=run.how.processes_here))
     counts(runs)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from convnext_steps.device import gpus
 from convnext_steps.training.config import check_types, option, require
 
 OF_THE_STUDY = ("workers", "notebooks", "keep_weights")  # not of one training
@@ -42,3 +43,8 @@ class How:
         require(self, "workers", self.workers == "auto" or self.workers >= 1, "must be at least 1")
         for name in ("checkpoint_every", "data_workers"):
             require(self, name, getattr(self, name) >= 0, "must be 0 or more")
+
+    @property
+    def processes_here(self) -> int:
+        """How many processes train one run on this machine: on GPUs, no more than there are."""
+        return min(self.processes, gpus(self.device) or self.processes)
