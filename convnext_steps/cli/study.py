@@ -160,8 +160,9 @@ def run_sweep(
         run_study(one, seeds, options.steps, options.results, address)
     wide = sweep_table([load_results(one, options.results, seeds) for one in studies], key)
     print(f"accuracy on held-out training images (%), by {key}:")
-    print(choose(wide).round(4).to_string())
-    best = choose(wide)["common"].iloc[0]
+    chosen = choose(wide)
+    print(chosen.round(4).to_string())
+    best = chosen["common"].iloc[0]
     words = ["convnext-steps", "study", options.study]
     words += ["--uses", options.uses] if options.uses else []
     for change in (*options.changes, f"{key}={best}"):

@@ -81,7 +81,8 @@ def guess_orders(analysis: Analysis, guess: Sequence[str] = ()) -> pd.DataFrame:
     model = analysis.best.predict(analysis.terms(space.sets))
     table = credits(space, model).set_index("decision")
     low, high = table["smallest"], table["largest"]
-    signs = pd.Series("the same", table.index).mask((low < 0) & (high > 0), "depends")
+    turns = (low < 0) & (high > 0) & (high - low > 1e-6)
+    signs = pd.Series("the same", table.index).mask(turns, "depends")
     shown = pd.DataFrame(
         {
             "your guess": ["depends" if name in guess else "" for name in table.index],

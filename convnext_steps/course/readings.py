@@ -104,8 +104,8 @@ def read_trends(budget: pd.DataFrame) -> str:
 
 def _crossings(budget: pd.DataFrame) -> str:
     words, sure = [], []
+    budgets = budget["images"].min(), budget["images"].max()
     for step, part in budget.groupby("step", sort=False):
-        budgets = budget["images"].min(), budget["images"].max()
         ends = (part[part["images"] == images]["gain"] for images in budgets)
         few, many = (spread(end.to_numpy(), "mean") for end in ends)
         if few["mean"] * many["mean"] < 0:
