@@ -38,7 +38,3 @@ class WeightsError(ConvNeXtStepsError, ValueError):
 
 class ResultError(ConvNeXtStepsError, ValueError):
     """A result cannot be trusted; the message says why."""
-
-
-class DamagedCheckpointError(ConvNeXtStepsError, ValueError):
-    """A checkpoint is truncated or is not a checkpoint at all."""

@@ -3,6 +3,7 @@
 import math
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -64,9 +65,16 @@ def convert(value: Any, kind: Any, name: str) -> Any:
             raise ValueError(f"{name} is {value!r}; it must be one of {choices}")
         return value
     if get_origin(kind) is tuple:
-        return _sequence(value, get_args(kind)[0], name)
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{name} is {value!r}; it must be a list in brackets")
+        part = get_args(kind)[0]
+        return tuple(convert(each, part, f"{name}[{place}]") for place, each in enumerate(value))
     if get_origin(kind) in (types.UnionType, Union):
-        return _one_of(value, get_args(kind), name)
+        *others, last = get_args(kind)
+        for other in others:
+            with suppress(ValueError):
+                return convert(value, other, name)
+        return convert(value, last, name)
     if get_origin(kind) is Mapping:
         if not isinstance(value, Mapping):
             raise ValueError(f"{name} is {value!r}; it must be a table in braces")
@@ -79,18 +87,3 @@ def convert(value: Any, kind: Any, name: str) -> Any:
     if other or (kind is float and not math.isfinite(value)):
         raise ValueError(f"{name} is {value!r}; it must be {WORDS[kind]}")
     return value
-
-
-def _sequence(value: Any, kind: Any, name: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{name} is {value!r}; it must be a list in brackets")
-    return tuple(convert(part, kind, f"{name}[{place}]") for place, part in enumerate(value))
-
-
-def _one_of(value: Any, kinds: tuple[Any, ...], name: str) -> Any:
-    for kind in kinds[:-1]:
-        try:
-            return convert(value, kind, name)
-        except ValueError:
-            pass
-    return convert(value, kinds[-1], name)

@@ -123,14 +123,6 @@ def descendants(*roots: int) -> list[int]:
     return sorted(family)
 
 
-def kernels_below(pid: int) -> list[int]:
-    """The notebook kernels among the descendants of a process."""
-    family = descendants(pid)
-    return [
-        child for child, _, command in processes() if child in family and "ipykernel" in command
-    ]
-
-
 def processes() -> list[tuple[int, int, str]]:
     """Identifier, parent and command of every process."""
     command = ["ps", "-wweo", "pid,ppid,args"]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from studies import plan, table_of, the_study
+from studies import plan, table_of
 from test_study import put
 from timm.layers.grn import GlobalResponseNorm
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,10 +30,7 @@ from convnext_steps.execution.work import do_run
 from convnext_steps.measure.compare import compare_counts
 from convnext_steps.models import roadmap as roadmap_module
 from convnext_steps.models.roadmap import add_step
-from convnext_steps.study.counts import images_seen
 from convnext_steps.study.probes import budget_gains, likeness, planned_results, trends
-from convnext_steps.study.results import PROJECT_RESULTS
-from convnext_steps.study.toml import load_study
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "16_bring_your_own_step.ipynb"
 
@@ -52,11 +49,6 @@ BEFORE = {
     "without_layer_norm": {"norm": "batch"},
     "without_separate_downsampling": {"downsampling": "in_block"},
 }
-
-PUBLISHED = (
-    *("standard", "standard_quarter", "standard_sixteenth", "standard_quarter_stride_4"),
-    *("shallow", "shallow_quarter", "shallow_sixteenth", "standard_quarter_leave_one_out"),
-)
 
 
 @pytest.fixture
@@ -172,13 +164,6 @@ def test_an_own_decision_decides_the_hash(own_steps) -> None:
     assert on.hash != off.hash
 
 
-def test_an_own_step_may_be_built_upon(own_steps) -> None:
-    names = notebooks_step()
-    step = add_step("wider", "response_norm", "wider", width=128)
-    assert type(step.design) is names["DesignV2"]
-    assert step_diff("response_norm", "wider").fields == {"width": (96, 128)}
-
-
 @pytest.mark.slow
 def test_an_own_step_trained_here_is_in_the_figure(own_steps, tmp_path) -> None:
     step = notebooks_step()["step"]
@@ -222,33 +207,6 @@ def test_a_wrong_own_step_is_refused(own_steps, arguments, message) -> None:
 
 
 # --- budgets -------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_budgets_differ_in_the_images_seen_only() -> None:
-    for family in ("standard", "shallow"):
-        budgets = [the_study(family + end) for end in ("_sixteenth", "_quarter", "")]
-        seen = [images_seen(study.plan(steps=["resnet"])[0]) for study in budgets]
-        assert seen == [7_500, 30_000, 120_000]
-        for study in budgets:
-            recipe = asdict(study.recipe) | {"max_epochs": 2}
-            assert recipe == asdict(the_study("standard").recipe)
-            assert (study.data.source, study.data.images) == ("fashion_mnist", 0)
-            assert study.scale == budgets[-1].scale
-    (shallow,) = plan("shallow", steps=["separate_downsampling"])
-    assert shallow.design.depths == (1, 1, 3, 1)
-    (coarse,) = plan("standard_quarter_stride_4", steps=["separate_downsampling"])
-    (fine,) = plan("standard_quarter", steps=["separate_downsampling"])
-    assert asdict(coarse.design) == asdict(fine.design) | {"stem_stride": 4}
-    assert coarse.config == fine.config
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_results_are_of_the_study_as_it_is_planned_now(name) -> None:
-    lines = (PROJECT_RESULTS / name / "runs.jsonl").read_text(encoding="utf-8").splitlines()
-    results = [json.loads(line) for line in lines]
-    runs = load_study(name).plan({result["seed"] for result in results})
-    assert {result["hash"] for result in results} <= {run.hash for run in runs}
 
 
 SHALLOW = ("shallow_sixteenth", "shallow_quarter", "shallow")

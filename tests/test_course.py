@@ -5,6 +5,7 @@ import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
+import nbformat
 import pandas as pd
 import pytest
 import torch
@@ -194,23 +195,20 @@ SOLVED = """def double(x):
 """
 
 
-def test_a_student_version_has_nbgraders_stub_for_each_solution() -> None:
-    stub = "def double(x):\n    # YOUR CODE HERE\n    raise NotImplementedError()\n\n"
-    assert student.without_solution(SOLVED) == stub
+def test_a_student_version_has_nbgraders_stub_for_each_solution(tmp_path) -> None:
     meta = {"nbgrader": {"solution": True}}
     cells = [
-        {"cell_type": "code", "metadata": meta, "source": SOLVED.splitlines(keepends=True)},
-        {"cell_type": "markdown", "metadata": meta, "source": ["It is wider."]},
-        {"cell_type": "code", "metadata": {}, "source": ["double(2)"]},
+        nbformat.v4.new_code_cell(SOLVED, metadata=meta),
+        nbformat.v4.new_markdown_cell("It is wider.", metadata=meta),
+        nbformat.v4.new_code_cell("double(2)"),
     ]
-    notebook = {"cells": cells}
-    copy = student.student_version(notebook)
-    assert ["".join(cell["source"]) for cell in copy["cells"]] == [
-        stub,
-        "YOUR ANSWER HERE",
-        "double(2)",
-    ]
-    assert "".join(notebook["cells"][0]["source"]) == SOLVED
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "mine.ipynb")
+    (written,) = student.write_student_versions(
+        str(tmp_path / "mine.ipynb"), tmp_path / "theirs.ipynb"
+    )
+    stub = "def double(x):\n    # YOUR CODE HERE\n    raise NotImplementedError()\n\n"
+    sources = [cell.source for cell in nbformat.read(written, as_version=4).cells]
+    assert sources == [stub, "YOUR ANSWER HERE", "double(2)"]
 
 
 @pytest.mark.parametrize("lost", ["    ### BEGIN SOLUTION\n", "    ### END SOLUTION\n"])

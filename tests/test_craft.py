@@ -193,14 +193,6 @@ def test_what_chance_alone_reaches_is_simulated_with_the_parents_that_steps_shar
     assert np.mean(np.array(reached) > limit) == pytest.approx(0.05, abs=0.02)
 
 
-def test_studies_of_two_scales_are_read_by_their_levels_and_signs() -> None:
-    fine, coarse = drawn_at_random(3), drawn_at_random(3)
-    lower = with_accuracy(coarse, coarse["accuracy"] - 5)
-    text = readings.read_scales(fine, lower, ("fine", "coarse"))
-    assert "**Level:** fine against coarse, +5.0 points" in text
-    assert text.splitlines()[1].endswith(": none.")
-
-
 def test_regularisation_is_read_on_training_and_on_test_images() -> None:
     bare, mixed = with_fit({0: 3.0, 1: 3.0}, "gelu"), with_fit({0: 1.0, 1: 2.0}, "gelu")
     (line,) = [ln for ln in readings.read_regularisation(bare, mixed).splitlines() if "gelu" in ln]
@@ -213,7 +205,6 @@ def test_regularisation_is_read_on_training_and_on_test_images() -> None:
     [
         readings.read_fit,
         lambda empty: readings.read_gains(compare(empty)),
-        lambda empty: readings.read_scales(empty, empty, ("a", "b")),
         lambda empty: readings.read_regularisation(empty, empty),
         lambda empty: readings.read_trends(budget_gains([])),
         lambda empty: readings.read_likeness(budget_gains([])),

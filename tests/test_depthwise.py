@@ -146,7 +146,7 @@ def test_bfloat16_is_rounded_to_the_nearest(stride):
     result = F.conv2d(x, weight.bfloat16(), None, stride, 1, 1, 20)
     slope = torch.randn_like(result).to(memory_format=torch.channels_last)
     slope[0, 0, 0, 0], slope[0, 1, 0, 0], slope[0, 2, 0, 0] = torch.inf, -torch.inf, torch.nan
-    job = Job.of(x, slope, 3, stride, 1)
+    job = Job(*x.shape, *slope.shape[2:], 3, stride, 1, half=True, wide=False)
     found = depthwise.input_gradient(slope, weight, job)[:, :, ::stride, ::stride]
     expected = (slope.float() * weight[0, 0, 1, 1]).bfloat16()
     torch.testing.assert_close(found[1], expected[1], rtol=0, atol=0)

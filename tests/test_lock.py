@@ -14,7 +14,7 @@ from studies import plan, wait_for
 
 from convnext_steps import cli
 from convnext_steps.execution import lock, worker
-from convnext_steps.execution.lock import HOLDER, HeldError, Holder, holder, take
+from convnext_steps.execution.lock import HOLDER, HeldError, holder, take
 from convnext_steps.execution.runfolder import prepare, record_failure, status
 from convnext_steps.training.checkpoint import HISTORY
 
@@ -48,17 +48,19 @@ def working(folder: Path) -> subprocess.Popen:
 
 
 def test_a_lock_is_held_by_one_and_free_again_after_it(tmp_path) -> None:
-    assert holder(tmp_path / "run") is None
+    assert holder(tmp_path / "run") == ""
     held = take(tmp_path / "run")
-    assert holder(tmp_path / "run") == Holder(os.getpid(), socket.gethostname())
+    assert holder(tmp_path / "run") == f"process {os.getpid()} on {socket.gethostname()}"
     take(tmp_path / "run")  # the same process again, as when a cell is run twice
+    (tmp_path / "run" / HOLDER).write_text("{")
+    assert holder(tmp_path / "run") == "another process"
     held.release(force=True)
-    assert holder(tmp_path / "run") is None
+    assert holder(tmp_path / "run") == ""
 
 
 def test_a_process_holds_its_run_until_it_has_ended_however_it_ends(tmp_path) -> None:
     process = working(tmp_path / "run")
-    assert holder(tmp_path / "run") == Holder(process.pid, socket.gethostname())
+    assert holder(tmp_path / "run") == f"process {process.pid} on {socket.gethostname()}"
     os.kill(process.pid, signal.SIGSTOP)
     with pytest.raises(HeldError, match="another process is working"):
         take(tmp_path / "run")

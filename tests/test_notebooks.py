@@ -180,6 +180,22 @@ def test_words_mean_what_the_notebooks_parameter_is(notebook, name, text, value)
     assert _values(find_notebook(notebook), {name: text}) == {name: value}
 
 
+NAMELESS = '{"cells": [{}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
+
+
+@pytest.mark.parametrize("command", ["notebook", "student", "slides"])
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b"\xff\xfe", NAMELESS.encode()])
+def test_a_file_that_is_no_notebook_is_refused_in_one_line(
+    tmp_path, capsys, command, content
+) -> None:
+    path = tmp_path / "damaged.ipynb"
+    path.write_bytes(content)
+    output = ["--build"] if command == "slides" else []
+    assert cli.main([command, str(path), *output, str(tmp_path / "out")]) == 2
+    line = f"convnext-steps: {path} is damaged or not a notebook\n"
+    assert capsys.readouterr().err == line
+
+
 @pytest.mark.slow
 def test_a_notebook_runs_in_this_python_whatever_kernel_it_names(tmp_path) -> None:
     """Without a home that can be written to, and in a folder with a name that YAML would cut."""

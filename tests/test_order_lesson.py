@@ -15,7 +15,7 @@ from convnext_steps import load_study
 from convnext_steps.course import factorial_pictures, factorials
 from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.study.effects import analyse
-from convnext_steps.study.factorial import Factorial, entries
+from convnext_steps.study.factorial import entries
 
 RULES = {"inverted": "depthwise", "move_up": "inverted", "kernel_7": "depthwise"}
 THREE = ["depthwise", "gelu", "fewer_activations"]
@@ -48,18 +48,6 @@ def test_a_beginning_is_read_without_interactions(found) -> None:
     assert set(factorials.guess_orders(analysis)["sign"]) == {"not known"}
     assert "too few runs for interactions" in factorials.clearest(analysis).data
     assert list(factorials.model_errors(analysis).index) == ["additive"]
-
-
-def test_the_intervals_of_both_ways_are_those_of_statsmodels() -> None:
-    from statsmodels.api import OLS
-
-    rng, space = np.random.default_rng(0), Factorial(require=RULES).space
-    terms = space.terms(space.sets[rng.choice(1792, 200)])
-    accuracy, wanted = rng.normal(size=200), space.contrasts()
-    test = OLS(accuracy, terms).fit().t_test(wanted)
-    estimates, margins = factorial_pictures._intervals(terms, wanted, accuracy[:, None])
-    assert estimates[:, 0] == pytest.approx(test.effect)
-    assert margins[:, 0] == pytest.approx(np.diff(test.conf_int(0.05), axis=1)[:, 0] / 2)
 
 
 def test_the_factorial_is_surer_and_the_walk_misses_the_average(found) -> None:

@@ -80,7 +80,7 @@ def test_the_credits_of_the_papers_order_are_those_of_the_table(found) -> None:
     assert np.diff(accuracies).tolist() == pytest.approx(table["paper"].tolist())
 
 
-def test_a_beginning_has_no_interactions_and_its_page_says_so(found) -> None:
+def test_a_beginning_has_no_interactions(found) -> None:
     _, table, _ = found
     data = order_data(table.iloc[:100])
     assert not data["interactions"]

@@ -23,6 +23,7 @@ from convnext_steps.study.results import (
     read_results,
 )
 from convnext_steps.study.statistics import accuracies, compare, spread
+from convnext_steps.study.statistics import to_markdown as differences
 from convnext_steps.study.tables import summarize, to_markdown
 
 # A result as version 0.1 wrote it: quick, gelu, seed 2, with the curve beside it.
@@ -128,6 +129,7 @@ def test_published_tables_are_of_the_published_results(path, tmp_path) -> None:
     """And a factorial's runs of the same networks, with seeds of their own, are not among them."""
     results = load_results(path.parent.name, tmp_path)
     assert to_markdown(summarize(results)) == path.read_text()
+    assert differences(compare(results)) == path.with_name("differences.md").read_text()
     assert len(results) == len((path.parent / PACKED).read_text().splitlines())
 
 

@@ -5,14 +5,13 @@ import json
 import pickle
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 
-import pandas as pd
 import pytest
 from filelock import FileLock, Timeout
 from studies import plan, table_of, the_study
 
-from convnext_steps import Design, How, TrainingConfig, load_study, plot_trajectory, roadmap
+from convnext_steps import How, load_study, plot_trajectory, roadmap
 from convnext_steps.device import device_name
 from convnext_steps.errors import ResultError
 from convnext_steps.execution import evidence, runfolder
@@ -24,12 +23,11 @@ from convnext_steps.files import write_json
 from convnext_steps.models import roadmap as roadmap_module
 from convnext_steps.models.paper import published_roadmap
 from convnext_steps.study.loading import of_the_study, steps_of
-from convnext_steps.study.plan import HASH_DEFAULTS, Run
+from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, SCHEMA, all_results, checksum
 from convnext_steps.study.tables import summarize
 from convnext_steps.training.evaluation import Evaluation
-
-PINNED = "e8d64944102b219c"  # of quick, tiny, separate_downsampling, seed 0
+from convnext_steps.training.stepwise import finish
 
 
 def result_of(run: Run, accuracy: float = 80.0, **changes) -> dict:
@@ -176,35 +174,6 @@ def test_a_damaged_note_of_a_failure_is_none(tmp_path, content) -> None:
     assert state == ("failed" if "broke" in content else "missing")
 
 
-def test_done_means_a_result_of_the_same_plan(tmp_path) -> None:
-    (run,) = plan("quick", steps=["gelu"])
-    assert not done(run, run.folder(tmp_path))
-    put(run, tmp_path)
-    assert done(run, run.folder(tmp_path))
-    assert not done(
-        replace(run, config=replace(run.config, learning_rate=1e-3)), run.folder(tmp_path)
-    )
-    path = run.folder(tmp_path) / RESULT
-    path.write_text(path.read_text()[:-20])
-    assert not done(run, run.folder(tmp_path))
-
-
-def test_results_become_one_table(tmp_path) -> None:
-    for seed, accuracy in ((0, 80.0), (1, 82.0)):
-        for run in plan("quick", steps=["kernel_7", "gelu"], seeds=[seed]):
-            put(run, tmp_path, accuracy + (run.step == "gelu"))
-    table = table_of(tmp_path)
-    assert len(table) == 4
-    summary = summarize(table).set_index("step")
-    assert list(summary.index) == list(roadmap())
-    assert summary.loc["gelu", "accuracy"] == 82
-    assert summary.loc["gelu", "std"] == pytest.approx(2**0.5)
-    assert summary.loc["gelu", "gain"] == 1
-    assert summary.loc["gelu", "paper_top1"] == 80.62
-    assert summary.loc["resnet", "seeds"] == 0
-    assert pd.isna(summary.loc["resnet", "accuracy"])
-
-
 def test_damaged_results_are_named_and_left_out(tmp_path, caplog) -> None:
     steps = ["gelu", "resnet", "width", "depthwise", "inverted"]
     good, truncated, foreign, lacking, edited = runs = plan("quick", steps=steps)
@@ -224,7 +193,10 @@ def test_damaged_results_are_named_and_left_out(tmp_path, caplog) -> None:
     assert "depthwise seed 0 has no" in caplog.text
     assert "changed after it was written" in caplog.text
     assert len(caplog.records) == 4
-    assert [done(run, run.folder(tmp_path)) for run in (good, edited)] == [True, False]
+    others = (truncated, foreign, edited)
+    assert [done(run, run.folder(tmp_path)) for run in (good, *others)] == [True, *[False] * 3]
+    faster = replace(good, config=replace(good.config, learning_rate=1e-3))
+    assert not done(faster, good.folder(tmp_path))
 
 
 def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path, caplog) -> None:
@@ -235,23 +207,6 @@ def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path, ca
     assert "resnet seed 0 belongs to another design, recipe or data" in caplog.text
     assert "| ResNet-50 (modern recipe) | 0 |" in markdown
     assert "| ReLU -> GELU | 1 | 80.00 |" in markdown
-
-
-def test_the_hash_is_pinned() -> None:
-    """A change of any default, or of how the hash is taken, would make results worthless."""
-    (run,) = plan("quick", steps=["separate_downsampling"])
-    assert run.hash == PINNED
-    always = {"seed", "precision"}
-    recipe = {k: v for k, v in asdict(TrainingConfig()).items() if k not in always}
-    assert {"design": asdict(Design()), "recipe": recipe} == HASH_DEFAULTS
-
-
-def test_each_study_finds_its_own(tmp_path) -> None:
-    for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
-        put(plan("quick", regime, steps=["gelu"])[0], tmp_path, macs=macs)
-    for regime, macs in (("tiny", 1_000_000), ("base", 2_000_000)):
-        table = table_of(tmp_path, "quick", regime)
-        assert summarize(table).set_index("step").loc["gelu", "macs"] == macs
 
 
 def test_two_studies_share_a_run(tmp_path) -> None:
@@ -289,16 +244,6 @@ def test_a_result_that_does_not_count_is_kept_beside_the_new_one(tmp_path) -> No
     kept = [json.loads(path.read_text()) for path in folder.glob(REJECTED.format("*"))]
     assert sorted(result["accuracy"] for result in kept) == [98.0, 99.0]
     assert edited in kept
-
-
-def test_a_gain_is_paired_by_seed_where_a_run_is_missing(tmp_path) -> None:
-    for run, accuracy in zip(
-        plan("quick", steps=["kernel_7"], seeds=range(3)), (70, 80, 90), strict=True
-    ):
-        put(run, tmp_path, accuracy)
-    put(plan("quick", steps=["gelu"], seeds=[2])[0], tmp_path, 91)
-    table = summarize(table_of(tmp_path)).set_index("step")
-    assert table.loc["gelu", "gain"] == pytest.approx(1)
 
 
 def test_an_installed_package_is_of_no_commit(tmp_path, monkeypatch) -> None:
@@ -406,5 +351,5 @@ def test_evidence_is_taken_before_the_training(monkeypatch) -> None:
 
     monkeypatch.setattr(training, "steps_in_process", train)
     (run,) = plan("smoke", steps=["gelu"])
-    trained = training.train_run(run, None, None, None, None)
+    trained = finish(training.training_steps(run, None, None, None, None))
     assert trained.environment == {"commit": "before", "device": device_name(), "processes": 1}

@@ -154,7 +154,6 @@ def test_the_papers_order_is_its_roadmap(tmp_path) -> None:
 @pytest.mark.parametrize("name", study_names())
 def test_every_study_in_the_package_can_be_planned(name) -> None:
     study = load_study(name)
-    assert study.name == name
     assert study.description
     if study.data.source == "folder":  # whose images are the reader's own
         study = study.change({"data.content": "some"}, name)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from studies import (
     ended,
-    kernels_below,
     no_leftovers,
     plan,
     results_without_times,
@@ -64,18 +63,6 @@ def test_interrupted_and_started_again_it_goes_on_with_what_is_missing(finished,
     ended(study(tmp_path))
     assert (first.folder(tmp_path) / RESULT).stat().st_mtime_ns == done_at
     assert results_without_times(tmp_path) == results_without_times(finished)
-
-
-def test_a_killed_kernel_is_tried_again(finished, tmp_path) -> None:
-    process = study(tmp_path, "--workers", "1")
-    first, _ = plan("smoke")
-    wait_for((first.folder(tmp_path) / "history.jsonl").exists)
-    for kernel in kernels_below(process.pid):
-        os.kill(kernel, signal.SIGKILL)
-    _, err = ended(process)
-    assert f"{first.name} is tried again" in err
-    assert results_without_times(tmp_path) == results_without_times(finished)
-    assert not list(tmp_path.rglob("*.failed.*"))
 
 
 def test_a_failed_run_does_not_stop_the_others(tmp_path) -> None:

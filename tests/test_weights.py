@@ -17,6 +17,7 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from convnext_steps.errors import WeightsError
@@ -77,7 +78,10 @@ def test_logits_are_torchvisions(size: str) -> None:
 def test_logits_are_timms(size: str, conv_mlp: bool) -> None:
     torch.manual_seed(0)
     theirs = timm.create_model(f"convnext_{size}", pretrained=False, conv_mlp=conv_mlp)
-    assert_same_logits(randomised(theirs), getattr(convnext, f"convnext_{size}")())
+    ours = getattr(convnext, f"convnext_{size}")()
+    assert_same_logits(randomised(theirs), ours)
+    official = ours.state_dict()  # as timm reads the authors' files
+    assert same(checkpoint_filter_fn(official, theirs), theirs.state_dict())
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny_hnf", "convnextv2_tiny", "convnext_large_mlp"])
@@ -89,73 +93,6 @@ def test_timms_other_networks_are_refused(name: str) -> None:
         ours = getattr(convnext, f"convnext_{size}")()
     with pytest.raises(WeightsError, match=r"norm_pre|grn|pre_logits"):
         load_weights(ours, theirs.state_dict())
-
-
-def official_block(name: str, dim: int, gamma: bool) -> dict[str, tuple[int, ...]]:
-    return {
-        **({f"{name}.gamma": (dim,)} if gamma else {}),
-        f"{name}.dwconv.weight": (dim, 1, 7, 7),
-        f"{name}.dwconv.bias": (dim,),
-        f"{name}.norm.weight": (dim,),
-        f"{name}.norm.bias": (dim,),
-        f"{name}.pwconv1.weight": (4 * dim, dim),
-        f"{name}.pwconv1.bias": (4 * dim,),
-        f"{name}.pwconv2.weight": (dim, 4 * dim),
-        f"{name}.pwconv2.bias": (dim,),
-    }
-
-
-def official_head(dim: int) -> dict[str, tuple[int, ...]]:
-    return {
-        "norm.weight": (dim,),
-        "norm.bias": (dim,),
-        "head.weight": (1000, dim),
-        "head.bias": (1000,),
-    }
-
-
-def official_tiny() -> dict[str, tuple[int, ...]]:
-    """Names and shapes in convnext_tiny_1k_224_ema.pth, after the authors' models/convnext.py."""
-    shapes: dict[str, tuple[int, ...]] = {
-        "downsample_layers.0.0.weight": (96, 3, 4, 4),
-        "downsample_layers.0.0.bias": (96,),
-        "downsample_layers.0.1.weight": (96,),
-        "downsample_layers.0.1.bias": (96,),
-    }
-    for i, (before, after) in enumerate([(96, 192), (192, 384), (384, 768)], start=1):
-        shapes[f"downsample_layers.{i}.0.weight"] = (before,)
-        shapes[f"downsample_layers.{i}.0.bias"] = (before,)
-        shapes[f"downsample_layers.{i}.1.weight"] = (after, before, 2, 2)
-        shapes[f"downsample_layers.{i}.1.bias"] = (after,)
-    for i, (depth, dim) in enumerate([(3, 96), (3, 192), (9, 384), (3, 768)]):
-        for j in range(depth):
-            shapes |= official_block(f"stages.{i}.{j}", dim, gamma=True)
-    return shapes | official_head(768)
-
-
-def official_isotropic_small() -> dict[str, tuple[int, ...]]:
-    """The same for convnext_iso_small_1k_224_ema.pth, after models/convnext_isotropic.py."""
-    shapes: dict[str, tuple[int, ...]] = {"stem.weight": (384, 3, 16, 16), "stem.bias": (384,)}
-    for j in range(18):
-        shapes |= official_block(f"blocks.{j}", 384, gamma=False)
-    return shapes | official_head(384)
-
-
-@pytest.mark.parametrize(
-    ("builder", "shapes"),
-    [
-        (convnext.convnext_tiny, official_tiny()),
-        (convnext.convnext_isotropic_small, official_isotropic_small()),
-    ],
-)
-def test_official_layout_round_trips(
-    tmp_path: Path, builder: Callable[..., nn.Module], shapes: dict[str, tuple[int, ...]]
-) -> None:
-    state = {key: torch.randn(shape) for key, shape in shapes.items()}
-    torch.save({"model": state}, tmp_path / "official.pth")
-    model = builder(pretrained=tmp_path / "official.pth")
-    assert list(model.state_dict()) == list(state)
-    assert same(model.state_dict(), state)
 
 
 def save_safetensors(state: dict[str, Tensor], path: Path) -> None:

@@ -1,7 +1,7 @@
 """convnext-steps bench: how fast a model is, and against whom."""
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, get_args
 
@@ -17,6 +17,7 @@ from convnext_steps.measure.speed import Precision, Speed, Work, measure_speeds,
 from convnext_steps.models.design import scaled
 from convnext_steps.models.network import Network
 from convnext_steps.models.roadmap import Step
+from convnext_steps.study.cost import work_of
 from convnext_steps.study.toml import load_study
 from convnext_steps.training.how import How
 
@@ -50,7 +51,7 @@ def bench_command(options: argparse.Namespace) -> None:
     """Time a model and its peer in turn; print one line for each, and the ratio."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    work = work_of(options)
+    work = work_from(options)
     models: dict[str, Any] = {"ours": build(options, work)}
     if options.against:
         models[options.against] = peer(options, work)
@@ -58,9 +59,11 @@ def bench_command(options: argparse.Namespace) -> None:
         models = {name: torch.compile(model) for name, model in models.items()}
     speeds = measure_speeds(models, work, options.rounds, fast={"ours"})
     kind = "training" if work.training else "inference"
+    on_cpu = find_device(work.device).type == "cpu"
+    where = f"{torch.get_num_threads()} threads" if on_cpu else device_name(work.device)
     print(
         f"{options.model}, {kind}, {work.precision}, batch {work.batch_size}, "
-        f"{work.resolution}x{work.resolution}, {where(work)}"
+        f"{work.resolution}x{work.resolution}, {where}"
     )
     for name, speed in speeds.items():
         print(f"{name:12} {_describe(speed)}")
@@ -68,8 +71,8 @@ def bench_command(options: argparse.Namespace) -> None:
     figures |= {name: asdict(speed) for name, speed in speeds.items()}
     if options.against:
         faster = ratio(speeds["ours"], speeds[options.against])
-        print(f"{faster.median:.2f} x as fast ({faster.low:.2f} to {faster.high:.2f})")
-        figures["ratio"] = asdict(faster)
+        print("{median:.2f} x as fast ({low:.2f} to {high:.2f})".format_map(faster))
+        figures["ratio"] = faster
     if options.output:
         write_json(options.output, {"figures": figures, "environment": environment("timm")})
 
@@ -83,26 +86,15 @@ def _describe(speed: Speed) -> str:
     )
 
 
-def where(work: Work) -> str:
-    """What the work is done on, in words."""
-    if find_device(work.device).type == "cpu":
-        return f"{torch.get_num_threads()} threads"
-    return device_name(work.device)
-
-
-def work_of(options: argparse.Namespace) -> Work:
+def work_from(options: argparse.Namespace) -> Work:
     """What is timed: at the paper's size, or a study's."""
-    sizes = {"resolution": 224, "batch_size": 8}
+    work = Work()
     if options.study:
         run = chosen_study(options).plan()[-1]  # all have the same sizes
-        train, _ = run.load_data()
-        sizes = {"resolution": train[0][0].shape[-1], "batch_size": run.config.batch_size}
-        sizes |= {"in_channels": train.channels, "num_classes": train.num_classes}
-    given = {name: getattr(options, name) for name in ("resolution", "batch_size")}
-    sizes |= {name: value for name, value in given.items() if value}
-    precision: Precision = options.precision
-    training, device = not options.inference, options.device
-    return Work(training=training, precision=precision, device=device, **sizes)
+        work = work_of(run, run.load_data()[0])
+    names = ("resolution", "batch_size", "precision", "device")
+    given = {name: getattr(options, name) for name in names if getattr(options, name)}
+    return replace(work, training=not options.inference, **given)
 
 
 def build(options: argparse.Namespace, work: Work) -> nn.Module:

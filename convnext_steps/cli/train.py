@@ -74,7 +74,7 @@ def _add_option(group: argparse._ArgumentGroup, option: "Field[Any]") -> None:
 
 def train_command(options: argparse.Namespace) -> None:
     """Train as asked, and print where the weights are."""
-    config, how = config_from(options), how_from(options)
+    config, how = config_from(options), How(**given(options, HOW))
     with join(how.device).main_first():  # it downloads; the others find what it downloaded
         train, test = load_data(
             options.data,
@@ -105,29 +105,21 @@ def config_from(options: argparse.Namespace) -> TrainingConfig:
     Raises:
         ValueError: there is no such recipe, or a field is out of range.
     """
-    given = _given(options, fields(TrainingConfig))
+    values = given(options, fields(TrainingConfig))
     if options.recipe is None:
-        return TrainingConfig(**given)
+        return TrainingConfig(**values)
     if options.recipe not in RECIPES:
         raise ValueError(unknown("recipe", options.recipe, RECIPES))
     family = published_family()
     if options.model in family and options.recipe != "resnet_original":
-        given = {"drop_path_rate": family[options.model].drop_path_rate} | given
+        rate = float(family[options.model]["drop_path_1k"] or 0)
+        values = {"drop_path_rate": rate} | values
         if "isotropic" in options.model and options.recipe == "paper":
-            given = {"warmup_fraction": 50 / 300} | given  # Table 5
-    return replace(RECIPES[options.recipe], **given)
+            values = {"warmup_fraction": 50 / 300} | values  # Table 5
+    return replace(RECIPES[options.recipe], **values)
 
 
-def how_from(options: argparse.Namespace) -> How:
-    """How the work is done, with the fields that were given on the command line.
-
-    Raises:
-        ValueError: a field is out of range.
-    """
-    return How(**_given(options, HOW))
-
-
-def _given(options: argparse.Namespace, known: "Iterable[Field[Any]]") -> dict[str, Any]:
+def given(options: argparse.Namespace, known: "Iterable[Field[Any]]") -> dict[str, Any]:
     """The values of those of the fields that were given on the command line."""
     values = {option.name: getattr(options, option.name) for option in known}
     return {name: value for name, value in values.items() if value is not None}
@@ -145,7 +137,8 @@ def build(options: argparse.Namespace, data: ImageData, config: TrainingConfig) 
         if options.pretrained:
             raise ValueError("--pretrained works with the published family, not with a step")
         return model.build(**shape, drop_path_rate=config.drop_path_rate)
-    published = {"layer_scale_init_value": published_family()[options.model].layer_scale}
+    scale = float(published_family()[options.model]["layer_scale"] or 0)
+    published = {"layer_scale_init_value": scale}
     if options.recipe == "finetune":
         published["head_init_scale"] = 0.001
     return model(options.pretrained, **shape, **published, drop_path_rate=config.drop_path_rate)

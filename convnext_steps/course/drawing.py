@@ -8,7 +8,7 @@ from matplotlib.patches import Polygon
 from convnext_steps.course.blocks import Block, Kind, Layer, block_of
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.design import Design
-from convnext_steps.study.figures import GREEN, ORANGE, PURPLE, SKY, new_figure, own_style
+from convnext_steps.study.figures import GREEN, ORANGE, PURPLE, SKY, own_style, subplots
 
 LOOKS: dict[Kind, tuple[str, float]] = {  # colour and height
     "dense": (SKY, 1.0),
@@ -39,8 +39,9 @@ def draw_blocks(designs: Mapping[str, Design], stage: int = 0, index: int = 1) -
         for layer in (*block.leading, *block.branch)
     )
     depth = max(_depth(block) for block in blocks.values())
-    figure = new_figure(3.9 * len(blocks), 0.52 * depth + 0.4)
-    panels = figure.subplots(1, len(blocks), squeeze=False)[0]
+    figure, [panels] = subplots(
+        1, len(blocks), squeeze=False, figsize=(3.9 * len(blocks), 0.52 * depth + 0.4)
+    )
     for axes, (name, block) in zip(panels, blocks.items(), strict=True):
         _draw(axes, block, widest)
         axes.set(xlim=(-0.05, 1.1), ylim=(depth, -0.5))
@@ -58,7 +59,10 @@ def _depth(block: Block) -> float:
 def _draw(axes: Axes, block: Block, widest: int) -> None:
     """Draw one block from top to bottom, and its weights below."""
     scale = REACH / widest
-    y = _tensor(axes, -0.1, block.channels, scale)
+    top, y, reach = -0.1, 0.3, block.channels * scale
+    axes.text(TEXT, top, f"{block.channels} channels", va="center", fontsize=9, style="italic")
+    axes.plot([CENTRE - reach, CENTRE + reach], [top, top], color="black", lw=2)
+    axes.plot([CENTRE, CENTRE], [top, y], color="black", lw=1)
     for layer in block.leading:
         y = _draw_layer(axes, layer, y, scale)
     fork = y - GAP / 2
@@ -73,14 +77,6 @@ def _draw(axes: Axes, block: Block, widest: int) -> None:
         "", (CENTRE, y + 0.3), (CENTRE, y - GAP), arrowprops={"arrowstyle": "-|>", "color": "black"}
     )
     axes.text(TEXT, y + 0.15, f"{block.weights:,} weights", va="center", fontsize=9, style="italic")
-
-
-def _tensor(axes: Axes, y: float, channels: int, scale: float) -> float:
-    """What comes in: its channels and an arrow; returns where the next layer begins."""
-    axes.text(TEXT, y, f"{channels} channels", va="center", fontsize=9, style="italic")
-    axes.plot([CENTRE - channels * scale, CENTRE + channels * scale], [y, y], color="black", lw=2)
-    axes.plot([CENTRE, CENTRE], [y, y + 0.4], color="black", lw=1)
-    return y + 0.4
 
 
 def _draw_layer(axes: Axes, layer: Layer, y: float, scale: float) -> float:

@@ -4,11 +4,15 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
-from papermill import inspect_notebook
 
-from convnext_steps.execution.notebook import NOTEBOOKS, execute_notebook, find_notebook
+from convnext_steps.execution.notebook import (
+    NOTEBOOKS,
+    execute_notebook,
+    find_notebook,
+    parameters_of,
+    read_notebook,
+)
 from convnext_steps.files import PACKAGE
 from convnext_steps.study.results import PROJECT_RESULTS, result_files
 
@@ -41,7 +45,7 @@ def execute_stale(
     for name in names:
         notebook = find_notebook(name)
         target = folder / notebook.name
-        known = inspect_notebook(str(notebook))
+        known = parameters_of(notebook)
         values = {name: value for name, value in parameters.items() if name in known}
         if not is_fresh(target, notebook, values):
             print(f"executing {notebook.name}", flush=True)
@@ -56,7 +60,7 @@ def is_fresh(target: Path, notebook: Path, values: Mapping[str, str]) -> bool:
     """Whether it was executed with these values, after its sources last changed."""
     if not target.exists():
         return False
-    if nbformat.read(target, as_version=4).metadata["papermill"]["parameters"] != values:
+    if read_notebook(target).metadata["papermill"]["parameters"] != values:
         return False
     folders = {PROJECT_RESULTS, Path(values.get("RESULTS", PROJECT_RESULTS))}
     results = (path for folder in folders for path in result_files(folder))
@@ -72,7 +76,7 @@ def read_static(path: Path, pages: Mapping[str, str]) -> NotebookNode:
         path: the executed notebook.
         pages: what a link to a file of `notebooks/` becomes; other relative links become text.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":

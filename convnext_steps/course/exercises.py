@@ -49,7 +49,9 @@ def check(answer: Callable[..., Any], cases: Mapping[tuple[Any, ...], Any], hint
             tried = TRIED.setdefault(hint, set())
             tried.add(_short(found))
             shown = f", but `{_short(expected)}` is expected" if len(tried) > 1 else ""
-            return Verdict(0, _explanation(arguments, found, shown, hint))
+            given = f"For `{', '.join(map(_short, arguments))}`: " if arguments else ""
+            wrong = f"**Not yet.** {given}your answer gives `{_short(found)}`{shown}. {hint}"
+            return Verdict(0, wrong)
     return Verdict(1, "**Right.**")
 
 
@@ -63,11 +65,6 @@ def _equal(found: Any, expected: Any) -> bool:
     if isinstance(expected, float):
         return math.isclose(found, expected, rel_tol=1e-3)
     return bool(found == expected)
-
-
-def _explanation(arguments: tuple[Any, ...], found: Any, shown: str, hint: str) -> str:
-    given = f"For `{', '.join(_short(value) for value in arguments)}`: " if arguments else ""
-    return f"**Not yet.** {given}your answer gives `{_short(found)}`{shown}. {hint}"
 
 
 def _short(value: Any) -> str:

@@ -10,15 +10,15 @@ from convnext_steps.course.factorials import where_trained
 from convnext_steps.course.pictures import Picture
 from convnext_steps.study.effect_plots import plot_credits
 from convnext_steps.study.effects import (
-    ALPHA,
     RUNS_PER_TERM,
     Analysis,
     credit_over_orders,
     models,
 )
-from convnext_steps.study.figures import BLUE, ORANGE, STYLES, finish, new_figure, own_style
+from convnext_steps.study.figures import BLUE, ORANGE, STYLES, finish, own_style, subplots
 from convnext_steps.study.orders import places
 from convnext_steps.study.space import Floats, Space
+from convnext_steps.study.statistics import ALPHA
 
 SIMULATIONS = 200
 
@@ -93,8 +93,8 @@ def _intervals(terms: Floats, wanted: Floats, found: Floats) -> tuple[Floats, Fl
 @own_style
 def draw_two_ways(table: pd.DataFrame) -> Picture:
     """One simulated walk and one factorial with equally many runs, from a table of `two_ways`."""
-    figure = new_figure(8, 1.2 + 0.45 * len(table))
-    axes, heights = figure.subplots(), np.arange(len(table))[::-1]
+    figure, axes = subplots(figsize=(8, 1.2 + 0.45 * len(table)))
+    heights = np.arange(len(table))[::-1]
     axes.axvline(0, color="black", linewidth=0.8)
     looks = (("walk", 0.15, ORANGE, "s"), ("factorial", -0.15, BLUE, "o"))
     for name, shift, color, mark in looks:
@@ -128,8 +128,8 @@ def draw_pair(analysis: Analysis, one: str, other: str) -> Picture:
     rest = np.delete(space.sets, both, axis=1)
     _, group, size = np.unique(rest, axis=0, return_inverse=True, return_counts=True)
     free = space.sets[size[group.ravel()] == 4]  # both values of both are allowed
-    figure = new_figure(6, 3.6)
-    axes, words, means = figure.subplots(), [], {}
+    figure, axes = subplots(figsize=(6, 3.6))
+    words, means = [], {}
     for taken, style in zip((0, 1), STYLES, strict=False):
         for with_other in (0, 1):
             rows = free[(free[:, both] == (taken, with_other)).all(1)]

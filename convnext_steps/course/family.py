@@ -18,7 +18,7 @@ from convnext_steps.models.convnext import Block, Classifier
 from convnext_steps.models.design import Design
 from convnext_steps.models.paper import published_roadmap
 from convnext_steps.models.roadmap import find_step
-from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
+from convnext_steps.study.figures import STYLES, finish, own_style, subplots
 from convnext_steps.text import number
 from convnext_steps.training.images import ImageTensors
 
@@ -107,8 +107,7 @@ def draw_family() -> Picture:
         "ImageNet-22K first, 384": ("top1_22k_384", 384, stages),
         "isotropic, ImageNet-1K, 224": ("top1_1k_224", 224, ~stages),
     }
-    figure = new_figure(9, 4.5)
-    axes = figure.subplots()
+    figure, axes = subplots(figsize=(9, 4.5))
     words = []
     for style, (name, (accuracy, side, rows)) in zip(STYLES, series.items(), strict=False):
         part = table[rows].dropna(subset=accuracy)
@@ -155,8 +154,7 @@ def draw_branches(models: Mapping[str, Classifier]) -> Picture:
     Args:
         models: by the name to write in the legend.
     """
-    figure = new_figure(8, 3.6)
-    axes = figure.subplots()
+    figure, axes = subplots(figsize=(8, 3.6))
     words = []
     for style, (name, model) in zip(STYLES, models.items(), strict=False):
         sizes = branch_sizes(model)
@@ -177,8 +175,7 @@ def draw_stochastic_depth(models: Mapping[str, Classifier]) -> Picture:
     Args:
         models: by the name to write in the legend.
     """
-    figure = new_figure(8, 3.6)
-    axes = figure.subplots()
+    figure, axes = subplots(figsize=(8, 3.6))
     words = []
     for style, (name, model) in zip(STYLES, models.items(), strict=False):
         layers = [block.drop_path for block in _blocks(model)]

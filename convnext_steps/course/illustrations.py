@@ -1,7 +1,6 @@
 """Figures of what single layers do, measured on the layers themselves."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
-from convnext_steps.study.figures import ORANGE, STYLES, finish, new_figure, own_style
+from convnext_steps.study.figures import ORANGE, STYLES, finish, own_style, subplots
 
 IMAGES, CHANNELS, POSITIONS = 4, 6, 5  # of the feature map on which norms are drawn
 
@@ -37,8 +36,7 @@ def draw_connections(layers: Mapping[str, nn.Module], channels: int) -> Picture:
         layers: by the name to write above.
         channels: of their input.
     """
-    figure = new_figure(3.2 * len(layers), 3.6)
-    panels = figure.subplots(1, len(layers), squeeze=False)[0]
+    figure, [panels] = subplots(1, len(layers), squeeze=False, figsize=(3.2 * len(layers), 3.6))
     words = []
     for axes, (name, layer) in zip(panels, layers.items(), strict=True):
         matrix = connections(layer, channels)
@@ -59,8 +57,7 @@ def draw_activations(layers: Mapping[str, nn.Module]) -> Picture:
     Args:
         layers: by the name to write in the legend; each acts on single numbers.
     """
-    figure = new_figure(9, 3.4)
-    panels = figure.subplots(1, 2)
+    figure, panels = subplots(1, 2, figsize=(9, 3.4))
     words = []
     for style, (name, layer) in zip(STYLES, layers.items(), strict=False):
         x = torch.linspace(-4, 4, 801).requires_grad_()
@@ -97,11 +94,11 @@ def draw_norms(norms: Mapping[str, nn.Module]) -> Picture:
     Args:
         norms: over `CHANNELS` channels each, by the name to write above.
     """
-    figure = new_figure(4.2 * len(norms), 4.2)
+    options = {"squeeze": False, "subplot_kw": {"projection": "3d"}}
+    figure, [panels] = subplots(1, len(norms), figsize=(4.2 * len(norms), 4.2), **options)
     words = []
-    for number, (name, norm) in enumerate(norms.items(), start=1):
+    for axes, (name, norm) in zip(panels, norms.items(), strict=True):
         filled = shared_with(norm.train(), (0, 0, POSITIONS - 1)).numpy()
-        axes: Any = figure.add_subplot(1, len(norms), number, projection="3d")
         colors = np.where(filled, ORANGE, "#FFFFFF")
         axes.voxels(
             np.ones_like(filled), facecolors=colors, edgecolor="#555555", linewidth=0.6, shade=False

@@ -19,7 +19,7 @@ from convnext_steps.files import own_results
 from convnext_steps.models.layers import evaluating
 from convnext_steps.models.network import Network
 from convnext_steps.models.weights import load_weights
-from convnext_steps.study.figures import new_figure, own_style
+from convnext_steps.study.figures import own_style, subplots
 from convnext_steps.study.results import PROJECT_RESULTS
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
@@ -126,10 +126,7 @@ def cut_kernels(network: Network, side: int) -> Network:
     cut = copy.deepcopy(network)
     for layer in _depthwise(cut):
         margin = max(0, (layer.kernel_size[0] - side) // 2)
-        inner = torch.zeros_like(layer.weight)
-        size = layer.kernel_size[0] - margin
-        inner[..., margin:size, margin:size] = 1
-        layer.weight.data *= inner
+        layer.weight.data = F.pad(F.pad(layer.weight.data, (-margin,) * 4), (margin,) * 4)
     return cut
 
 
@@ -140,8 +137,9 @@ def draw_kernels(kernels: Mapping[str, Tensor]) -> Picture:
     Args:
         kernels: (channels, k, k), by the name to write above.
     """
-    figure = new_figure(4.5 * len(kernels), 0.6 + 0.6 * ROWS)
-    panels = figure.subplots(1, len(kernels), squeeze=False)[0]
+    figure, [panels] = subplots(
+        1, len(kernels), squeeze=False, figsize=(4.5 * len(kernels), 0.6 + 0.6 * ROWS)
+    )
     for axes, (name, weights) in zip(panels, kernels.items(), strict=True):
         shown = weights[: ROWS * COLUMNS]
         shown = shown / shown.abs().amax((1, 2), keepdim=True)
@@ -162,8 +160,7 @@ def draw_maps(network: Network, data: ImageData, name: str) -> Picture:
     """
     image, label = data[0]
     x, _ = _preparation(network, data).for_evaluation(image[None], torch.as_tensor(label)[None])
-    figure = new_figure(8, 5.6)
-    panels = figure.subplots(1 + len(network.stages), 1)
+    figure, panels = subplots(1 + len(network.stages), 1, figsize=(8, 5.6))
     for axes, (number, part) in zip(
         panels, enumerate([network.stem, *network.stages]), strict=True
     ):
@@ -214,12 +211,11 @@ def draw_mistakes(data: ImageData, probabilities: Tensor, labels: Tensor) -> Pic
     certain, predicted = probabilities.max(1)
     wrong = torch.where(predicted != labels, certain, -1.0)
     shown = [i for i in wrong.topk(min(10, len(labels))).indices.tolist() if wrong[i] >= 0]
-    figure = new_figure(9, 4.2)
-    panels = list(figure.subplots(2, 5).flat)
+    figure, panels = subplots(2, 5, figsize=(9, 4.2))
     words = []
-    for axes in panels:
+    for axes in panels.flat:
         axes.axis("off")
-    for axes, index in zip(panels, shown, strict=False):
+    for axes, index in zip(panels.flat, shown, strict=False):
         axes.imshow(data[index][0].permute(1, 2, 0).squeeze().numpy(), cmap="gray")
         is_a, taken = names[int(labels[index])], names[int(predicted[index])]
         axes.set_title(f"{is_a}\n{taken}? {100 * certain[index]:.0f} %", fontsize=9)

@@ -1,6 +1,5 @@
 """The results of a lesson: trained or stored, drawn, put in a table, and read honestly."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from convnext_steps.course.readings import bullets
 from convnext_steps.course.sections import find_section
 from convnext_steps.execution.runner import run_study
 from convnext_steps.study.loading import steps_of, stored_results
+from convnext_steps.study.markdown import within
 from convnext_steps.study.plots import plot_trajectory
 from convnext_steps.study.statistics import compare
 from convnext_steps.study.study import Study
@@ -88,30 +88,28 @@ def section_accuracies(results: pd.DataFrame, number: str) -> pd.DataFrame:
 
 def section_gains(results: pd.DataFrame, number: str) -> pd.DataFrame:
     """One row per step: its gain over its parent in points, tested, next to the paper's."""
-    rows = [
+    table = _comparisons(results, number)
+    return pd.DataFrame(
         {
-            "step": row.title,
-            "against": row.against,
-            "ours": plus_minus(row.difference, row.margin, "+z.2f"),
-            "verdict": row.verdict,
-            "paper": plus_minus(row.paper_difference, row.paper_margin, "+z.2f"),
-            "paper's verdict": row.paper_verdict,
+            "step": table["title"],
+            "against": table["against"],
+            "ours": within(table["difference"], table["margin"]),
+            "verdict": table["verdict"],
+            "paper": within(table["paper_difference"], table["paper_margin"]),
+            "paper's verdict": table["paper_verdict"],
         }
-        for row in _comparisons(results, number)
-    ]
-    return pd.DataFrame(rows).set_index("step")
+    ).set_index("step")
 
 
 def reading(results: pd.DataFrame, number: str) -> str:
     """What the results of a section say, and what they cannot say, as Markdown."""
-    lines = [_sentence(row) for row in _comparisons(results, number)]
+    lines = [_sentence(row) for row in _comparisons(results, number).itertuples()]
     return f"{origin(results)}\n\n{bullets(lines)}"
 
 
-def _comparisons(results: pd.DataFrame, number: str) -> Iterable[Any]:
+def _comparisons(results: pd.DataFrame, number: str) -> pd.DataFrame:
     table = compare(results)
-    own = [step.name for step in find_section(number).steps()]
-    return list(table[table["step"].isin(own)].itertuples())
+    return table[table["step"].isin([step.name for step in find_section(number).steps()])]
 
 
 def _sentence(row: Any) -> str:
@@ -123,11 +121,8 @@ def _sentence(row: Any) -> str:
     if not pd.isna(row.margin):
         low, high = row.difference - row.margin, row.difference + row.margin
         ours += f" (95 % interval {low:+z.2f} to {high:+z.2f}, uncorrected)"
-    return f"{name}: {ours}; in the paper {paper}. {_conclusion(row)}"
-
-
-def _conclusion(row: Any) -> str:
+    agrees = "as" if row.paper_verdict.startswith(row.verdict) else "unlike"
+    conclusion = f"Ours: {row.verdict}, {agrees} in the paper."
     if row.verdict.startswith("too few"):
-        return f"No verdict here: {row.verdict}."
-    agrees = row.paper_verdict.startswith(row.verdict)
-    return f"Ours: {row.verdict}, {'as' if agrees else 'unlike'} in the paper."
+        conclusion = f"No verdict here: {row.verdict}."
+    return f"{name}: {ours}; in the paper {paper}. {conclusion}"

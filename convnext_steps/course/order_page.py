@@ -9,11 +9,11 @@ from scipy import stats
 
 from convnext_steps.course.explorer import filled
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.effects import ALPHA, Analysis, analyse, values
+from convnext_steps.study.effects import Analysis, analyse, values
 from convnext_steps.study.loading import study_of
 from convnext_steps.study.orders import best_and_worst, places
 from convnext_steps.study.plots import SECTION_COLORS
-from convnext_steps.study.space import Floats
+from convnext_steps.study.statistics import ALPHA
 
 DIGITS = 3  # of points of accuracy
 
@@ -67,12 +67,6 @@ def order_data(results: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def prediction_margins(analysis: Analysis) -> Floats:
-    """Half of the 95 % interval of one training of each set, as the model predicts it (points)."""
-    predicted = analysis.best.get_prediction(analysis.terms(analysis.space.sets))
-    return np.ptp(predicted.conf_int(obs=True, alpha=ALPHA), axis=1) / 2
-
-
 def credit_margins(analysis: Analysis) -> list[dict[int, float]]:
     """Half of the 95 % interval of what each decision adds to a set, by the set's code (points).
 
@@ -92,9 +86,11 @@ def _networks(analysis: Analysis) -> dict[int, list[float]]:
     space = analysis.space
     codes, runs = space.codes(space.sets), analysis.runs.groupby("step").size()
     trained = dict(zip(space.codes(space.rows(runs.index)).tolist(), runs.tolist(), strict=True))
-    accuracies = values(analysis)[0].round(DIGITS).tolist()
-    margins = prediction_margins(analysis).round(DIGITS).tolist()
+    accuracies = values(analysis)[0]
+    predicted = analysis.best.get_prediction(analysis.terms(space.sets))
+    margins = np.ptp(predicted.conf_int(obs=True, alpha=ALPHA), axis=1) / 2  # of one training
+    columns = (codes, accuracies.round(DIGITS), margins.round(DIGITS))
     return {
         code: [accuracy, trained[code]] if code in trained else [accuracy, 0, margin]
-        for code, accuracy, margin in zip(codes.tolist(), accuracies, margins, strict=True)
+        for code, accuracy, margin in zip(*(column.tolist() for column in columns), strict=True)
     }

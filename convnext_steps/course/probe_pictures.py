@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
 
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
+from convnext_steps.study.figures import STYLES, finish, own_style, subplots
 from convnext_steps.study.probes import paper_gains
 from convnext_steps.study.statistics import accuracies
 
@@ -27,9 +26,9 @@ def draw_budget(budget: pd.DataFrame) -> Picture:
     """
     paper = paper_gains()
     rows = -(-len(paper) // COLUMNS)
-    figure = new_figure(13, 2.3 * rows + 0.8)
-    panels = list(figure.subplots(rows, COLUMNS, sharex=True, sharey=True).flat)
-    for axes, (step, gain) in zip(panels, paper.items(), strict=False):
+    size = (13, 2.3 * rows + 0.8)
+    figure, panels = subplots(rows, COLUMNS, sharex=True, sharey=True, figsize=size)
+    for axes, (step, gain) in zip(panels.flat, paper.items(), strict=False):
         _draw_gains(axes, budget[budget["step"] == step])
         axes.axhline(0, color="black", linewidth=0.6)
         axes.axhline(gain, color="black", linestyle=":", label="the paper's gain")
@@ -39,12 +38,12 @@ def draw_budget(budget: pd.DataFrame) -> Picture:
         ticks = sorted(budget["images"].unique())
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{images:,}" for images in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
+        axes.minorticks_off()
     figure.supxlabel("images seen in training")
     figure.supylabel("gain over the parent (points)")
     handles = {
         label: handle
-        for axes in panels
+        for axes in panels.flat
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(
@@ -86,8 +85,7 @@ def draw_pairs(series: Mapping[str, pd.DataFrame], quantity: str) -> Picture:
     (one, first), (other, second) = series.items()
     names, known = list(first.columns), roadmap()
     titles = [known[name].title if name in known else name for name in names]
-    figure = new_figure(9, 0.4 * len(names) + 1.4)
-    axes = figure.subplots()
+    figure, axes = subplots(figsize=(9, 0.4 * len(names) + 1.4))
     for offset, style, (label, table) in zip((-0.15, 0.15), STYLES, series.items(), strict=False):
         rows = [row + offset for row in range(len(names))]
         for _, values in table[names].iterrows():

@@ -6,20 +6,12 @@ from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from convnext_steps.course.pictures import Picture
 from convnext_steps.execution.runner import run_study
-from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
+from convnext_steps.study.figures import STYLES, finish, own_style, subplots
 from convnext_steps.study.loading import load_results
-from convnext_steps.study.statistics import (
-    accuracies,
-    holm,
-    seeds_needed,
-    sign_flip_p,
-    spread,
-    verdict,
-)
+from convnext_steps.study.statistics import accuracies, holm, sign_flip_p, spread, verdicts
 from convnext_steps.study.study import Study
 from convnext_steps.study.sweep import sweep, sweep_table
 from convnext_steps.study.toml import load_study
@@ -73,8 +65,7 @@ def draw_rates(table: pd.DataFrame) -> Picture:
     Args:
         table: of `rate_results`.
     """
-    figure = new_figure(6.5, 3.6)
-    axes = figure.subplots()
+    figure, axes = subplots(figsize=(6.5, 3.6))
     words = []
     lines = zip(table.groupby("step", sort=False), cycle(STYLES), strict=False)
     for (name, rows), style in lines:
@@ -82,9 +73,8 @@ def draw_rates(table: pd.DataFrame) -> Picture:
         best = rows.loc[rows["accuracy"].idxmax()]
         words.append(f"{name} best at {best['learning_rate']:g} with {best['accuracy']:.1f} %")
     rates = sorted(set(table["learning_rate"]))
-    axes.xaxis.set_major_locator(FixedLocator(rates))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.minorticks_off()
     axes.set(xlabel="peak learning rate (logarithmic)", ylabel="accuracy on held-out images (%)")
     finish(axes, legend=True)
     return Picture(figure, f"Accuracy over the peak learning rate: {'; '.join(words)}.")
@@ -178,6 +168,5 @@ def compare_tuned(
     columns = ["step", "rates", "seeds", "gain", "margin", "p"]
     table = pd.DataFrame(rows, columns=columns).set_index(["step", "rates"])
     table["p"] = holm(table["p"])
-    needed = seeds_needed(max(len(table), 1))
-    table["verdict"] = [verdict(row.seeds, needed, row.gain, row.p) for row in table.itertuples()]
+    table["verdict"] = verdicts(table["seeds"], table["gain"], table["p"])
     return table

@@ -12,7 +12,7 @@ from scipy import stats
 
 from convnext_steps.models.roadmap import FINISHED, roadmap
 from convnext_steps.study.loading import study_of
-from convnext_steps.study.probes import fit_gaps, gains, likeness, paper_gains, trends
+from convnext_steps.study.probes import fit_gaps, likeness, paper_gains, trends
 from convnext_steps.study.statistics import (
     ALPHA,
     accuracies,
@@ -144,31 +144,6 @@ def chance_likeness(names: Iterable[str], draws: int = 20_000) -> float:
     drawn = noise[:, [place[name] for name in paper.index]] - noise[:, parents]
     ours, theirs = (stats.zscore(stats.rankdata(each, axis=-1), -1) for each in (drawn, paper))
     return float(np.quantile(np.abs(ours @ theirs) / len(paper), 1 - ALPHA))
-
-
-def read_scales(one: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> str:
-    """Two studies that differ in one thing: how far their levels lie apart, and their gains.
-
-    Args:
-        one: a table of `load_results`.
-        other: a table with the same steps and seeds.
-        names: of the two, for the reader.
-    """
-    levels = (accuracies(one) - accuracies(other)).mean().dropna()
-    if levels.empty:
-        return NOTHING
-    first, second = gains(one).mean(), gains(other).mean()
-    turned = first.index[(first * second).reindex(first.index) < 0]
-    words = [f"{step} ({first[step]:+.2f} and {second[step]:+.2f})" for step in turned]
-    return bullets(
-        [
-            f"**Level:** {names[0]} against {names[1]}, {levels.min():+.1f} points "
-            f"({levels.idxmin()}) to {levels.max():+.1f} ({levels.idxmax()}).",
-            f"**Mean gains of opposite sign**, {names[0]} and {names[1]}: "
-            f"{', '.join(words) or 'none'}.",
-            floor(accuracies(one).shape[0], len(first)),
-        ]
-    )
 
 
 def read_sizes(tables: Iterable[pd.DataFrame]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
-from convnext_steps.study.figures import new_figure, own_style
+from convnext_steps.study.figures import own_style, subplots
 
 SHARE = 0.9  # of the gradient, inside the square whose side is given
 FAINTEST = 1e-4  # of the strongest gradient, that is still drawn
@@ -76,8 +76,9 @@ def draw_fields(designs: Mapping[str, Design], images: int = 8) -> Picture:
         designs: by the name to write above.
         images: random images to average over.
     """
-    figure = new_figure(2.6 * len(designs), 3.4)
-    panels = figure.subplots(1, len(designs), sharey=True, squeeze=False)[0]
+    figure, [panels] = subplots(
+        1, len(designs), sharey=True, squeeze=False, figsize=(2.6 * len(designs), 3.4)
+    )
     words = []
     for axes, (name, design) in zip(panels, designs.items(), strict=True):
         field = stage_field(design, images)

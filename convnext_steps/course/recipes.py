@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext_steps.course.pictures import Picture
-from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
+from convnext_steps.study.figures import STYLES, finish, own_style, subplots
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.images import ImageData, ImageTensors
@@ -30,8 +30,7 @@ def draw_schedules(recipes: Mapping[str, TrainingConfig]) -> Picture:
     Args:
         recipes: by the name to write in the legend.
     """
-    figure = new_figure(7, 3.4)
-    axes = figure.subplots()
+    figure, axes = subplots(figsize=(7, 3.4))
     words = []
     for (name, config), style in zip(recipes.items(), STYLES, strict=False):
         factors = [schedule_factor(step, config, POINTS) for step in range(POINTS)]
@@ -52,8 +51,12 @@ def draw_augmentations(data: ImageTensors) -> Picture:
         data: grey images.
     """
     images, labels = data[list(range(IMAGES))]
-    figure = new_figure(1.25 * IMAGES + 1.2, 1.15 * len(AUGMENTATIONS))
-    panels = figure.subplots(len(AUGMENTATIONS), IMAGES, squeeze=False)
+    figure, panels = subplots(
+        len(AUGMENTATIONS),
+        IMAGES,
+        squeeze=False,
+        figsize=(1.25 * IMAGES + 1.2, 1.15 * len(AUGMENTATIONS)),
+    )
     for row, (name, fields) in zip(panels, AUGMENTATIONS.items(), strict=True):
         shown = augmented(data, images, labels, fields)
         for axes, image in zip(row, shown, strict=True):

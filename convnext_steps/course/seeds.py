@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from convnext_steps.course.pictures import Picture
-from convnext_steps.study.figures import BLUE, GREEN, ORANGE, finish, new_figure, own_style
+from convnext_steps.study.figures import BLUE, GREEN, ORANGE, finish, own_style, subplots
 from convnext_steps.study.loading import steps_of
 from convnext_steps.study.statistics import (
     ALPHA,
@@ -102,8 +102,7 @@ def draw_pairs_of_seeds(results: pd.DataFrame, step: str) -> Picture:
     table = pairs_of_seeds(results, step)
     parent, gains = table.columns[0], table["gain"].to_numpy()
     found = spread(gains, "mean")
-    figure = new_figure(10, 3.6)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = subplots(1, 2, figsize=(10, 3.6))
     for _, row in table.iterrows():
         left.plot([0, 1], [row[parent], row[step]], "o-", color=BLUE, alpha=0.6)
     left.set(xlim=(-0.3, 1.3), ylabel="accuracy on the test set (%)")
@@ -134,8 +133,7 @@ def draw_seeds(comparisons: int = 16) -> Picture:
     Args:
         comparisons: how many are made at once.
     """
-    figure = new_figure(12, 3.4)
-    interval, p_value, alarms = figure.subplots(1, 3)
+    figure, (interval, p_value, alarms) = subplots(1, 3, figsize=(12, 3.4))
     widths = {n: _half_width(n) for n in SEEDS}
     interval.plot(SEEDS, list(widths.values()), "o-", color=BLUE)
     interval.set(ylim=(0, None), xlabel="seeds")

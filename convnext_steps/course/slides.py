@@ -36,20 +36,12 @@ def write_slides(executed: Mapping[str, Path], output: Path) -> list[Path]:
     written = []
     for name, path in executed.items():
         notebook = read_static(path, pages)
-        notebook.metadata["title"] = title(notebook) or name
+        titles = (re.match(r"# (.+)", cell.source) for cell in notebook.cells)
+        notebook.metadata["title"] = next((found[1] for found in titles if found), name)
         text, _ = exporter.from_notebook_node(set_slides(notebook))
         written.append(output / pages[f"{name}.ipynb"])
         write_bytes(written[-1], text.encode())
     return written
-
-
-def title(notebook: NotebookNode) -> str | None:
-    """The notebook's first heading."""
-    for cell in notebook.cells:
-        found = re.match(r"# (.+)", cell.source)
-        if found:
-            return found[1]
-    return None
 
 
 def set_slides(notebook: NotebookNode) -> NotebookNode:

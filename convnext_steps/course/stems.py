@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.design import Design
 from convnext_steps.models.network import stem
-from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
+from convnext_steps.study.figures import STYLES, finish, own_style, subplots
 
 SIDE = 64  # of the images in pixels
 EDGES = range(18, 43)  # columns where the bright part begins
@@ -66,8 +66,9 @@ def draw_stems(designs: Mapping[str, Design]) -> Picture:
     Args:
         designs: by the name to write above.
     """
-    figure = new_figure(5.2 * len(designs), 3.8)
-    panels = figure.subplots(1, len(designs), sharey=True, squeeze=False)[0]
+    figure, [panels] = subplots(
+        1, len(designs), sharey=True, squeeze=False, figsize=(5.2 * len(designs), 3.8)
+    )
     words = []
     for axes, (name, design) in zip(panels, designs.items(), strict=True):
         view = stem_view(design)

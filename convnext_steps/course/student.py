@@ -1,13 +1,12 @@
 """The course's notebooks, copied to work on, or without their solutions, as nbgrader does it."""
 
-import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+import nbformat
 
 from convnext_steps.course.executed import all_notebooks
-from convnext_steps.execution.notebook import NOTEBOOKS, find_notebook
+from convnext_steps.execution.notebook import NOTEBOOKS, find_notebook, read_notebook
 from convnext_steps.files import write_bytes
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -37,24 +36,6 @@ def _write_new(files: Mapping[Path, bytes]) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content)
     return list(files)
-
-
-def student_version(notebook: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a notebook without its solutions, as `nbgrader generate_assignment` makes it.
-
-    Args:
-        notebook: what a notebook's file holds.
-
-    Raises:
-        ValueError: a solution has no beginning or no end.
-    """
-    student = copy.deepcopy(notebook)
-    for cell in student["cells"]:
-        if cell["metadata"].get("nbgrader", {}).get("solution"):
-            code = cell["cell_type"] == "code"
-            text = without_solution("".join(cell["source"])) if code else TEXT_STUB
-            cell["source"] = text.splitlines(keepends=True)
-    return student
 
 
 def without_solution(source: str) -> str:
@@ -91,6 +72,10 @@ def write_student_versions(name: str, output: Path) -> list[Path]:
 
 
 def _without_solutions(name: str) -> bytes:
-    """The file of a notebook's student version."""
-    notebook = json.loads(find_notebook(name).read_text(encoding="utf-8"))
-    return (json.dumps(student_version(notebook), indent=1, ensure_ascii=False) + "\n").encode()
+    """The file of a notebook's student version, as `nbgrader generate_assignment` makes it."""
+    notebook = read_notebook(find_notebook(name))
+    for cell in notebook.cells:
+        if cell.metadata.get("nbgrader", {}).get("solution"):
+            code = cell.cell_type == "code"
+            cell.source = without_solution(cell.source) if code else TEXT_STUB
+    return (nbformat.writes(notebook) + "\n").encode()

@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
-from convnext_steps.execution.train_run import train_run
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
-from convnext_steps.training.trainer import seed_everything
+from convnext_steps.training.trainer import Trainer, seed_everything
 
 
 def compare_designs(
@@ -43,7 +41,7 @@ def compare_designs(
 def train_design(
     design: Design,
     study: Study | str = "quick",
-    recipe: Mapping[str, Any] = MappingProxyType({}),
+    recipe: Mapping[str, Any] = {},
 ) -> float:
     """Train a design as a study trains its steps with seed 0, and return its accuracy in per cent.
 
@@ -58,4 +56,5 @@ def train_design(
     run = replace(step, design=small, config=replace(step.config, **recipe))
     seed_everything(run.seed)
     train, test = run.load_data()
-    return train_run(run, run.build(train), train, test, output=None).evaluation.accuracy
+    trainer = Trainer(run.build(train), train, test, run.config, how=run.how)
+    return trainer.train().accuracy

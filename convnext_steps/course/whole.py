@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -10,7 +11,7 @@ from convnext_steps.course.lesson import origin
 from convnext_steps.course.pictures import Picture
 from convnext_steps.course.readings import bullets, floor
 from convnext_steps.models.roadmap import roadmap
-from convnext_steps.study.figures import BLUE, GREEN, ORANGE, finish, new_figure, own_style
+from convnext_steps.study.figures import BLUE, GREEN, ORANGE, finish, own_style, subplots
 from convnext_steps.study.loading import of_the_study
 from convnext_steps.study.probes import gains, paper_gains
 from convnext_steps.study.results import PROJECT_RESULTS, all_results
@@ -28,6 +29,8 @@ def agreement(results: pd.DataFrame) -> pd.DataFrame:
     steps = roadmap("base")
     pairs = comparisons(steps).items()
     base = {step: paper_gain(steps[step], steps[parent])[0] for step, parent in pairs}
+    rounded = table["difference"].round(2)  # as printed: 0.00 has no direction
+    signs = np.sign(rounded * table["paper_difference"])
     return pd.DataFrame(
         {
             "step": table["title"],
@@ -35,17 +38,10 @@ def agreement(results: pd.DataFrame) -> pd.DataFrame:
             "ours": table["difference"],
             "paper, tiny": table["paper_difference"],
             "paper, base": table["step"].map(base),
-            "direction": [_direction(row) for row in table.itertuples()],
+            "direction": signs.map({1: "same", 0: "none", -1: "opposite"}).fillna("-"),
             "finding": [_finding(row) for row in table.itertuples()],
         }
     ).set_index("step")
-
-
-def _direction(row: Any) -> str:
-    if row.n == 0:
-        return "-"
-    both = round(row.difference, 2) * row.paper_difference  # as printed: 0.00 has no direction
-    return "same" if both > 0 else "opposite" if both < 0 else "none"
 
 
 def _finding(row: Any) -> str:
@@ -76,10 +72,10 @@ def turning(table: pd.DataFrame) -> str:
     """Which gains have different signs in different studies, one line each, as Markdown.
 
     Args:
-        table: of `elsewhere`.
+        table: of `elsewhere`, or mean gains with a column for each study.
     """
     lines = []
-    for step, row in table.drop(columns="paper").round(2).iterrows():
+    for step, row in table.drop(columns="paper", errors="ignore").round(2).iterrows():
         up, down = (list(row.index[sign]) for sign in (row > 0, row < 0))
         if up and down:
             lines.append(f"**{step}** goes up in {', '.join(up)}; down in {', '.join(down)}.")
@@ -142,8 +138,7 @@ def draw_gains(results: pd.DataFrame) -> Picture:
     """
     table, gains, columns = compare(results), agreement(results), accuracies(results)
     seeds = [(columns[pair.step] - columns[pair.parent]).dropna() for pair in table.itertuples()]
-    figure = new_figure(11, 0.5 * len(table) + 1.6)
-    axes = figure.subplots()
+    figure, axes = subplots(figsize=(11, 0.5 * len(table) + 1.6))
     for row, each in enumerate(seeds):
         axes.plot(each, [row - 0.25] * len(each), "o", color=BLUE, markersize=3, alpha=0.6)
     rows = pd.Series(range(len(table)))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 from convnext_steps.cpu.plans import Job, plan_input_gradient, plan_weight_gradient
-from convnext_steps.cpu.run import attribute, kernels, run
+from convnext_steps.cpu.run import kernels, run
 
 KERNEL_SIZES = (3, 5, 7, 9, 11)
 SINGLE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # of what a kernel writes to
@@ -121,7 +121,9 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         x = x.contiguous(memory_format=torch.channels_last)  # a hook may have kept it otherwise
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        job = Job.of(x, gradient, weight.shape[2], ctx.stride, ctx.padding, ctx.wide)
+        kernel, half = weight.shape[2], x.dtype == torch.bfloat16
+        shapes = (*x.shape, *gradient.shape[2:], kernel)
+        job = Job._make((*shapes, ctx.stride, ctx.padding, half, ctx.wide))
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
             to_x = input_gradient(gradient, weight, job)
@@ -134,7 +136,7 @@ class _Depthwise(torch.autograd.Function):
 
 def input_gradient(gradient: Tensor, weight: Tensor, job: Job) -> Tensor:
     """Return the gradient of the input, channels-last, from the result's, which must be so too."""
-    taps = torch.zeros(job.kernel**2, job.blocks * attribute("LANES"), **SINGLE)
+    taps = torch.zeros(job.kernel**2, job.blocks * kernels().LANES, **SINGLE)
     taps[:, : job.channels] = weight.detach().reshape(job.channels, -1).t()
     kind = torch.float32 if job.wide else gradient.dtype
     target = gradient.new_empty(job.images, job.rows, job.columns, job.channels, dtype=kind)
@@ -143,8 +145,7 @@ def input_gradient(gradient: Tensor, weight: Tensor, job: Job) -> Tensor:
     call["source"] = gradient.data_ptr()
     call["target"] = target.data_ptr()
     call["taps"] = taps.data_ptr()
-    call["phases"] = phases.ctypes.data
-    run("input_gradient", call)
+    run("input_gradient", call, phases)
     return target.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
 
@@ -155,8 +156,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, job: Job) -> tuple[Tensor, Tens
     """
     call = plan_weight_gradient(job).copy()
     chunks = int(call["tasks"][0]) // job.blocks
-    lanes = attribute("LANES")
-    total = torch.empty(chunks, job.blocks, job.kernel**2 + 1, lanes, **SINGLE)
+    total = torch.empty(chunks, job.blocks, job.kernel**2 + 1, kernels().LANES, **SINGLE)
     call["source"] = x.data_ptr()
     call["gradient"] = gradient.data_ptr()
     call["total"] = total.data_ptr()

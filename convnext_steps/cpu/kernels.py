@@ -12,8 +12,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from numba import carray, cfunc, from_dtype, njit, types
-from numba.extending import intrinsic
+from numba import carray, cfunc, from_dtype, types
 
 from convnext_steps.cpu.vectors import (
     LANES,
@@ -38,41 +37,25 @@ def fields(names: str) -> np.dtype:
 # What a kernel is told: the convolution's shapes, this call's plan, addresses.
 _JOB = "images channels rows columns out_rows out_columns kernel stride padding half wide "
 _CALL = "scratch counter tasks slab_bytes scratch_bytes slab_columns "
-INPUT_GRADIENT = fields(_JOB + _CALL + "source target taps phases together left")
+INPUT_GRADIENT = fields(_JOB + _CALL + "source target taps together left")
 WEIGHT_GRADIENT = fields(_JOB + _CALL + "source gradient total slope_bytes chunk tile")
 PHASE = fields("taps last_tap first_out outs start")  # one axis, see `Phase` in plans.py
 
 
-@intrinsic
-def phase_pointer(typing, address):
-    """Take an address for a pointer to phases."""
-    result = types.CPointer(from_dtype(PHASE))
-
-    def code(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(result))
-
-    return result(types.int64), code
+# A digest of the two files that are compiled.
+VERSION = hashlib.sha256(
+    b"".join(Path(__file__).with_name(name).read_bytes() for name in ("kernels.py", "vectors.py"))
+).hexdigest()[:12]
 
 
-def _version():
-    """Return a digest of the two files that are compiled."""
-    digest = hashlib.sha256()
-    for name in ("kernels.py", "vectors.py"):
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    return digest.hexdigest()[:12]
-
-
-VERSION = _version()
-
-
-def compile_kernel(record):
-    """Compile a kernel to a C function of one pointer to a record; keep it for later processes.
+def compile_kernel(*records):
+    """Compile a kernel to a C function of pointers to records; keep it for later processes.
 
     numba would take a kept one for as long as the file of the kernel itself stays, whatever it
     calls in others; and while another process replaces one, it could take the old. So the version
     is part of its name.
     """
-    signature = types.void(types.CPointer(from_dtype(record)))
+    signature = types.void(*(types.CPointer(from_dtype(record)) for record in records))
 
     def decorate(function):
         function.__qualname__ += f"_{VERSION}"
@@ -84,8 +67,8 @@ def compile_kernel(record):
     return decorate
 
 
-@compile_kernel(INPUT_GRADIENT)
-def input_gradient(calls):
+@compile_kernel(INPUT_GRADIENT, PHASE)
+def input_gradient(calls, phases):
     """Draw tasks until none is left; a task is `LANES` channels of one image, or of eight.
 
     With one image, 8 neighbouring columns are computed at once, and the scratch has zeros left
@@ -93,7 +76,7 @@ def input_gradient(calls):
     """
     call = carray(calls, 1)[0]
     stride = call.stride
-    axes = carray(phase_pointer(call.phases), (2, stride))
+    axes = carray(phases, (2, stride))
     slab = call.scratch + draw(call.counter + 8) * call.scratch_bytes
     result = slab + call.slab_bytes
     clear(slab, call.slab_bytes // VECTOR)
@@ -157,21 +140,6 @@ def input_gradient(calls):
                                      lanes, half_out)  # fmt: skip
 
 
-@njit(inline="always")
-def _accumulate(source, row, column, slope, slope_row, rows, columns, sums, taps):
-    """Call `accumulate_taps`, where the number of registers is fixed at compilation."""
-    if taps == 3:
-        accumulate_taps(source, row, column, slope, slope_row, rows, columns, sums, 3)
-    elif taps == 5:
-        accumulate_taps(source, row, column, slope, slope_row, rows, columns, sums, 5)
-    elif taps == 7:
-        accumulate_taps(source, row, column, slope, slope_row, rows, columns, sums, 7)
-    elif taps == 9:
-        accumulate_taps(source, row, column, slope, slope_row, rows, columns, sums, 9)
-    elif taps == 11:
-        accumulate_taps(source, row, column, slope, slope_row, rows, columns, sums, 11)
-
-
 @compile_kernel(WEIGHT_GRADIENT)
 def weight_gradient(calls):
     """Draw tasks until none is left; a task is `LANES` channels of `chunk` images.
@@ -217,8 +185,9 @@ def weight_gradient(calls):
                     begin = max(first, (padding - i + stride - 1) // stride)
                     end = min(last, (call.rows - 1 + padding - i) // stride + 1)
                     here = slab + (begin * stride + i - padding) * row
-                    _accumulate(here, stride * row, stride * VECTOR, slopes + begin * slope_row,
-                                slope_row, end - begin, call.out_columns,
-                                sums + i * kernel * VECTOR, kernel)  # fmt: skip
+                    accumulate_taps(here, stride * row, stride * VECTOR,
+                                    slopes + begin * slope_row, slope_row, end - begin,
+                                    call.out_columns, sums + i * kernel * VECTOR,
+                                    kernel)  # fmt: skip
             add_vectors(sums, total, kernel * kernel)
             sum_pixels(slopes, call.slope_bytes // VECTOR, total + kernel * kernel * VECTOR)

@@ -4,10 +4,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from convnext_steps.cpu.run import Record, attribute
+from convnext_steps.cpu.run import Record, kernels
 
 TOGETHER = 8  # results that a kernel computes at once
 
@@ -27,20 +25,10 @@ class Job(NamedTuple):
     half: bool  # bfloat16
     wide: bool  # the input's gradient is float32 nevertheless
 
-    @classmethod
-    def of(cls, x: Tensor, result: Tensor, kernel: int, stride: int, padding: int,
-           wide: bool = False) -> "Job":  # fmt: skip
-        """Describe the convolution of x to result."""
-        images, channels, rows, columns = x.shape
-        out_rows, out_columns = result.shape[2:]
-        half = x.dtype == torch.bfloat16
-        return cls(images, channels, rows, columns, out_rows, out_columns, kernel, stride, padding,
-                   half, wide)  # fmt: skip
-
     @property
     def blocks(self) -> int:
         """How many vectors hold a pixel's channels."""
-        return -(-self.channels // int(attribute("LANES")))
+        return -(-self.channels // int(kernels().LANES))
 
 
 class Phase(NamedTuple):
@@ -91,13 +79,13 @@ def plan_input_gradient(job: Job) -> tuple[Record, Record]:
         together, left = 1, max(0, *(-p.start for p in horizontal))
         ends = [p.start + _round_up(p.outs, TOGETHER) - 1 + p.taps for p in horizontal]
         slab_columns = left + max(job.out_columns, *ends)
-    slab_bytes = job.out_rows * slab_columns * together * attribute("VECTOR")
+    slab_bytes = job.out_rows * slab_columns * together * kernels().VECTOR
     plan = _record(
         "INPUT_GRADIENT",
         job,
         tasks=job.blocks * -(-job.images // together),
         slab_bytes=slab_bytes,
-        scratch_bytes=slab_bytes + TOGETHER * attribute("VECTOR"),
+        scratch_bytes=slab_bytes + TOGETHER * kernels().VECTOR,
         together=together,
         left=left,
         slab_columns=slab_columns,
@@ -111,8 +99,8 @@ def plan_weight_gradient(job: Job) -> Record:
     chunk = -(-job.images // 8)  # up to 8 chunks: enough tasks for threads where channels are few
     columns = (job.out_columns - 1) * job.stride + job.kernel
     slab_columns = max(job.columns + job.padding, columns)
-    slab_bytes = job.rows * slab_columns * attribute("VECTOR")
-    slope_bytes = _round_up(job.out_rows * job.out_columns, TOGETHER) * attribute("VECTOR")
+    slab_bytes = job.rows * slab_columns * kernels().VECTOR
+    slope_bytes = _round_up(job.out_rows * job.out_columns, TOGETHER) * kernels().VECTOR
     return _record(
         "WEIGHT_GRADIENT",
         job,
@@ -120,14 +108,14 @@ def plan_weight_gradient(job: Job) -> Record:
         chunk=chunk,
         slab_bytes=slab_bytes,
         slope_bytes=slope_bytes,
-        scratch_bytes=slab_bytes + slope_bytes + job.kernel**2 * attribute("VECTOR"),
+        scratch_bytes=slab_bytes + slope_bytes + job.kernel**2 * kernels().VECTOR,
         slab_columns=slab_columns,
         tile=max(1, 256 // job.out_columns),  # rows whose pixels fit the first-level cache
     )
 
 
 def _record(kind: str, job: Job, **values: int) -> Record:
-    record = np.zeros(1, attribute(kind))
+    record = np.zeros(1, getattr(kernels(), kind))
     for name, value in {**job._asdict(), **values}.items():
         record[name] = value
     return record

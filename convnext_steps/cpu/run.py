@@ -5,7 +5,6 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ Record = np.ndarray[Any, np.dtype[Any]]  # what a kernel is told, one row of nam
 
 
 @cache
-def kernels() -> ModuleType | None:
-    """The compiled kernels; None where numba is missing or fails, which is logged once."""
+def kernels() -> Any:
+    """The module of the compiled kernels; None, logged once, where numba is missing or fails."""
     try:
         return importlib.import_module("convnext_steps.cpu.kernels")
     except Exception as error:  # numba is an option: whatever ails it, training must go on
@@ -27,26 +26,21 @@ def kernels() -> ModuleType | None:
         return None
 
 
-def attribute(name: str) -> Any:
-    """A kernel, the type of its record, or a number, of the compiled kernels."""
-    return getattr(kernels(), name)
-
-
-def run(name: str, call: Record) -> None:
+def run(name: str, call: Record, *more: Record) -> None:
     """Run a kernel on as many threads as PyTorch's operators use."""
-    kernel = attribute(name).ctypes  # which runs without Python's lock
+    kernel = getattr(kernels(), name).ctypes  # which runs without Python's lock
     threads, size = int(call["tasks"][0]), int(call["scratch_bytes"][0])
     threads = min(threads, torch.get_num_threads())
     counter = np.zeros(2, np.int64)  # the next task, the next thread
     call["counter"] = counter.ctypes.data
     scratch = torch.empty(threads * size + LINE, dtype=torch.uint8, device="cpu")
     call["scratch"] = -(-scratch.data_ptr() // LINE) * LINE
-    here = call.ctypes.data
+    addresses = [record.ctypes.data for record in (call, *more)]
     if threads == 1:
-        kernel(here)
+        kernel(*addresses)
     else:
         pool = _pool(os.getpid())
-        for helper in [pool.submit(kernel, here) for _ in range(threads)]:
+        for helper in [pool.submit(kernel, *addresses) for _ in range(threads)]:
             helper.result()
 
 

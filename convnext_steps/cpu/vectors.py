@@ -6,6 +6,8 @@ are in bytes: one compilation serves all shapes and types (mypy can't follow num
 LLVM's).
 """
 
+from inspect import Parameter, Signature, signature
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -21,6 +23,23 @@ PIXELS = 8  # running sums kept in registers by `correlate_pixels`
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _WORDS = ir.VectorType(ir.IntType(32), LANES)
 _HALVES = ir.VectorType(ir.IntType(16), LANES)
+
+
+def _emits(function):
+    """Make an intrinsic on integers of a function that emits its instructions."""
+    names = ["typing", *list(signature(function).parameters)[1:]]
+
+    def typed(typing, *integers):
+        def code(context, builder, _, arguments):
+            function(builder, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * len(integers)), code
+
+    kind = Parameter.POSITIONAL_OR_KEYWORD
+    typed.__signature__ = Signature([Parameter(name, kind) for name in names])  # numba asks for it
+    typed.__name__ = function.__name__
+    return intrinsic(typed)
 
 
 def _pointer(builder, address, kind):
@@ -110,72 +129,48 @@ def _branch_on_kind(builder, half, lanes, emit):
                     emit(lanes, kind)
 
 
-@intrinsic
-def unpack_row(typing, source, source_step, target, target_step, count, lanes, half):
+@_emits
+def unpack_row(builder, source, source_step, target, target_step, count, lanes, half):
     """Copy `count` pixels of up to `LANES` channels into float32 vectors."""
 
-    def code(context, builder, signature, arguments):
-        source, source_step, target, target_step, count, lanes, half = arguments
+    def emit(lanes, half):
+        with cgutils.for_range(builder, count) as loop:
+            here = builder.add(source, builder.mul(loop.index, source_step))
+            there = builder.add(target, builder.mul(loop.index, target_step))
+            _store(builder, _read(builder, here, lanes, half), there)
 
-        def emit(lanes, half):
-            with cgutils.for_range(builder, count) as loop:
-                here = builder.add(source, builder.mul(loop.index, source_step))
-                there = builder.add(target, builder.mul(loop.index, target_step))
-                _store(builder, _read(builder, here, lanes, half), there)
-
-        _branch_on_kind(builder, half, lanes, emit)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 7), code
+    _branch_on_kind(builder, half, lanes, emit)
 
 
-@intrinsic
-def pack_row(typing, source, target, target_step, count, lanes, half):
+@_emits
+def pack_row(builder, source, target, target_step, count, lanes, half):
     """Copy `count` float32 vectors, side by side, out to pixels of up to `LANES` channels."""
 
-    def code(context, builder, signature, arguments):
-        source, target, target_step, count, lanes, half = arguments
+    def emit(lanes, half):
+        with cgutils.for_range(builder, count) as loop:
+            here = builder.add(source, builder.mul(loop.index, ir.Constant(count.type, VECTOR)))
+            there = builder.add(target, builder.mul(loop.index, target_step))
+            _write(builder, _load(builder, here), there, lanes, half)
 
-        def emit(lanes, half):
-            with cgutils.for_range(builder, count) as loop:
-                here = builder.add(source, builder.mul(loop.index, ir.Constant(count.type, VECTOR)))
-                there = builder.add(target, builder.mul(loop.index, target_step))
-                _write(builder, _load(builder, here), there, lanes, half)
-
-        _branch_on_kind(builder, half, lanes, emit)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 6), code
+    _branch_on_kind(builder, half, lanes, emit)
 
 
-@intrinsic
-def clear(typing, target, count):
+@_emits
+def clear(builder, target, count):
     """Set `count` vectors to zero."""
-
-    def code(context, builder, signature, arguments):
-        target, count = arguments
-        with cgutils.for_range(builder, count) as loop:
-            here = builder.add(target, builder.mul(loop.index, ir.Constant(count.type, VECTOR)))
-            _store(builder, ir.Constant(_FLOATS, [0.0] * LANES), here)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), code
+    with cgutils.for_range(builder, count) as loop:
+        here = builder.add(target, builder.mul(loop.index, ir.Constant(count.type, VECTOR)))
+        _store(builder, ir.Constant(_FLOATS, [0.0] * LANES), here)
 
 
-@intrinsic
-def add_vectors(typing, source, target, count):
+@_emits
+def add_vectors(builder, source, target, count):
     """Add `count` vectors to others."""
-
-    def code(context, builder, signature, arguments):
-        source, target, count = arguments
-        with cgutils.for_range(builder, count) as loop:
-            offset = builder.mul(loop.index, ir.Constant(count.type, VECTOR))
-            there = builder.add(target, offset)
-            value = _load(builder, builder.add(source, offset))
-            _store(builder, builder.fadd(value, _load(builder, there)), there)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 3), code
+    with cgutils.for_range(builder, count) as loop:
+        offset = builder.mul(loop.index, ir.Constant(count.type, VECTOR))
+        there = builder.add(target, offset)
+        value = _load(builder, builder.add(source, offset))
+        _store(builder, builder.fadd(value, _load(builder, there)), there)
 
 
 @intrinsic
@@ -189,75 +184,60 @@ def draw(typing, counter):
     return types.int64(types.int64), code
 
 
-@intrinsic
-def correlate_pixels(typing, taps, tap_row, tap_column, source, row, column, rows, columns, result):
+@_emits
+def correlate_pixels(builder, taps, tap_row, tap_column, source, row, column, rows, columns,
+                     result):  # fmt: skip
     """Sum taps times pixels over rows x columns, for 8 results side by side, in registers."""
-
-    def code(context, builder, signature, arguments):
-        taps, tap_row, tap_column, source, row, column, rows, columns, result = arguments
-        zero = ir.Constant(_FLOATS, [0.0] * LANES)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(PIXELS)]
-        with cgutils.for_range(builder, rows) as i, cgutils.for_range(builder, columns) as j:
-            tap = builder.add(taps, builder.mul(i.index, tap_row))
-            tap = _load(builder, builder.add(tap, builder.mul(j.index, tap_column)))
-            here = builder.add(source, builder.mul(i.index, row))
-            here = builder.add(here, builder.mul(j.index, column))
-            for index, total in enumerate(sums):
-                pixel = _load(builder, here, index * VECTOR)
-                builder.store(_multiply_add(builder, tap, pixel, builder.load(total)), total)
+    zero = ir.Constant(_FLOATS, [0.0] * LANES)
+    sums = [cgutils.alloca_once_value(builder, zero) for _ in range(PIXELS)]
+    with cgutils.for_range(builder, rows) as i, cgutils.for_range(builder, columns) as j:
+        tap = builder.add(taps, builder.mul(i.index, tap_row))
+        tap = _load(builder, builder.add(tap, builder.mul(j.index, tap_column)))
+        here = builder.add(source, builder.mul(i.index, row))
+        here = builder.add(here, builder.mul(j.index, column))
         for index, total in enumerate(sums):
-            _store(builder, builder.load(total), result, index * VECTOR)
-        return context.get_dummy_value()
+            pixel = _load(builder, here, index * VECTOR)
+            builder.store(_multiply_add(builder, tap, pixel, builder.load(total)), total)
+    for index, total in enumerate(sums):
+        _store(builder, builder.load(total), result, index * VECTOR)
 
-    return types.void(*[types.int64] * 9), code
 
-
-@intrinsic
-def sum_pixels(typing, source, count, target):
+@_emits
+def sum_pixels(builder, source, count, target):
     """Add the sum of `count` vectors, a multiple of 8, to one vector."""
-
-    def code(context, builder, signature, arguments):
-        source, count, target = arguments
-        zero = ir.Constant(_FLOATS, [0.0] * LANES)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(PIXELS)]
-        eighths = builder.udiv(count, ir.Constant(count.type, PIXELS))
-        with cgutils.for_range(builder, eighths) as loop:
-            step = ir.Constant(count.type, PIXELS * VECTOR)
-            here = builder.add(source, builder.mul(loop.index, step))
-            for index, total in enumerate(sums):
-                pixel = _load(builder, here, index * VECTOR)
-                builder.store(builder.fadd(pixel, builder.load(total)), total)
-        value = _load(builder, target)
-        for total in sums:
-            value = builder.fadd(value, builder.load(total))
-        _store(builder, value, target)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 3), code
-
-
-@intrinsic(prefer_literal=True)
-def accumulate_taps(typing, source, row, column, slope, slope_row, rows, columns, totals, taps):
-    """Add output gradient times pixel to the sums of a row of taps, over rows x columns."""
-    count = taps.literal_value
-
-    def code(context, builder, signature, arguments):
-        source, row, column, slope, slope_row, rows, columns, totals, _ = arguments
-        sums = [
-            cgutils.alloca_once_value(builder, _load(builder, totals, index * VECTOR))
-            for index in range(count)
-        ]
-        with cgutils.for_range(builder, rows) as r, cgutils.for_range(builder, columns) as c:
-            there = builder.add(slope, builder.mul(r.index, slope_row))
-            step = ir.Constant(rows.type, VECTOR)
-            gradient = _load(builder, builder.add(there, builder.mul(c.index, step)))
-            here = builder.add(source, builder.mul(r.index, row))
-            here = builder.add(here, builder.mul(c.index, column))
-            for index, total in enumerate(sums):
-                pixel = _load(builder, here, index * VECTOR)
-                builder.store(_multiply_add(builder, gradient, pixel, builder.load(total)), total)
+    zero = ir.Constant(_FLOATS, [0.0] * LANES)
+    sums = [cgutils.alloca_once_value(builder, zero) for _ in range(PIXELS)]
+    eighths = builder.udiv(count, ir.Constant(count.type, PIXELS))
+    with cgutils.for_range(builder, eighths) as loop:
+        step = ir.Constant(count.type, PIXELS * VECTOR)
+        here = builder.add(source, builder.mul(loop.index, step))
         for index, total in enumerate(sums):
-            _store(builder, builder.load(total), totals, index * VECTOR)
-        return context.get_dummy_value()
+            pixel = _load(builder, here, index * VECTOR)
+            builder.store(builder.fadd(pixel, builder.load(total)), total)
+    value = _load(builder, target)
+    for total in sums:
+        value = builder.fadd(value, builder.load(total))
+    _store(builder, value, target)
 
-    return types.void(*[types.int64] * 8, taps), code
+
+@_emits
+def accumulate_taps(builder, source, row, column, slope, slope_row, rows, columns, totals, taps):
+    """Add output gradient times pixel to the sums of a row of taps, over rows x columns."""
+    for count in (3, 5, 7, 9, 11):  # KERNEL_SIZES of depthwise.py; as many registers
+        with builder.if_then(builder.icmp_signed("==", taps, ir.Constant(taps.type, count))):
+            sums = [
+                cgutils.alloca_once_value(builder, _load(builder, totals, index * VECTOR))
+                for index in range(count)
+            ]
+            with cgutils.for_range(builder, rows) as r, cgutils.for_range(builder, columns) as c:
+                there = builder.add(slope, builder.mul(r.index, slope_row))
+                step = ir.Constant(rows.type, VECTOR)
+                gradient = _load(builder, builder.add(there, builder.mul(c.index, step)))
+                here = builder.add(source, builder.mul(r.index, row))
+                here = builder.add(here, builder.mul(c.index, column))
+                for index, total in enumerate(sums):
+                    pixel = _load(builder, here, index * VECTOR)
+                    value = _multiply_add(builder, gradient, pixel, builder.load(total))
+                    builder.store(value, total)
+            for index, total in enumerate(sums):
+                _store(builder, builder.load(total), totals, index * VECTOR)

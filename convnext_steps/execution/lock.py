@@ -8,7 +8,6 @@ import json
 import os
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,14 +22,6 @@ PATIENCE = 2.0  # seconds: `status` takes a lock for a moment, to look
 
 class HeldError(ConvNeXtStepsError, RuntimeError):
     """Another process is working on the run."""
-
-
-@dataclass(frozen=True)
-class Holder:
-    """The process that is working on a run, and its host."""
-
-    pid: int
-    host: str
 
 
 def take(folder: Path) -> FileLock:
@@ -50,14 +41,15 @@ def take(folder: Path) -> FileLock:
     return lock
 
 
-def holder(folder: Path) -> Holder | None:
-    """Who is working on a run; None if nobody is."""
+def holder(folder: Path) -> str:
+    """Who is working on a run, in words; "" if nobody is."""
     if not (folder / LOCK).exists():
-        return None
+        return ""
     try:
         with FileLock(folder / LOCK, timeout=0):
-            return None
+            return ""
     except Timeout:
-        with suppress(OSError, ValueError, TypeError):  # a moment before it is written
-            return Holder(**json.loads((folder / HOLDER).read_text(encoding="utf-8")))
-        return Holder(0, "unknown")
+        with suppress(OSError, ValueError, TypeError, KeyError):  # a moment before it is written
+            known = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+            return "process {pid} on {host}".format_map(known)
+        return "another process"

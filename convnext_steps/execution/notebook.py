@@ -11,13 +11,16 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from convnext_steps.errors import NotebookError
 from convnext_steps.files import check_writable, project_folder
 from convnext_steps.text import unknown
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 NOTEBOOKS = project_folder() / "notebooks"
 
@@ -34,6 +37,35 @@ def find_notebook(name: str) -> Path:
             if path.is_file():
                 return path.resolve()
     raise ValueError(f"no notebook {name!r} in {NOTEBOOKS}, in notebooks/, or here")
+
+
+def read_notebook(path: Path) -> "NotebookNode":
+    """What a notebook's file holds.
+
+    Raises:
+        ValueError: the file is not a notebook.
+        OSError: it cannot be read.
+    """
+    import nbformat
+
+    try:
+        return nbformat.read(path, as_version=4)
+    except OSError:
+        raise
+    except Exception:  # a damaged file can fail in many ways
+        raise ValueError(f"{path} is damaged or not a notebook") from None
+
+
+def parameters_of(notebook: Path) -> dict[str, Any]:
+    """A notebook's parameters by name, as papermill describes them.
+
+    Raises:
+        ValueError: the file is not a notebook.
+    """
+    from papermill import inspect_notebook
+
+    read_notebook(notebook)
+    return inspect_notebook(str(notebook))
 
 
 def start_notebook(
@@ -107,9 +139,7 @@ def _values(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
         ValueError: a parameter is unknown, which papermill would only log; the message has the
             nearest name.
     """
-    from papermill import inspect_notebook
-
-    known = inspect_notebook(str(notebook))
+    known = parameters_of(notebook)
     values = {}
     for name, text in given.items():
         if name not in known:

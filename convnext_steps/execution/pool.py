@@ -47,15 +47,13 @@ class PoolBackend:
             dead.end()
             self.crews.remove(dead)
         crew = min(self.crews, key=lambda crew: len(crew.open), default=None)
-        if crew is None or len(crew.open) >= self.at_once or self._idle_gpu(crew):
+        idle_gpu = len(self.crews) < len(self.gpus)
+        if crew is None or len(crew.open) >= self.at_once or (crew.open and idle_gpu):
             used = [crew.gpus for crew in self.crews]
             free = [own for own in self.gpus if own not in used]
             crew = Crew(free[0] if free else None)
             self.crews.append(crew)
         return PoolAttempt(crew, crew.begin(run, results.resolve()))
-
-    def _idle_gpu(self, crew: "Crew") -> bool:
-        return bool(crew.open) and len(self.crews) < len(self.gpus)
 
     def close(self) -> None:
         """End the processes."""

@@ -105,7 +105,12 @@ class RayAttempt:
 def attempt(run: Run, results: Path) -> Outcome:
     """One attempt from its beginning to its end, in a worker of Ray."""
     if not run.how.notebooks:
-        return _in_this_process(run, results)
+        torch.set_num_threads(1)
+        try:
+            do_run(run, results)
+        except Exception as error:  # a training can fail in any way
+            return Outcome.of(error)
+        return Outcome.of(None)
     local = LocalAttempt(run, results)
     try:
         while (outcome := local.outcome()) is None:
@@ -113,12 +118,3 @@ def attempt(run: Run, results: Path) -> Outcome:
         return outcome
     finally:
         local.stop()
-
-
-def _in_this_process(run: Run, results: Path) -> Outcome:
-    torch.set_num_threads(1)
-    try:
-        do_run(run, results)
-    except Exception as error:  # a training can fail in any way
-        return Outcome.of(error)
-    return Outcome("done")

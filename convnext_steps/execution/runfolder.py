@@ -15,7 +15,7 @@ from convnext_steps.execution.train_run import TRAINED
 from convnext_steps.files import write_json
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, read_result, read_results
-from convnext_steps.training.checkpoint import HISTORY, clear
+from convnext_steps.training.checkpoint import FINAL, HISTORY, clear
 
 PARTIAL_NOTEBOOK = "run_step.partial-{}.ipynb"  # of the process that executes it
 NOTEBOOK = "run_step.ipynb"
@@ -62,7 +62,7 @@ def prepare(run: Run, folder: Path) -> None:
     if (folder / RESULT).exists():
         digest = hashlib.sha256((folder / RESULT).read_bytes()).hexdigest()
         (folder / RESULT).replace(folder / REJECTED.format(digest[:8]))
-    for name in (NOTEBOOK, TRAINED):
+    for name in (NOTEBOOK, TRAINED, f"{FINAL}.safetensors"):
         (folder / name).unlink(missing_ok=True)
     plan = folder / PLAN
     if not plan.exists() or plan.read_text(encoding="utf-8") != run.hash:
@@ -127,12 +127,8 @@ def status(run: Run, results: Path, found: Mapping[str, Mapping[str, Any]]) -> S
             return Status("done", f"{result_of(run, folder)['accuracy']:.2f} %")
         except ResultError as error:
             return Status("missing", str(error))
-    if not results.exists():
-        return Status("missing")
-    owner = holder(folder)
-    if owner is not None:
-        share = f"{100 * progress(folder):.0f} % of its training"
-        return Status("running", f"{share}, process {owner.pid} on {owner.host}")
+    if owner := holder(folder):
+        return Status("running", f"{100 * progress(folder):.0f} % of its training, {owner}")
     with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # missing, or damaged
         failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
         return Status("failed", failure["error"])

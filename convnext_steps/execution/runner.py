@@ -81,22 +81,12 @@ class Runner:
                 for attempt in self.active.values():
                     attempt.stop()
 
-    def check(self) -> None:
-        """Report the runs that have failed too often.
-
-        Raises:
-            StudyError: there are some.
-        """
-        if self.errors:
-            details = "\n".join(f"  {run.name}: {error}" for run, error in self.errors.items())
-            raise StudyError(f"{len(self.errors)} of {self.total} runs failed:\n{details}")
-
     def _start_some(self) -> None:
         while self.waiting and len(self.active) < self.workers:
             run = self.waiting.popleft()
             if done(run, run.folder(self.results)):  # by another runner
                 continue
-            if holder(run.folder(self.results)) is not None:
+            if holder(run.folder(self.results)):
                 self.later.append(run)
             else:
                 self.active[run] = self.backend.start(run, self.results)
@@ -199,7 +189,9 @@ def do_missing(
         workers = backend.workers if study.how.workers == "auto" else study.how.workers
         runner = Runner(missing, results, backend, workers, ended)
         runner.execute()
-    runner.check()
+    if runner.errors:
+        details = "\n".join(f"  {run.name}: {error}" for run, error in runner.errors.items())
+        raise StudyError(f"{len(runner.errors)} of {len(missing)} runs failed:\n{details}")
     return len(missing)
 
 

@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -46,21 +45,10 @@ class Trained:
 Training = Generator[None, None, Trained]  # stops after each step
 
 
-def train_run(
-    run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
-) -> Trained:
-    """Train and evaluate as the run's recipe says, resuming from a checkpoint in `output`.
-
-    Raises:
-        TrainingError: training cannot start or continue.
-    """
-    return finish(training_steps(run, model, train, test, output))
-
-
 def training_steps(
-    run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
+    run: Run, model: nn.Module, train: ImageData, test: ImageData, output: Path
 ) -> Training:
-    """Do what `train_run` does, but stop after each step.
+    """Train and evaluate as the run's recipe says, resuming from a checkpoint in `output`.
 
     A run of several processes is trained by torchrun, which builds the same model in each of them;
     on GPUs there is one process per GPU, and no more than there are.
@@ -71,16 +59,13 @@ def training_steps(
         os.environ.pop(name, None)
     if processes == 1:
         trained = yield from steps_in_process(run, model, train, test, output)
-    elif output:
-        trained = _train_together(run, processes, Path(output))
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            trained = _train_together(run, processes, Path(folder))
+        trained = _train_together(run, processes, output)
     return replace(trained, environment=made_with)
 
 
 def steps_in_process(
-    run: Run, model: nn.Module, train: ImageData, test: ImageData, output: str | Path | None
+    run: Run, model: nn.Module, train: ImageData, test: ImageData, output: Path
 ) -> Training:
     """Train in this process, together with those that torchrun started with it, if any."""
     shown = run.how.notebooks

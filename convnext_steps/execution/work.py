@@ -16,6 +16,7 @@ from convnext_steps.study.code import own_code
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, SCHEMA, checksum
 from convnext_steps.text import first_line
+from convnext_steps.training.checkpoint import FINAL
 from convnext_steps.training.evaluation import Evaluation
 from convnext_steps.training.how import OF_THE_STUDY
 from convnext_steps.training.images import ImageData
@@ -67,7 +68,7 @@ class Work:
         """Write the result, last and atomically, tidy up, and release the lock."""
         if self.result is None:
             if self.run.how.keep_weights:
-                (self.folder / "final.safetensors").replace(self.folder / WEIGHTS)
+                (self.folder / f"{FINAL}.safetensors").replace(self.folder / WEIGHTS)
             write_json(self.folder / RESULT, result_from(self.run, count, trained))
         tidy(self.folder)
         self.lock.release(force=True)

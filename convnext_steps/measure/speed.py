@@ -52,15 +52,6 @@ class Speed:
         return 1000 * statistics.median(self.seconds)
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """How many times faster one network is than another, round by round."""
-
-    median: float
-    low: float
-    high: float
-
-
 def measure_speeds(
     models: Mapping[str, nn.Module],
     work: Work,
@@ -99,10 +90,10 @@ def measure_speeds(
     }
 
 
-def ratio(one: Speed, other: Speed) -> Ratio:
-    """The time of `other` over the time of `one`, paired by round."""
+def ratio(one: Speed, other: Speed) -> dict[str, float]:
+    """How many times faster one network is than another, paired by round."""
     ratios = sorted(b / a for a, b in zip(one.seconds, other.seconds, strict=True))
-    return Ratio(statistics.median(ratios), ratios[0], ratios[-1])
+    return {"median": statistics.median(ratios), "low": ratios[0], "high": ratios[-1]}
 
 
 def prepare_step(model: nn.Module, work: Work) -> Callable[[], object]:

@@ -59,10 +59,6 @@ class Block(nn.Module):
         """Add the branch to x, (N, C, H, W) -> (N, C, H, W)."""
         branch: Tensor = self.dwconv(x).permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
         branch = self.pwconv2(self.act(self.pwconv1(self.norm(branch))))
-        return self.add(x, branch)
-
-    def add(self, x: Tensor, branch: Tensor) -> Tensor:
-        """Return x plus the scaled branch, (N, C, H, W) and (N, H, W, C) -> (N, C, H, W)."""
         branch = branch.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
         if self.gamma is None:
             return x + self.drop_path(branch)

@@ -1,5 +1,7 @@
 """The convolutions of the roadmap's networks: their padding, groups and biases."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -7,26 +9,15 @@ from convnext_steps.models.design import Design
 
 
 def padded_convolution(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    stride: int = 1,
-    groups: int = 1,
-    bias: bool = True,
+    in_channels: int, out_channels: int, kernel_size: int, **options: Any
 ) -> nn.Conv2d:
     """A convolution that only its stride makes smaller, for odd kernel sizes.
 
-    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), rounded up.
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), rounded up. The options
+    are those of `nn.Conv2d`.
     """
-    return nn.Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride,
-        padding=kernel_size // 2,
-        groups=groups,
-        bias=bias,
-    )
+    padding = kernel_size // 2
+    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, **options)
 
 
 def convolution(design: Design, in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -40,7 +31,7 @@ def spatial_convolution(design: Design, channels: int, stride: int) -> nn.Conv2d
         channels,
         channels,
         design.kernel_size,
-        stride,
+        stride=stride,
         groups=channels if design.depthwise else 1,
         bias=design.norm == "layer",
     )

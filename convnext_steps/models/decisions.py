@@ -95,8 +95,7 @@ def _step(chosen: Sequence[str], regime: str) -> Step:
         if step.design == design and step.name != "resnet_original"
     ]
     known = published[last].paper
-    paper = Published(title=known.title, section=known.section, parent=parent)
-    if same:
-        paper = replace(same[0].paper, title=known.title, section=known.section, parent=parent)
+    numbers = same[0].paper if same else Published("", "", None)
+    paper = replace(numbers, title=known.title, section=known.section, parent=parent)
     changes = decisions(regime).get(last, {})
     return Step(set_name(chosen), regime, MappingProxyType(dict(changes)), design, paper)

@@ -78,11 +78,8 @@ def plain_types() -> list[Any]:
         for core in ("core", "_core")
     ]
     paths = [
-        (pure, f"{module}.{system}Path")
-        for system, pure in (
-            ("Posix", pathlib.PurePosixPath),
-            ("Windows", pathlib.PureWindowsPath),
-        )
+        (getattr(pathlib, f"Pure{system}Path"), f"{module}.{system}Path")
+        for system in ("Posix", "Windows")
         for module in ("pathlib", "pathlib._local")
     ]
     plain = [argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray]

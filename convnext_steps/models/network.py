@@ -24,7 +24,7 @@ def stem(design: Design, in_channels: int) -> nn.Sequential:
         kernel_size = 7 if design.stem_stride == 4 else 3
         stride = max(1, design.stem_stride // 2)  # the max-pool halves once more
         layers = nn.Sequential(
-            padded_convolution(in_channels, design.width, kernel_size, stride, bias=False),
+            padded_convolution(in_channels, design.width, kernel_size, stride=stride, bias=False),
             norm(design, design.width),
             activation(design),
         )

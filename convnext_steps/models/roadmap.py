@@ -215,13 +215,18 @@ def beyond(
     )
 
 
-def find_step(name: str, regime: str = "tiny") -> Step:
-    """One step by name.
+def find_step(name: str, regime: str = "tiny", steps: Mapping[str, Step] | None = None) -> Step:
+    """One step by name, or any set of decisions.
+
+    Args:
+        name: of the step.
+        regime: "tiny", "base" or "leave_one_out".
+        steps: to choose from; by default the regime's.
 
     Raises:
         ValueError: the step does not exist; the message suggests the nearest name.
     """
-    steps = roadmap(regime)
+    steps = roadmap(regime) if steps is None else steps
     if name in steps:
         return steps[name]
     if "+" in name:

@@ -13,17 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from convnext_steps.study import markdown
-from convnext_steps.study.figures import STYLES, finish, new_figure, own_style
+from convnext_steps.study.figures import STYLES, finish, own_style, subplots
 from convnext_steps.study.loading import steps_of, study_of
 from convnext_steps.study.probes import gains
 from convnext_steps.study.statistics import (
     accuracies,
     comparisons,
     holm,
-    seeds_needed,
     sign_flip_p,
     spread,
-    verdict,
+    verdicts,
 )
 
 
@@ -52,10 +51,7 @@ def compare_studies(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"])
-    needed = seeds_needed(len(table))
-    table["verdict"] = [
-        verdict(row.n, needed, row.difference, row.p_holm) for row in table.itertuples()
-    ]
+    table["verdict"] = verdicts(table["n"], table["difference"], table["p_holm"])
     return table
 
 
@@ -126,8 +122,9 @@ def plot_comparison(tables: Sequence[pd.DataFrame]) -> Figure:
     """
     steps = list(steps_of(tables[0]))
     titles = [step.title for step in steps_of(tables[0]).values()]
-    figure = new_figure(13, max(0.42 * len(steps) + 1.6, 3))
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure, (left, right) = subplots(
+        1, 2, sharey=True, figsize=(13, max(0.42 * len(steps) + 1.6, 3))
+    )
     for place, (table, style) in enumerate(zip(tables, cycle(STYLES), strict=False)):
         shift = 0.6 * ((place + 0.5) / len(tables) - 0.5)
         marks = style | {"linestyle": "", "label": study_of(table).name}

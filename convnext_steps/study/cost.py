@@ -10,9 +10,21 @@ from matplotlib.figure import Figure
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.measure.roofline import LayerPoint
 from convnext_steps.measure.speed import Work, measure_speeds
-from convnext_steps.study.figures import new_figure, own_style
+from convnext_steps.study.figures import own_style, subplots
 from convnext_steps.study.plan import Run
 from convnext_steps.study.plots import SECTION_COLORS
+from convnext_steps.training.images import ImageData
+
+
+def work_of(run: Run, data: ImageData) -> Work:
+    """One training step of a run on its data."""
+    return Work(
+        resolution=data[0][0].shape[-1],
+        batch_size=run.config.batch_size,
+        precision="bf16" if run.config.precision == "bf16" else "fp32",
+        in_channels=data.channels,
+        num_classes=data.num_classes,
+    )
 
 
 def measure_costs(runs: Iterable[Run], rounds: int = 5) -> pd.DataFrame:
@@ -24,13 +36,7 @@ def measure_costs(runs: Iterable[Run], rounds: int = 5) -> pd.DataFrame:
     rows = []
     for run in runs:
         train, _ = run.load_data()
-        work = Work(
-            resolution=train[0][0].shape[-1],
-            batch_size=run.config.batch_size,
-            precision="bf16" if run.config.precision == "bf16" else "fp32",
-            in_channels=train.channels,
-            num_classes=train.num_classes,
-        )
+        work = work_of(run, train)
         models = {"fast": run.build(train), "plain": run.build(train)}
         speeds = measure_speeds(models, work, rounds, fast={"fast"})
         count = count_flops(models["plain"], work.resolution, work.in_channels)
@@ -55,8 +61,7 @@ def plot_costs(costs: pd.DataFrame, accuracy: "pd.Series[float]") -> Figure:
         accuracy: per cent by step; steps without one are left out.
     """
     known = costs[costs["step"].isin(accuracy.dropna().index)]
-    figure = new_figure(11, 4.5)
-    axes = figure.subplots(1, 2, sharey=True)
+    figure, axes = subplots(1, 2, sharey=True, figsize=(11, 4.5))
     columns = (
         (known["macs"] / 1e6, "million multiply-adds per image"),
         (known["milliseconds"], "measured milliseconds per training step"),
@@ -82,8 +87,7 @@ def plot_roofline(points: Sequence[LayerPoint], peak: float, bandwidth: float) -
         peak: operations per second of a matrix product.
         bandwidth: bytes per second of a copy.
     """
-    figure = new_figure(7, 4.5)
-    axes = figure.subplots()
+    figure, axes = subplots(figsize=(7, 4.5))
     intensity = np.logspace(-1, 3, 100)
     roof = np.minimum(peak, bandwidth * intensity) / 1e9
     axes.loglog(intensity, roof, color="black", label="the machine's two ceilings")

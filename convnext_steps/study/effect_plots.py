@@ -17,8 +17,8 @@ from convnext_steps.study.figures import (
     RED,
     SKY,
     finish,
-    new_figure,
     own_style,
+    subplots,
 )
 from convnext_steps.study.networks import papers_own
 
@@ -28,8 +28,8 @@ PAPERS = "the paper's own, by number of decisions"
 @own_style
 def plot_effects(effects: pd.DataFrame) -> Figure:
     """Each decision's average effect with its 95 % t-interval, from a table of `main_effects`."""
-    figure = new_figure(8, 1 + 0.4 * len(effects))
-    axes, places = figure.subplots(), np.arange(len(effects))[::-1]
+    figure, axes = subplots(figsize=(8, 1 + 0.4 * len(effects)))
+    places = np.arange(len(effects))[::-1]
     margins = [effects["effect"] - effects["low"], effects["high"] - effects["effect"]]
     axes.axvline(0, color="black", linewidth=0.8)
     axes.errorbar(effects["effect"], places, xerr=margins, fmt="o", color=BLUE, capsize=4)
@@ -44,8 +44,7 @@ def plot_interactions(interactions: pd.DataFrame, decisions: tuple[str, ...]) ->
     """A heat map of a table of `interactions`; those found have a frame, others are small print."""
     size = len(decisions)
     grid = np.full((size, size), np.nan)
-    figure = new_figure(2.5 + 0.7 * size, 2 + 0.6 * size)
-    axes = figure.subplots()
+    figure, axes = subplots(figsize=(2.5 + 0.7 * size, 2 + 0.6 * size))
     most = interactions["effect"].abs().max()
     for row in interactions.itertuples():
         one, other = decisions.index(row.other), decisions.index(row.decision)
@@ -77,8 +76,8 @@ def _frame(x: float, y: float) -> Rectangle:
 @own_style
 def plot_credits(credits: pd.DataFrame) -> Figure:
     """Each decision's credit over all orders as a strip, from a table of `credit_over_orders`."""
-    figure = new_figure(9, 1.6 + 0.45 * len(credits))
-    axes, places = figure.subplots(), np.arange(len(credits))[::-1]
+    figure, axes = subplots(figsize=(9, 1.6 + 0.45 * len(credits)))
+    places = np.arange(len(credits))[::-1]
     axes.axvline(0, color="black", linewidth=0.8)
     words = "all orders, with the noise of single runs"
     noisy: dict[str, Any] = {"label": words, "color": GREY, "linewidth": 2}
@@ -105,8 +104,7 @@ def plot_front(analysis: Analysis) -> Figure:
     columns = ["accuracy", "macs", "paper", "front"]
     means = analysis.runs.groupby("step")[columns].mean().sort_values("macs")
     front, chain = means[means["front"] > 0], papers_own(means)
-    figure = new_figure(9, 5.5)
-    axes = figure.subplots()
+    figure, axes = subplots(figsize=(9, 5.5))
     axes.plot(means["macs"] / 1e6, means["accuracy"], ".", color=GREY, label="every network")
     line: dict[str, Any] = {"color": "black", "linewidth": 1.2, "label": "the front"}
     axes.step(front["macs"] / 1e6, front["accuracy"], where="post", **line)

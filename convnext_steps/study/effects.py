@@ -15,9 +15,9 @@ from scipy import stats
 from convnext_steps.study.networks import factorial_of, networks
 from convnext_steps.study.orders import credits, mean_weights, paper_credits
 from convnext_steps.study.space import Bools, Floats, Space
+from convnext_steps.study.statistics import ALPHA
 
 DRAWS = 2000  # of the bootstrap
-ALPHA = 0.05
 RUNS_PER_TERM = 2  # from which on interactions are fitted; with fewer, noise would be fitted
 
 

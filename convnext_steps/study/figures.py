@@ -4,11 +4,9 @@ Okabe and Ito's palette: its colours differ in lightness too, so that they survi
 colour-blindness; series differ in marker and line style as well.
 """
 
-import functools
 import io
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib import style
@@ -29,24 +27,22 @@ STYLES: tuple[dict[str, Any], ...] = (
 )
 SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "convnext_steps"}  # the same bytes each time
 
-P = ParamSpec("P")
-T = TypeVar("T")
+own_style = style.context("default")  # a decorator: whatever the reader's matplotlibrc says
 
 
-def own_style(draw: Callable[P, T]) -> Callable[P, T]:
-    """Draw with matplotlib's defaults, whatever the reader's matplotlibrc says."""
+def subplots(
+    rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options: Any
+) -> tuple[Figure, Any]:
+    """A figure and its axes, laid out so that they do not overlap; not one of pyplot's.
 
-    @functools.wraps(draw)
-    def drawn(*arguments: P.args, **options: P.kwargs) -> T:
-        with style.context("default"):
-            return draw(*arguments, **options)
-
-    return drawn
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, laid out so that its parts do not overlap."""
-    return Figure(figsize=(width, height), layout="constrained")
+    Args:
+        rows: of axes.
+        columns: of axes.
+        figsize: width and height in inches.
+        options: of matplotlib's `Figure.subplots`.
+    """
+    figure = Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def finish(axes: Axes, grid: str = "", legend: bool = False) -> None:

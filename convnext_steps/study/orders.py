@@ -7,7 +7,6 @@ programming, and the mean credit over all orders is the Shapley value under prec
 """
 
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,29 +14,22 @@ import pandas as pd
 from convnext_steps.study.space import Floats, Integers, Space
 
 
-class Places(NamedTuple):
-    """Where the orders take one decision: pairs of sets, as places in the space's list."""
-
-    before: Integers
-    after: Integers
-    share: Floats  # of all orders, per pair
-
-
 @cache
-def places(space: Space) -> tuple[Places, ...]:
-    """Where each decision is taken, and by what share of all orders."""
+def places(space: Space) -> tuple[tuple[Integers, Integers, Floats], ...]:
+    """For each decision, the sets before it, those after it, and the share of all orders.
+
+    Sets are places in the space's list.
+    """
     codes = space.codes(space.sets)
-    place = {int(code): index for index, code in enumerate(codes)}
     ways = _ways(space, codes.tolist())
     everything = codes.max()
     rest = _ways(space, codes.tolist(), up=False)
     found = []
     for decision in range(len(space.decisions)):
-        before, after = (space.codes(rows).tolist() for rows in space.contexts(decision))
-        pairs = list(zip(before, after, strict=True))
-        share = [ways[one] * rest[other] / ways[everything] for one, other in pairs]
-        indices = np.array([[place[one], place[other]] for one, other in pairs])
-        found.append(Places(indices[:, 0], indices[:, 1], np.array(share)))
+        before, after = (space.codes(rows) for rows in space.contexts(decision))
+        pairs = zip(before.tolist(), after.tolist(), strict=True)
+        share = np.array([ways[one] * rest[other] / ways[everything] for one, other in pairs])
+        found.append((np.searchsorted(codes, before), np.searchsorted(codes, after), share))
     return tuple(found)
 
 

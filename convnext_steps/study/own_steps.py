@@ -6,7 +6,6 @@ from typing import Any, get_type_hints
 
 from convnext_steps.fields import convert
 from convnext_steps.models.roadmap import Step, beyond, find_step
-from convnext_steps.text import unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +37,10 @@ class OwnStep:
         """
         if self.name in steps:
             raise ValueError(f"step.name: there is a step {self.name!r} already")
-        if self.parent in steps:
-            parent = steps[self.parent]
-        elif "+" in self.parent:
-            parent = find_step(self.parent, roadmap)
-        else:
-            raise ValueError(f"step.parent: {unknown('step', self.parent, steps)}")
+        try:
+            parent = find_step(self.parent, roadmap, steps)
+        except ValueError as error:
+            raise ValueError(f"step.parent: {error}") from None
         design, title = type(parent.design), self.title or self.name
         kinds = get_type_hints(design)
         change = {

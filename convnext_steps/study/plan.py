@@ -127,7 +127,7 @@ class Data:
 
     def identity(self) -> dict[str, Any]:
         """The data by name and by content, whatever folder they are in."""
-        content = self.content or _content(self.source, self.root, self.skip_broken)
+        content = self.content or _content(self.source, self.root or None, self.skip_broken)
         known = {"source": self.source, "images": self.images or None, "content": content}
         return known | ({"held_out": self.held_out} if self.held_out else {})
 
@@ -137,7 +137,7 @@ class Data:
         Raises:
             DataError: they are missing or damaged, or are not those that the study names.
         """
-        here = _content(self.source, self.root, self.skip_broken)
+        here = _content(self.source, self.root or None, self.skip_broken)
         if self.content not in ("", here):
             where = self.root or self.source
             raise DataError(f"data.content is {self.content!r}, but {where} holds {here!r}")
@@ -151,10 +151,7 @@ class Data:
         )
 
 
-@cache
-def _content(source: str, root: str, skip_broken: bool) -> str:
-    """The identity of a data set, looked for once in a process: a folder may hold many files."""
-    return content_of(source, root or None, skip_broken)
+_content = cache(content_of)  # once in a process: a folder may hold many files
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from convnext_steps.study.figures import (
     RED,
     SKY,
     finish,
-    new_figure,
     own_style,
+    subplots,
 )
 from convnext_steps.study.loading import steps_of, study_of
 from convnext_steps.study.tables import summarize
@@ -62,12 +62,11 @@ def plot_trajectory(results: pd.DataFrame, until: str | None = None, ask: bool =
     all_steps = steps_of(results).values()
     steps = [step for step in all_steps if until is None or step.section <= until]
     shown = [step for step in steps if not (ask and step.section == until)]
-    figure = new_figure(13, max(0.42 * len(steps) + 1.6, 3))
     quotes = any(step.paper.macs for step in steps[1:])
     widths = (3, 2) if quotes else (1,)
-    ours, *quoted = figure.subplots(
-        1, len(widths), sharey=True, width_ratios=widths, squeeze=False
-    ).flat
+    size = (13, max(0.42 * len(steps) + 1.6, 3))
+    grid = {"sharey": True, "width_ratios": widths, "squeeze": False}
+    figure, [[ours, *quoted]] = subplots(1, len(widths), figsize=size, **grid)
     _draw_ours(ours, shown, results)
     for axes in quoted:
         _draw_paper(axes, shown, study_of(results).roadmap)
@@ -90,8 +89,7 @@ def plot_trajectory(results: pd.DataFrame, until: str | None = None, ask: bool =
 def plot_history(history: Sequence[Mapping[str, float]]) -> Figure:
     """One run's training loss and test accuracy over its steps, from its history."""
     table = pd.DataFrame(history)
-    figure = new_figure(7, 3)
-    loss, accuracy = figure.subplots(1, 2)
+    figure, (loss, accuracy) = subplots(1, 2, figsize=(7, 3))
     training = table.dropna(subset="training_loss")
     loss.plot(training["step"], training["training_loss"], color=SECTION_COLORS["2.6"])
     loss.set(xlabel="step", ylabel="training loss (nats)")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.stats import linregress
 
 from convnext_steps.models.roadmap import FINISHED, roadmap
 from convnext_steps.study.counts import images_seen
@@ -85,29 +85,18 @@ def trends(budget: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (depth, step), part in budget.groupby(["depth", "step"], sort=False):
+        part = part.assign(fourfolds=np.log(part["images"].astype(float)) / math.log(4))
         lines = [line for _, line in part.groupby("seed") if line["images"].nunique() > 1]
-        slopes = np.array([_slope(line) for line in lines])
+        slopes = np.array([linregress(line["fourfolds"], line["gain"]).slope for line in lines])
         row = {"depth": depth, "step": step, "n": slopes.size, **spread(slopes, "slope")}
         rows.append({**row, "p": paired_t_p(slopes)})
     columns = ["depth", "step", "n", "slope", "margin", "p"]
     table = pd.DataFrame(rows, columns=columns).astype({"slope": float, "p": float})
     table["p_holm"] = holm(table["p"])
-    table["verdict"] = [_word(row.slope, row.p_holm) for row in table.itertuples()]
+    known = [table["p_holm"].isna(), table["p_holm"] > ALPHA, table["slope"] > 0]
+    table["verdict"] = np.select(known, ["too few seeds", "within noise", "grows"], "shrinks")
     table["paper_gain"] = table["step"].map(paper_gains())
     return table
-
-
-def _slope(line: pd.DataFrame) -> float:
-    fourfolds = [math.log(images, 4) for images in line["images"]]
-    return float(stats.linregress(fourfolds, line["gain"].astype(float)).slope)
-
-
-def _word(slope: float, p: float) -> str:
-    if math.isnan(p):
-        return "too few seeds"
-    if p > ALPHA:
-        return "within noise"
-    return "grows" if slope > 0 else "shrinks"
 
 
 def likeness(budget: pd.DataFrame) -> pd.DataFrame:
@@ -116,16 +105,12 @@ def likeness(budget: pd.DataFrame) -> pd.DataFrame:
     Args:
         budget: a table of `budget_gains`.
     """
-    rows = []
+    rows, paper = [], paper_gains().dropna()
     for (depth, images), part in budget.groupby(["depth", "images"]):
-        both = pd.DataFrame(
-            {"ours": part.groupby("step")["gain"].mean(), "paper": paper_gains()}
-        ).dropna()
-        known = len(both) > 2
-        correlation = stats.spearmanr(both["ours"], both["paper"]).statistic if known else math.nan
-        rows.append(
-            {"depth": depth, "images": images, "steps": len(both), "correlation": correlation}
-        )
+        ours = part.groupby("step")["gain"].mean()
+        steps = len(ours.index.intersection(paper.index))
+        correlation = ours.corr(paper, method="spearman", min_periods=3)
+        rows.append({"depth": depth, "images": images, "steps": steps, "correlation": correlation})
     return pd.DataFrame(rows, columns=["depth", "images", "steps", "correlation"])
 
 
@@ -142,23 +127,20 @@ def fit_gaps(results: pd.DataFrame) -> pd.DataFrame:
     (without augmentation) and on the test images in per cent, the mean of their difference by seed
     in points (`gap`) with half the width of its 95 % t-interval, and both mean losses.
     """
-    training, test = accuracies(results, "fit_accuracy"), accuracies(results)
-    losses = {name: accuracies(results, name).mean() for name in ("fit_loss", "loss")}
+    known = results.dropna(subset="fit_accuracy")
+    training, test = accuracies(known, "fit_accuracy"), accuracies(known)
     rows = []
-    for name in test:
-        difference = (training[name] - test[name]).dropna()
-        if difference.size:
-            seeds = difference.index
-            rows.append(
-                {
-                    "step": name,
-                    "seeds": difference.size,
-                    "training": training[name][seeds].mean(),
-                    "test": test[name][seeds].mean(),
-                    **spread(difference.to_numpy(), "gap"),
-                    "training loss": losses["fit_loss"][name],
-                    "test loss": losses["loss"][name],
-                }
-            )
+    for name, gap in (training - test).dropna(axis=1, how="all").items():
+        rows.append(
+            {
+                "step": name,
+                "seeds": gap.count(),
+                "training": training[name].mean(),
+                "test": test[name].mean(),
+                **spread(gap.dropna().to_numpy(), "gap"),
+                "training loss": accuracies(known, "fit_loss")[name].mean(),
+                "test loss": accuracies(known, "loss")[name].mean(),
+            }
+        )
     columns = ["step", "seeds", "training", "test", "gap", "margin", "training loss", "test loss"]
     return pd.DataFrame(rows, columns=columns).set_index("step")

@@ -8,7 +8,7 @@ it loses it. The paired t-test is given next to it; the 95 % t-intervals are not
 import itertools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy import stats
 from convnext_steps.models.roadmap import Step
 from convnext_steps.study.loading import steps_of
 from convnext_steps.study.markdown import markdown_table, numbers, p_values, within
+from convnext_steps.study.space import Floats
 
 ALPHA = 0.05
 PAPER_SEEDS = 3  # behind each mean and standard deviation of Table 10
@@ -32,8 +33,6 @@ COLUMNS = [
     "verdict",
     *("paper_difference", "paper_margin", "paper_verdict"),
 ]
-
-Floats = npt.NDArray[np.float64]
 
 
 def sign_flip_p(differences: npt.ArrayLike) -> float:
@@ -77,8 +76,7 @@ def paired_t_p(differences: npt.ArrayLike) -> float:
         return math.nan
     if not given.any():
         return 1.0
-    with warnings.catch_warnings():  # if all differences are equal, p is about 0: fine
-        warnings.simplefilter("ignore", RuntimeWarning)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # all equal: p is 0
         return float(stats.ttest_1samp(given, 0).pvalue)
 
 
@@ -101,13 +99,9 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=COLUMNS)
     table["p_t_holm"] = holm(table["p_t"])
     table["p_sign_flip_holm"] = holm(table["p_sign_flip"])
-    needed = seeds_needed(max(len(pairs), 1))
-    table["verdict"] = [
-        verdict(row.n, needed, row.difference, row.p_sign_flip_holm)
-        if columns[row.step].count()
-        else "no results"
-        for row in table.itertuples()
-    ]
+    table["verdict"] = verdicts(table["n"], table["difference"], table["p_sign_flip_holm"])
+    none = [columns[step].count() == 0 for step in table["step"]]
+    table.loc[none, "verdict"] = "no results"
     return table[COLUMNS]
 
 
@@ -187,11 +181,19 @@ def spread(values: Floats, name: str) -> dict[str, float]:
     return {name: mean, "std": std, "margin": margin}
 
 
-def verdict(n: int, needed: int, difference: float, p: float) -> str:
-    """Up, down or within noise, where there are as many seeds as a verdict needs."""
-    if n < needed:
-        return f"too few seeds ({n} of {needed})"
-    return _word(difference, p <= ALPHA)
+def verdicts(seeds: Iterable[int], differences: Iterable[float], p: Collection[float]) -> list[str]:
+    """Up, down or within noise, where there are as many seeds as so many comparisons need.
+
+    Args:
+        seeds: of each comparison.
+        differences: their means.
+        p: the corrected p-values.
+    """
+    needed = seeds_needed(max(len(p), 1))
+    return [
+        f"too few seeds ({n} of {needed})" if n < needed else _word(difference, value <= ALPHA)
+        for n, difference, value in zip(seeds, differences, p, strict=True)
+    ]
 
 
 def _paper_verdict(difference: float, margin: float) -> str:

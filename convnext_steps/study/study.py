@@ -140,12 +140,7 @@ class Study:
         Raises:
             ValueError: it does not exist; the message has the nearest name.
         """
-        steps = self.all_steps()
-        if name in steps:
-            return steps[name]
-        if "+" in name:
-            return find_step(name, self.roadmap)
-        raise ValueError(unknown("step", name, steps))
+        return find_step(name, self.roadmap, self.all_steps())
 
     def change(self, changes: Mapping[str, Any], name: str | None = None) -> "Study":
         """Another study that differs in these values, with a name of its own.

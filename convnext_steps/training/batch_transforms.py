@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from convnext_steps.training.checks import check_classes, check_labels, output_classes
+from convnext_steps.errors import TrainingError
+from convnext_steps.models.layers import evaluating
+from convnext_steps.training.checks import check_labels, logits_of, why_not
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.items import check_items, image_data
 from convnext_steps.training.label_mixing import LabelMixing
@@ -106,9 +108,18 @@ class Preparation:
         """
         image, labels = check_items(dataset, role)
         prepared = self._normalized(image[None].to(self.device))
-        classes = output_classes(model, prepared, tuple(image.shape), self.autocast())
-        known = image_data(dataset)
-        check_classes(classes, labels, known.num_classes if known else 0)
+        try:
+            with evaluating(model), torch.no_grad(), self.autocast():
+                output = model(prepared)
+        except Exception as error:
+            raise TrainingError(why_not(model, tuple(image.shape), error)) from error
+        classes, known = logits_of(output).shape[1], image_data(dataset)
+        if known and classes < known.num_classes:
+            raise TrainingError(
+                f"the data have {known.num_classes} classes, but the network has {classes}; "
+                f"build it with num_classes={known.num_classes}"
+            )
+        check_labels(labels, classes)
         return classes
 
     def to_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from convnext_steps.errors import DamagedCheckpointError, TrainingError
+from convnext_steps.errors import TrainingError
 from convnext_steps.files import atomic_file, check_writable, clear_partial, write_bytes
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
@@ -31,7 +31,8 @@ FORMAT = 2  # of checkpoints
 METADATA = "convnext_steps"  # the key in a file of weights
 HISTORY = "history.jsonl"
 LOCK = "training.lock"  # stays, empty, as long as anyone may train here
-WEIGHTS = ("best", "final", "final_ema")
+FINAL = "final"
+WEIGHTS = ("best", FINAL, f"{FINAL}_ema")
 
 
 def copied(state: Any) -> Any:
@@ -120,15 +121,24 @@ class Output:
         Each damaged one is named in a warning.
 
         Raises:
-            TrainingError: the newest whole one belongs to another training; it is not overwritten.
+            TrainingError: the newest whole one belongs to another training, or there is none and
+                an earlier training has finished here; nothing is overwritten.
         """
-        found = checkpoints(self.folder) if self.folder else []
+        if self.folder is None:
+            return None
+        found = checkpoints(self.folder)
         for path in found:
-            try:
-                return read_checkpoint(path, self.identity)
-            except DamagedCheckpointError as error:
-                following = "starting afresh" if path == found[-1] else "trying the one before"
-                LOG.warning("%s; %s", error, following)
+            if (state := read_checkpoint(path, self.identity)) is not None:
+                return state
+            words = "damaged or not a checkpoint of this version; trying an older one"
+            LOG.warning("%s is %s", path, words)
+        if (final := self.folder / f"{FINAL}.safetensors").exists():
+            raise TrainingError(
+                f"{final} is of an earlier training, and no checkpoint of it can be used; "
+                "choose another folder"
+            )
+        if found:
+            LOG.warning("no checkpoint can be used; starting afresh")
         return None
 
     def begin(self, history: Sequence[Mapping[str, float]]) -> None:
@@ -218,29 +228,24 @@ def clear(folder: Path) -> None:
     clear_partial(folder)
 
 
-def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any]:
-    """Read one checkpoint after checking that it is whole and belongs to this training.
+def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any] | None:
+    """A checkpoint's content, if it is whole and of this version.
 
     Raises:
-        DamagedCheckpointError: it is truncated, altered, or not a checkpoint.
         TrainingError: it is of another model, data set or recipe.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # a part does not match its checksum
-                raise DamagedCheckpointError(f"{path} is damaged")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except DamagedCheckpointError:
-        raise
+            whole = archive.testzip() is None  # each part matches its checksum
+        state = torch.load(path, map_location="cpu", weights_only=True) if whole else None
     except Exception:  # a damaged file can fail in many ways
-        raise DamagedCheckpointError(f"{path} is damaged or not a checkpoint") from None
-    known = isinstance(state, dict) and state.get("format") == FORMAT
-    theirs = state.get("identity") if known else None
-    if not isinstance(theirs, dict) or set(theirs) != set(expected):
-        raise DamagedCheckpointError(f"{path} is not a checkpoint of this version")
+        return None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        return None
     for part, ours in expected.items():
-        if theirs[part] != ours:
-            difference = _difference(theirs[part], ours) if part == "recipe" else ""
+        theirs = state["identity"][part]
+        if theirs != ours:
+            difference = _difference(theirs, ours) if part == "recipe" else ""
             raise TrainingError(
                 f"{path} is of another {part}{difference}; choose another output folder, or go "
                 f"back to the {part} that it has"

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convnext_steps.errors import ConvNeXtStepsError, TrainingError
-from convnext_steps.models.layers import evaluating, first_convolution
+from convnext_steps.models.layers import first_convolution
 from convnext_steps.text import few, first_line
 
 # What a message of PyTorch's says, and what to do about it.
@@ -43,30 +43,8 @@ def remedies() -> Iterator[None]:
         raise
 
 
-def output_classes(
-    model: nn.Module, image: Tensor, raw: tuple[int, ...], autocast: AbstractContextManager[Any]
-) -> int:
-    """How many classes a network tells apart, found by trying it on an image.
-
-    Args:
-        model: any.
-        image: (1, C, H, W), prepared for the network.
-        raw: the image's shape in the data set.
-        autocast: the context in which the network computes.
-
-    Raises:
-        TrainingError: the network cannot take the image, or does not return logits.
-    """
-    try:
-        with evaluating(model), torch.no_grad(), autocast:
-            output = model(image)
-    except Exception as error:
-        raise TrainingError(_why(model, raw, error)) from error
-    return logits_of(output).shape[1]
-
-
-def _why(model: nn.Module, shape: tuple[int, ...], error: Exception) -> str:
-    """Why a network cannot take an image."""
+def why_not(model: nn.Module, shape: tuple[int, ...], error: Exception) -> str:
+    """Why a network cannot take an image of this shape, (C, H, W)."""
     first = first_convolution(model)
     if first is not None and shape[0] != first.in_channels:
         if shape[-1] == first.in_channels:
@@ -95,20 +73,6 @@ def logits_of(output: Any) -> Tensor:
     kind = type(logits).__name__
     shape = f" of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else ""
     raise TrainingError(f"the network returns a {kind}{shape}; it must return logits (N, classes)")
-
-
-def check_classes(classes: int, labels: Tensor, named: int) -> None:
-    """Check that a network has a class for every label that is known before training.
-
-    Raises:
-        TrainingError: it has too few.
-    """
-    if classes < named:
-        raise TrainingError(
-            f"the data have {named} classes, but the network has {classes}; "
-            f"build it with num_classes={named}"
-        )
-    check_labels(labels, classes)
 
 
 def check_labels(labels: Tensor, classes: int) -> None:

@@ -102,18 +102,6 @@ class TrainingConfig:
         require(self, "rand_augment", self.rand_augment <= MAX_MAGNITUDE, rule)
 
 
-def one_recipe(*recipes: TrainingConfig | None) -> TrainingConfig:
-    """The recipe, given by either of its names.
-
-    Raises:
-        TypeError: both or neither are given, or something else.
-    """
-    given = [recipe for recipe in recipes if recipe is not None]
-    if len(given) != 1 or not isinstance(given[0], TrainingConfig):
-        raise TypeError("give the recipe once: config=TrainingConfig(...), or configs=...")
-    return given[0]
-
-
 # Table 5. Stochastic depth is the model's: 0.1 / 0.4 / 0.5 / 0.5 for T / S / B / L.
 PAPER = TrainingConfig(
     max_epochs=300,

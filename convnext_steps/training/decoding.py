@@ -74,14 +74,18 @@ def _eight_bits(values: npt.NDArray[Any], tags: Mapping[int, Any]) -> npt.NDArra
     return ~grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey
 
 
-def read_upright(path: str | Path) -> Image.Image:
-    """The image in a file: see `decode`.
+def read_image(path: str | Path, as_stored: bool = False) -> Image.Image:
+    """The image in a file: see `decode`; `as_stored`, for published data sets, as Pillow opens it.
 
     Raises:
         DataError: the file is missing or damaged.
     """
     try:
-        return decode(Path(path).read_bytes())
+        if not as_stored:
+            return decode(Path(path).read_bytes())
+        with Image.open(path) as image:
+            image.load()
+            return image
     except Exception as error:
         raise DataError(f"cannot read the image {path} ({reason(error)})") from None
 

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, load_meta_fil
 from torchvision.datasets.utils import download_url, extract_archive
 
 from convnext_steps.errors import DataError
-from convnext_steps.training.images import ImageFiles, ImageTensors, read_image
+from convnext_steps.training.decoding import read_image
+from convnext_steps.training.images import ImageFiles, ImageTensors
 
 LOG = logging.getLogger("convnext_steps")
 
@@ -33,6 +35,7 @@ IMAGENETTE = {  # size -> archive and MD5 sum, as in torchvision
 }
 IMAGENETTE_IMAGES = {"train": 9_469, "val": 3_925}
 IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
+AS_STORED = partial(read_image, as_stored=True)
 PATIENCE = 1.0  # seconds before a process that waits for another says so
 
 
@@ -76,7 +79,7 @@ def imagenette(train: bool, root: Path, size: str = "320px") -> ImageFiles:
             _unpack_whole(_fetch(IMAGENETTE_URL + name, md5, root), unpacked)
     half = "train" if train else "val"
     return _counted(
-        lambda: Imagenette(root, half, size, loader=read_image),
+        lambda: Imagenette(root, half, size, loader=AS_STORED),
         unpacked / half,
         IMAGENETTE_IMAGES[half],
         f"delete {unpacked} to unpack {name} again",
@@ -93,7 +96,7 @@ def imagenet(train: bool, root: Path) -> ImageFiles:
     with alone(root):
         _check_imagenet_archives(half, root)
         return _counted(
-            lambda: ImageNet(root, half, loader=read_image),
+            lambda: ImageNet(root, half, loader=AS_STORED),
             root / half,
             IMAGENET_IMAGES[half],
             f"delete {root / half} to unpack {ARCHIVE_META[half][0]} again, "
@@ -162,11 +165,7 @@ def _counted(build: Callable[[], Any], where: Path, images: int, remedy: str) ->
         found = len(files)
     except FileNotFoundError:  # a class has no folder or no images
         found = 0
-    except (
-        OSError,
-        RuntimeError,
-        ImportError,
-    ) as error:  # SciPy, for ImageNet's devkit, is missing
+    except (OSError, RuntimeError, ImportError) as error:  # ImageNet's devkit needs SciPy
         raise DataError(f"cannot read {where}: {error}") from None
     if found != images:
         number = f"{found:,}" if found else "not all"

@@ -27,20 +27,18 @@ def image_transform(
         training: whether the images are for training.
         size: (H, W) of all images, if they share one; they keep it if the recipe has no resolution.
     """
-    steps = _geometry(config, training, size)
+    resolution = config.resolution or DEFAULT_RESOLUTION
+    wanted = (resolution, resolution) if config.resolution or size is None else size
+    if training and config.random_resized_crop:
+        bicubic = InterpolationMode.BICUBIC
+        steps: list[Any] = [v2.RandomResizedCrop(wanted, interpolation=bicubic)]
+    else:
+        steps = [] if wanted == size else evaluation_crop(resolution)
     if training and config.rand_augment:
         # the paper's "(9, 0.5)": two operations, each with probability 0.5
         one = v2.RandAugment(1, config.rand_augment, num_magnitude_bins=MAX_MAGNITUDE + 1)
         steps += [v2.RandomApply([one], p=0.5), v2.RandomApply([one], p=0.5)]
     return v2.Compose(steps) if steps else None
-
-
-def _geometry(config: TrainingConfig, training: bool, size: tuple[int, int] | None) -> list[Any]:
-    resolution = config.resolution or DEFAULT_RESOLUTION
-    wanted = (resolution, resolution) if config.resolution or size is None else size
-    if training and config.random_resized_crop:
-        return [v2.RandomResizedCrop(wanted, interpolation=InterpolationMode.BICUBIC)]
-    return [] if wanted == size else evaluation_crop(resolution)
 
 
 def evaluation_crop(resolution: int) -> list[Any]:

@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
 from convnext_steps.errors import DataError
 from convnext_steps.training.config import TrainingConfig
-from convnext_steps.training.decoding import read_upright, reason
+from convnext_steps.training.decoding import read_image
 from convnext_steps.training.image_transforms import WHOLE_FROM, image_transform, short_side
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -148,7 +148,7 @@ class ImageFiles(ImageData):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = self.files[index]
         if isinstance(image, Path):
-            image = read_upright(image)
+            image = read_image(image)
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
@@ -180,17 +180,3 @@ def _labels_of(files: Any) -> list[int]:
         return [known[index] for index in files.indices]
     samples = getattr(files, "samples", None) or getattr(files, "_samples", None)  # Imagenette's
     return [label for _, label in samples or files]
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """The image in a file of a published data set, as it is stored, decoded at once.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except Exception as error:  # Pillow has a dozen kinds of error for damaged files
-        raise DataError(f"cannot read the image {path} ({reason(error)})") from None

@@ -22,7 +22,7 @@ from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.batches import TrainingBatches, loader
 from convnext_steps.training.checkpoint import Output, copied
 from convnext_steps.training.checks import check_used, check_weights, modules_in_eval, remedies
-from convnext_steps.training.config import TrainingConfig, one_recipe
+from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import join
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.how import How
@@ -84,7 +84,10 @@ class Trainer:
         configs: TrainingConfig | None = None,
         how: How = How(),
     ) -> None:
-        self.config, self.how = one_recipe(config, configs), how
+        recipes = [recipe for recipe in (config, configs) if recipe is not None]
+        if len(recipes) != 1 or not isinstance(recipes[0], TrainingConfig):
+            raise TypeError("give the recipe once: config=TrainingConfig(...), or configs=...")
+        self.config, self.how = recipes[0], how
         for name, given, kind in (("model", model, nn.Module), ("how", how, How)):
             if not isinstance(given, kind):
                 raise TypeError(f"{name} is a {type(given).__name__}; it must be a {kind.__name__}")
@@ -161,7 +164,15 @@ class Trainer:
         epochs = math.ceil(self.total_steps / self.batches.steps)
         evaluation = self.evaluate() if self.epoch == epochs else None
         fast = self.how.fast_cpu and self.compiled is self.model
-        with fast_depthwise(self.model) if fast else nullcontext(), self._bar() as bar:
+        bar = tqdm(
+            total=self.total_steps,
+            initial=self.step,
+            unit="step",
+            mininterval=1,
+            file=sys.stdout,  # notebooks show standard error as an error
+            disable=not self.progress,
+        )
+        with fast_depthwise(self.model) if fast else nullcontext(), bar:
             while self.epoch < epochs:
                 self.broken = copied(self._state())
                 self.epoch += 1
@@ -180,17 +191,6 @@ class Trainer:
             accuracy = self.history[-1]["ema_accuracy"]
             self.output.save_weights("final_ema", self.ema.module, accuracy)
         return evaluation
-
-    def _bar(self) -> "tqdm[Any]":
-        """A progress bar on standard output: notebooks show standard error as an error."""
-        return tqdm(
-            total=self.total_steps,
-            initial=self.step,
-            unit="step",
-            mininterval=1,
-            file=sys.stdout,
-            disable=not self.progress,
-        )
 
     def _train_epoch(self, bar: "tqdm[Any]") -> Generator[None, None, None]:
         """Train on every image once, or until the last step of the recipe."""

@@ -59,24 +59,10 @@ def published_roadmap(regime: str) -> dict[str, Published]:
     }
 
 
-@dataclass(frozen=True)
-class PublishedModel:
-    """How one model of the published family is built for its training on ImageNet-1K."""
-
-    drop_path_rate: float  # Table 5
-    layer_scale: float  # initial value; 0: none
-
-
-def published_family() -> dict[str, PublishedModel]:
-    """The published family by the name of its builder."""
+def published_family() -> dict[str, dict[str, str]]:
+    """The rows of `family.csv`, cells as they are printed, by the name of the builder."""
     text = files(__package__).joinpath("family.csv").read_text(encoding="utf-8")
-    return {
-        row["builder"]: PublishedModel(
-            drop_path_rate=_number(row["drop_path_1k"]) or 0.0,
-            layer_scale=_number(row["layer_scale"]) or 0.0,
-        )
-        for row in csv.DictReader(text.splitlines())
-    }
+    return {row["builder"]: row for row in csv.DictReader(text.splitlines())}
 
 
 def _number(cell: str) -> float | None:
