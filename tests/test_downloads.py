@@ -424,9 +424,3 @@ def test_rand_augment_is_the_papers() -> None:
         assert (step.p, one.num_ops, one.magnitude, one.num_magnitude_bins) == (0.5, 1, 9, 11)
     assert len(train.transform.transforms) == 2
     assert test.transform is None
-
-
-def test_a_magnitude_that_does_not_exist_is_refused() -> None:
-    load_data("synthetic", config=TrainingConfig(rand_augment=10))
-    with pytest.raises(ValueError, match="rand_augment is 11; it must be at most 10"):
-        load_data("synthetic", config=TrainingConfig(rand_augment=11))

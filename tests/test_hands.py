@@ -59,32 +59,6 @@ def refused(message: str, *arguments: Any, **keywords: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-# --- the recipe ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("kind", "field", "value", "rule"),
-    [
-        (TrainingConfig, "learning_rate", "0.1", "a number"),
-        (TrainingConfig, "max_epochs", None, "a number"),
-        (TrainingConfig, "batch_size", 16.5, "a whole number"),
-        (TrainingConfig, "batch_size", True, "a whole number"),
-        (TrainingConfig, "random_resized_crop", "yes", "true or false"),
-        (TrainingConfig, "optimizer", None, "one of 'adamw', 'sgd'"),
-        (TrainingConfig, "weight_decay", math.inf, "a number"),
-        (How, "data_workers", "2", "a whole number"),
-        (How, "compile", 1, "true or false"),
-    ],
-)
-def test_a_field_of_another_type_is_named(kind: Any, field: str, value: Any, rule: str) -> None:
-    with pytest.raises(ValueError, match=f"^{field} is {value!r}; it must be {rule}$"):
-        kind(**{field: value})
-
-
-def test_numbers_of_numpy_and_whole_epochs_are_numbers() -> None:
-    assert TrainingConfig(learning_rate=np.float64(0.1), max_epochs=3).max_epochs == 3
-
-
 # --- the data ------------------------------------------------------------------------------------
 
 
@@ -350,30 +324,21 @@ class Gated(nn.Module):
         return logits * self.gate(logits).sigmoid()
 
 
-class Caching(nn.Module):
+class Caching(Plain):
     """It keeps a tensor of its first batch, as rotary embeddings do."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.body, self.cache = Plain(), None
+    cache: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.cache is None:
             self.cache = torch.linspace(0.9, 1.1, x.shape[-1])
-        return self.body(x * self.cache)
+        return super().forward(x * self.cache)
 
 
-class Shared(nn.Module):
-    """One module under two names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one = nn.Conv2d(3, 3, 3, padding=1)
-        self.other = self.one
-        self.body = Plain()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(self.other(self.one(x)))
+def shared() -> nn.Module:
+    """A network with one module under two names."""
+    one = nn.Conv2d(3, 3, 3, padding=1)
+    return nn.Sequential(one, one, Plain())
 
 
 class Halved(nn.Module):
@@ -381,25 +346,16 @@ class Halved(nn.Module):
         return x.float()
 
 
-class Masked(nn.Module):
-    """A buffer that is meant to be infinite."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = Plain()
-        self.register_buffer("mask", torch.full((4,), -math.inf))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
+def masked() -> nn.Module:
+    """A network with a buffer that is meant to be infinite."""
+    network = Plain()
+    network.register_buffer("mask", torch.full((4,), -math.inf))
+    return network
 
 
-class Tuple(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = Plain()
-
+class Tuple(Plain):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.body(x), x
+        return super().forward(x), x
 
 
 HALF = TensorDataset(IMAGES.to(torch.bfloat16), LABELS)
@@ -408,11 +364,11 @@ LARGE = TensorDataset(torch.randn(8, 3, 64, 64), torch.arange(8) % 4)
 GOOD_NETWORKS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "repeats a channel": (Repeating, GREY),
     "a gate is the last linear layer": (Gated, DATA),
-    "shared tensors": (Shared, DATA),
+    "shared tensors": (shared, DATA),
     "GoogLeNet": (lambda: models.googlenet(num_classes=4, init_weights=False), LARGE),
     "SqueezeNet": (lambda: models.squeezenet1_1(num_classes=4), LARGE),
     "half precision": (lambda: nn.Sequential(Halved(), Plain()), HALF),
-    "a mask of infinities": (Masked, DATA),
+    "a mask of infinities": (masked, DATA),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), DATA),
 }
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -41,28 +42,43 @@ def train(config: TrainingConfig, output_dir=None) -> Trainer:
 
 
 @pytest.mark.parametrize(
-    ("kind", "field", "value"),
+    ("kind", "field", "value", "rule"),
     [
-        (TrainingConfig, "max_epochs", 0),
-        (TrainingConfig, "batch_size", -1),
-        (TrainingConfig, "learning_rate", math.nan),
-        (TrainingConfig, "weight_decay", -0.1),
-        (TrainingConfig, "warmup_fraction", 1.5),
-        (TrainingConfig, "label_smoothing", -1),
-        (TrainingConfig, "optimizer", "adam"),
-        (TrainingConfig, "schedule", "linear"),
-        (TrainingConfig, "precision", "fp8"),
-        (TrainingConfig, "seed", -1),
-        (How, "processes", 0),
-        (How, "workers", 0),
-        (How, "keep_checkpoints", 0),
-        (How, "checkpoint_every", -1),
-        (How, "data_workers", -1),
+        (TrainingConfig, "learning_rate", "0.1", "a number$"),
+        (TrainingConfig, "max_epochs", None, "a number$"),
+        (TrainingConfig, "batch_size", 16.5, "a whole number$"),
+        (TrainingConfig, "batch_size", True, "a whole number$"),
+        (TrainingConfig, "random_resized_crop", "yes", "true or false$"),
+        (TrainingConfig, "optimizer", None, "one of 'adamw', 'sgd'$"),
+        (TrainingConfig, "weight_decay", math.inf, "a number$"),
+        (TrainingConfig, "rand_augment", 11, "at most 10$"),
+        (How, "data_workers", "2", "a whole number$"),
+        (How, "compile", 1, "true or false$"),
+        (TrainingConfig, "max_epochs", 0, ""),
+        (TrainingConfig, "batch_size", -1, ""),
+        (TrainingConfig, "learning_rate", math.nan, ""),
+        (TrainingConfig, "weight_decay", -0.1, ""),
+        (TrainingConfig, "warmup_fraction", 1.5, ""),
+        (TrainingConfig, "label_smoothing", -1, ""),
+        (TrainingConfig, "optimizer", "adam", ""),
+        (TrainingConfig, "schedule", "linear", ""),
+        (TrainingConfig, "precision", "fp8", ""),
+        (TrainingConfig, "seed", -1, ""),
+        (How, "processes", 0, ""),
+        (How, "workers", 0, ""),
+        (How, "keep_checkpoints", 0, ""),
+        (How, "checkpoint_every", -1, ""),
+        (How, "data_workers", -1, ""),
     ],
 )
-def test_a_field_out_of_range_is_named(kind, field, value) -> None:
-    with pytest.raises(ValueError, match=f"^{field} is {value!r}; it must be "):
+def test_a_wrong_value_of_a_field_is_named(kind, field, value, rule) -> None:
+    with pytest.raises(ValueError, match=f"^{field} is {value!r}; it must be {rule}"):
         kind(**{field: value})
+
+
+def test_numbers_of_numpy_and_whole_epochs_are_numbers() -> None:
+    assert TrainingConfig(learning_rate=np.float64(0.1), max_epochs=3).max_epochs == 3
+    assert TrainingConfig(rand_augment=10).rand_augment == 10
 
 
 def test_norms_biases_and_scales_do_not_decay() -> None:

@@ -74,7 +74,7 @@ def count_flops(
         1, in_channels, resolution, resolution
     )
     check_images(image, getattr(model, "smallest_side", 1))
-    with evaluating(model), torch.no_grad(), _slow_attention(), warnings.catch_warnings():
+    with evaluating(model), torch.no_grad(), _tracing(model), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # fvcore uses torch.jit, even on import
         from fvcore.nn import FlopCountAnalysis
 
@@ -96,14 +96,22 @@ def count_flops(
 
 
 @contextmanager
-def _slow_attention() -> Iterator[None]:
-    """Without the fast path of `nn.MultiheadAttention`, one operator that hides its products."""
+def _tracing(model: nn.Module) -> Iterator[None]:
+    """Without the fast path of `nn.MultiheadAttention`, one operator that hides its products.
+
+    The model's hooks are as before even where fvcore fails, which leaves its own.
+    """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    hooks = [h for m in model.modules() for h in (m._forward_hooks, m._forward_pre_hooks)]
+    kept = [dict(each) for each in hooks]
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+        for each, own in zip(hooks, kept, strict=True):
+            each.clear()
+            each.update(own)
 
 
 def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:

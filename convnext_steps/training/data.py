@@ -71,7 +71,7 @@ def synthetic(train: bool, count: int = 512) -> ImageTensors:
 class Source:
     """A named data set: how to read its two halves, and what identifies this version of it."""
 
-    read: Callable[[bool, Path], ImageData]  # training half or not, the folder
+    read: Callable[[bool, Path], ImageData] | None  # training half or not; None: `load_folder`
     fingerprint: str
 
 
@@ -96,10 +96,7 @@ SOURCES = {
     "imagenet": Source(
         downloads.imagenet, " ".join(["md5", *(md5 for _, md5 in ARCHIVE_META.values())])
     ),
-    "folder": Source(
-        lambda train, root: load_folder(root, TrainingConfig(), False)[not train],
-        "whatever the folder holds",
-    ),
+    "folder": Source(None, "whatever the folder holds"),
 }
 
 
@@ -160,7 +157,7 @@ def load_data(
     if not 0 <= held_out < 1:
         raise DataError(f"held_out is {held_out}; it must be at least 0 and below 1")
     config = config or TrainingConfig()
-    if name == "folder":
+    if source.read is None:
         train, test = load_folder(root, config, skip_broken)
     else:
         own = Path(root).expanduser() if root is not None else data_root() / name
