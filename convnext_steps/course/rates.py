@@ -11,7 +11,7 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.execution.runner import run_study
 from convnext_steps.study.figures import STYLES, finish, own_style, subplots
 from convnext_steps.study.loading import load_results
-from convnext_steps.study.statistics import accuracies, holm, sign_flip_p, spread, verdicts
+from convnext_steps.study.statistics import accuracies, spread, tested
 from convnext_steps.study.study import Study
 from convnext_steps.study.sweep import sweep, sweep_table
 from convnext_steps.study.toml import load_study
@@ -159,14 +159,8 @@ def compare_tuned(
     for gains in (points, images):
         shared, tuned = gains.values()
         gains[ADDED] = tuned - shared
-    rows = []
-    for step in points[EACH]:
-        for rates, gains in points.items():
-            found = gains[step].dropna().to_numpy()
-            known, p = spread(found, "gain"), sign_flip_p(images[rates][step].dropna())
-            rows.append((step, rates, found.size, known["gain"], known["margin"], p))
-    columns = ["step", "rates", "seeds", "gain", "margin", "p"]
-    table = pd.DataFrame(rows, columns=columns).set_index(["step", "rates"])
-    table["p"] = holm(table["p"])
-    table["verdict"] = verdicts(table["seeds"], table["gain"], table["p"])
-    return table
+    order = [(rates, step) for step in points[EACH] for rates in points]
+    table = tested(*(pd.concat(gains, axis=1)[order] for gains in (points, images)))
+    names = {"n": "seeds", "difference": "gain", "p_holm": "p"}
+    table = table.drop(columns=["std", "p"]).rename(columns=names)
+    return table.swaplevel().rename_axis(["step", "rates"])

@@ -16,14 +16,12 @@ from convnext_steps.study import markdown
 from convnext_steps.study.figures import STYLES, finish, own_style, subplots
 from convnext_steps.study.loading import steps_of, study_of
 from convnext_steps.study.probes import gains
-from convnext_steps.study.statistics import (
-    accuracies,
-    comparisons,
-    holm,
-    sign_flip_p,
-    spread,
-    verdicts,
-)
+from convnext_steps.study.statistics import accuracies, comparisons, paired, spread, tested
+
+COLUMNS = [
+    *("step", "title", "study", "n", "first_gain", "gain"),
+    *("difference", "std", "margin", "p", "p_holm", "verdict"),
+]
 
 
 def compare_studies(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -42,17 +40,23 @@ def compare_studies(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """
     if len(tables) < 2:
         raise ValueError("a comparison needs two studies or more")
-    first, *others = tables
     pairs = _common(tables)
-    rows = [
-        _difference(first, other, step, parent)
-        for other in others
-        for step, parent in pairs.items()
+    first, *others = (paired(table, pairs) for table in tables)
+    # Whole numbers, so that ties are ties: images, times the images of the other's test set.
+    images = [paired(table, pairs, "correct") for table in tables]
+    sizes = [int(table["test_images"].iloc[0]) if len(table) else 1 for table in tables]
+    whole = [
+        correct * sizes[0] - images[0] * size
+        for correct, size in zip(images[1:], sizes[1:], strict=True)
     ]
-    table = pd.DataFrame(rows)
-    table["p_holm"] = holm(table["p"])
-    table["verdict"] = verdicts(table["n"], table["difference"], table["p_holm"])
-    return table
+    names = [study_of(table).name for table in tables[1:]]
+    points = pd.concat([gains - first for gains in others], axis=1, keys=names)
+    table = tested(points, pd.concat(whole, axis=1, keys=names))
+    table = table.rename_axis(["study", "step"]).reset_index()
+    table["title"] = [steps_of(tables[0])[step].title for step in table["step"]]
+    table["first_gain"] = table["step"].map(first.mean())
+    table["gain"] = np.concatenate([gains.mean() for gains in others])
+    return table[COLUMNS]
 
 
 def _common(tables: Sequence[pd.DataFrame]) -> Mapping[str, str]:
@@ -67,30 +71,6 @@ def _common(tables: Sequence[pd.DataFrame]) -> Mapping[str, str]:
         names = ", ".join(study_of(table).name for table in tables)
         raise ValueError(f"the studies {names} have no step in common")
     return common
-
-
-def _difference(first: pd.DataFrame, other: pd.DataFrame, step: str, parent: str) -> dict[str, Any]:
-    ours, theirs = (_gain(table, step, parent, "accuracy") for table in (first, other))
-    difference = (theirs - ours).dropna().to_numpy()
-    # Whole numbers, so that ties are ties: images, times the images of the other's test set.
-    images = [_gain(table, step, parent, "correct") for table in (first, other)]
-    sizes = [int(table["test_images"].iloc[0]) if len(table) else 1 for table in (first, other)]
-    whole = (images[1] * sizes[0] - images[0] * sizes[1]).dropna().to_numpy()
-    return {
-        "step": step,
-        "title": steps_of(first)[step].title,
-        "study": study_of(other).name,
-        "n": difference.size,
-        "first_gain": ours.mean(),
-        "gain": theirs.mean(),
-        **spread(difference, "difference"),
-        "p": sign_flip_p(whole),
-    }
-
-
-def _gain(table: pd.DataFrame, step: str, parent: str, column: str) -> "pd.Series[float]":
-    columns = accuracies(table, column)
-    return columns[step] - columns[parent]
 
 
 def to_markdown(table: pd.DataFrame, first: str) -> str:

@@ -15,7 +15,15 @@ from scipy.stats import linregress
 from convnext_steps.models.roadmap import FINISHED, roadmap
 from convnext_steps.study.counts import images_seen
 from convnext_steps.study.loading import load_results, steps_of, study_of
-from convnext_steps.study.statistics import ALPHA, accuracies, holm, paired_t_p, paper_gain, spread
+from convnext_steps.study.statistics import (
+    ALPHA,
+    accuracies,
+    holm,
+    paired,
+    paired_t_p,
+    paper_gain,
+    spread,
+)
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
 
@@ -38,14 +46,9 @@ def planned_results(
 
 def gains(results: pd.DataFrame) -> pd.DataFrame:
     """The gain of each step over its parent, one row per seed; NaN where a run is missing."""
-    columns, steps = accuracies(results), steps_of(results)
-    return pd.DataFrame(
-        {
-            name: columns[name] - columns[step.parent]
-            for name, step in steps.items()
-            if step.parent in steps
-        }
-    )
+    steps = steps_of(results)
+    parents = {name: step.parent for name, step in steps.items() if step.parent}
+    return paired(results, {name: one for name, one in parents.items() if one in steps})
 
 
 def paper_gains() -> "pd.Series[float]":

@@ -8,8 +8,7 @@ it loses it. The paired t-test is given next to it; the 95 % t-intervals are not
 import itertools
 import math
 import warnings
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -89,20 +88,64 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: the table mixes studies, or has a run twice.
     """
-    columns, correct = accuracies(results), accuracies(results, "correct")
     steps = steps_of(results)
     pairs = comparisons(steps)
-    rows = [
-        _compare_pair(steps[step], steps[parent], columns, correct)
-        for step, parent in pairs.items()
-    ]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    points, images = (paired(results, pairs, column) for column in ("accuracy", "correct"))
+    names = {"p": "p_sign_flip", "p_holm": "p_sign_flip_holm"}
+    table = tested(points, images).rename(columns=names).rename_axis("step").reset_index()
+    table["parent"] = table["step"].map(pairs)
+    titles = {name: step.title for name, step in steps.items()}
+    table["title"], table["against"] = table["step"].map(titles), table["parent"].map(titles)
+    table["p_t"] = [paired_t_p(gains.dropna()) for _, gains in points.items()]
     table["p_t_holm"] = holm(table["p_t"])
-    table["p_sign_flip_holm"] = holm(table["p_sign_flip"])
-    table["verdict"] = verdicts(table["n"], table["difference"], table["p_sign_flip_holm"])
-    none = [columns[step].count() == 0 for step in table["step"]]
-    table.loc[none, "verdict"] = "no results"
+    found = accuracies(results).count()
+    table.loc[(found[table["step"]] == 0).to_numpy(), "verdict"] = "no results"
+    paper = [paper_gain(steps[step], steps[parent]) for step, parent in pairs.items()]
+    table["paper_difference"] = [difference for difference, _ in paper]
+    table["paper_margin"] = [margin for _, margin in paper]
+    table["paper_verdict"] = [_paper_verdict(*each) for each in paper]
     return table[COLUMNS]
+
+
+def tested(points: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """One row per comparison: n, mean difference, std, margin, p (of sign flips), p_holm, verdict.
+
+    The verdict is up, down or within noise, where there are as many seeds as so many comparisons
+    need.
+
+    Args:
+        points: differences of accuracy, one row per seed and one column per comparison.
+        images: the same in whole numbers, such as images classified correctly.
+    """
+    rows = []
+    for (_, found), (_, whole) in zip(points.items(), images.items(), strict=True):
+        known = spread(found.dropna().to_numpy(), "difference")
+        rows.append({"n": found.count(), **known, "p": sign_flip_p(whole.dropna())})
+    columns = ["n", "difference", "std", "margin", "p"]
+    table = pd.DataFrame(rows, index=points.columns, columns=columns)
+    table["p_holm"] = holm(table["p"])
+    needed = seeds_needed(max(len(table), 1))
+    table["verdict"] = [
+        f"too few seeds ({row.n} of {needed})"
+        if row.n < needed
+        else _word(row.difference, row.p_holm <= ALPHA)
+        for row in table.itertuples()
+    ]
+    return table
+
+
+def paired(
+    results: pd.DataFrame, pairs: Mapping[str, str], column: str = "accuracy"
+) -> pd.DataFrame:
+    """Gains, one row per seed and one column per step; NaN where a run is missing.
+
+    Args:
+        results: of one study.
+        pairs: by step, what it is compared with.
+        column: of the results.
+    """
+    table = accuracies(results, column)
+    return pd.DataFrame({step: table[step] - table[parent] for step, parent in pairs.items()})
 
 
 def comparisons(steps: Mapping[str, Step]) -> dict[str, str]:
@@ -133,28 +176,6 @@ def accuracies(results: pd.DataFrame, column: str = "accuracy") -> pd.DataFrame:
     return table.reindex(columns=list(steps_of(results))).astype(float)
 
 
-def _compare_pair(
-    step: Step, parent: Step, columns: pd.DataFrame, correct: pd.DataFrame
-) -> dict[str, Any]:
-    """One comparison before Holm's correction: ours paired by seed, and the paper's."""
-    gains = (columns[step.name] - columns[parent.name]).dropna().to_numpy()
-    images = (correct[step.name] - correct[parent.name]).dropna().to_numpy()
-    difference, margin = paper_gain(step, parent)
-    return {
-        "step": step.name,
-        "parent": parent.name,
-        "title": step.title,
-        "against": parent.title,
-        "n": gains.size,
-        **spread(gains, "difference"),
-        "p_t": paired_t_p(gains),
-        "p_sign_flip": sign_flip_p(images),
-        "paper_difference": difference,
-        "paper_margin": margin,
-        "paper_verdict": _paper_verdict(difference, margin),
-    }
-
-
 def paper_gain(step: Step, parent: Step) -> tuple[float, float]:
     """The paper's difference of means and the margin of Welch's t-interval, three seeds each.
 
@@ -179,21 +200,6 @@ def spread(values: Floats, name: str) -> dict[str, float]:
     std = float(values.std(ddof=1)) if n > 1 else math.nan
     margin = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
     return {name: mean, "std": std, "margin": margin}
-
-
-def verdicts(seeds: Iterable[int], differences: Iterable[float], p: Collection[float]) -> list[str]:
-    """Up, down or within noise, where there are as many seeds as so many comparisons need.
-
-    Args:
-        seeds: of each comparison.
-        differences: their means.
-        p: the corrected p-values.
-    """
-    needed = seeds_needed(max(len(p), 1))
-    return [
-        f"too few seeds ({n} of {needed})" if n < needed else _word(difference, value <= ALPHA)
-        for n, difference, value in zip(seeds, differences, p, strict=True)
-    ]
 
 
 def _paper_verdict(difference: float, margin: float) -> str:
