@@ -162,6 +162,7 @@ def test_an_own_decision_decides_the_hash(own_steps) -> None:
     (off,) = plan("quick", steps=["response_norm"])
     assert (on.design.response_norm, off.design.response_norm) == (True, False)
     assert on.hash != off.hash
+    assert type(add_step("wider", "response_norm", "wider", width=128).design) is names["DesignV2"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -33,6 +34,7 @@ from convnext_steps.course import quiz as quizzes
 from convnext_steps.course.executed import all_notebooks
 from convnext_steps.course.exercises import check
 from convnext_steps.course.sections import PARTS, SECTIONS, find_section
+from convnext_steps.execution.notebook import NOTEBOOKS
 from convnext_steps.models.layers import LayerNorm2d
 from convnext_steps.models.paper import published_roadmap
 from convnext_steps.study import loading
@@ -229,6 +231,8 @@ def test_the_command_writes_student_versions(tmp_path, capsys) -> None:
     assert target.read_text() == text
     assert cli.main(["student", "nothing", str(tmp_path / "new.ipynb")]) == 2
     assert cli.main(["student", "course", str(tmp_path / "course")]) == 0
+    unsolved = Path("13_another_data_set.ipynb")  # which has no exercise
+    assert (tmp_path / "course" / unsolved).read_bytes() == (NOTEBOOKS / unsolved).read_bytes()
     handed_out = {path.name for path in (tmp_path / "course").iterdir()}
     assert handed_out == {f"{name}.ipynb" for name in all_notebooks()} | {"glossary.md"}
 
@@ -355,6 +359,8 @@ def test_the_whole_trajectory_is_held_against_the_papers() -> None:
     assert set(flat["direction"]) == {"none"}
     assert dict(flat["finding"].value_counts()) == {"not found here": 12, "noise in both": 4}
     assert set(whole.agreement(as_in_the_paper(9))["finding"]) == {"undecided"}
+    beyond = whole.agreement(loading.load_results("standard_quarter_leave_one_out", "nowhere"))
+    assert set(beyond["direction"]) == set(beyond["finding"]) == {"-"}
     counted = whole.predict_agreement(as_in_the_paper(2), guess=9)
     assert list(counted["same direction"]) == ["9", "8", "15", "16"]  # 15: all but GELU
 

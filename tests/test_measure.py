@@ -120,12 +120,14 @@ def test_the_model_is_left_as_it_is() -> None:
     model(torch.randn(4, 3, 32, 32)).sum().backward()
     model.stem.eval()
     model.stages[1][0].branch.eval()
+    model.stem.register_forward_hook(lambda *_: None)
 
     def state() -> list[object]:
         modes = [module.training for module in model.modules()]
         tensors = [*model.state_dict().values(), *(p.grad for p in model.parameters())]
         content = [tensor.numpy(force=True).tobytes() for tensor in tensors]
-        return [modes, content, torch.get_rng_state().tolist()]
+        hooks = [(*m._forward_hooks, *m._forward_pre_hooks) for m in model.modules()]
+        return [modes, hooks, content, torch.get_rng_state().tolist()]
 
     before = state()
     assert {True, False} == set(before[0])
@@ -134,10 +136,12 @@ def test_the_model_is_left_as_it_is() -> None:
         count_flops(model, 32, in_channels=4)
     assert state() == before
     assert all(parameter.requires_grad for parameter in model.parameters())
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     evaluated = Network(small("resnet"), num_classes=10).eval()
     count_flops(evaluated, 32)
     assert not any(module.training for module in evaluated.modules())
+    lazy = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2))
+    assert count_flops(lazy, 4).conv_linear == 4 * 4 * 27 + 16 * 2
+    assert lazy(torch.zeros(1, 3, 4, 4)).shape == (1, 2)
 
 
 def test_counting_warns_of_nothing(

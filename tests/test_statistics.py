@@ -196,3 +196,5 @@ def test_the_papers_verdict_is_welchs_test_on_its_printed_numbers() -> None:
         printed = (step.top1_mean, step.top1_std, 3, before.top1_mean, before.top1_std, 3)
         p = stats.ttest_ind_from_stats(*printed, equal_var=False).pvalue
         assert (row["paper_verdict"] == "within noise") == (p >= 0.05)
+    base = compared({}, "base")["paper_verdict"]
+    assert base["gelu"] == "down (no std printed)"

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from convnext_steps import How, TrainingConfig, cli, convnext_tiny
-from convnext_steps.cli.train import HOW, config_from, given
+from convnext_steps.cli.train import HOW, build, config_from, given
 from convnext_steps.training.config import RECIPES
+from convnext_steps.training.data import load_data
 
 SMALL = ["--data", "synthetic", "--train-images", "64", "--batch-size", "32", "--max-epochs", "1"]
 
@@ -43,11 +44,27 @@ def test_a_recipe_by_name_with_some_fields_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "rate"), [("convnext_small", 0.4), ("convnext_isotropic_base", 0.2), ("gelu", 0.1)]
+    ("model", "rate"),
+    [
+        ("convnext_small", 0.4),
+        ("convnext_isotropic_base", 0.2),
+        ("gelu", 0.1),
+        ("convnext_xlarge", 0),  # which the paper trains on ImageNet-22K first
+    ],
 )
 def test_the_family_has_its_own_stochastic_depth(model, rate) -> None:
     parsed = cli.parse(["train", model, "--output", "o", "--recipe", "paper"])
     assert config_from(parsed).drop_path_rate == rate
+
+
+def test_a_model_of_the_family_has_its_layer_scale() -> None:
+    data, _ = load_data("synthetic")
+    for name, blocks in (("convnext_tiny", 18), ("convnext_isotropic_small", 0)):
+        options = cli.parse(["train", name, "--output", "out"])
+        with torch.device("meta"):
+            model = build(options, data, TrainingConfig())
+        gammas = [key for key in model.state_dict() if key.endswith("gamma")]
+        assert len(gammas) == blocks
 
 
 def test_a_step_trains_and_resumes(tmp_path, capsys) -> None:

@@ -51,7 +51,7 @@ def bench_command(options: argparse.Namespace) -> None:
     """Time a model and its peer in turn; print one line for each, and the ratio."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    work = work_from(options)
+    work = work_asked_for(options)
     models: dict[str, Any] = {"ours": build(options, work)}
     if options.against:
         models[options.against] = peer(options, work)
@@ -86,7 +86,7 @@ def _describe(speed: Speed) -> str:
     )
 
 
-def work_from(options: argparse.Namespace) -> Work:
+def work_asked_for(options: argparse.Namespace) -> Work:
     """What is timed: at the paper's size, or a study's."""
     work = Work()
     if options.study:

@@ -58,9 +58,10 @@ def execute_stale(
 
 def is_fresh(target: Path, notebook: Path, values: Mapping[str, str]) -> bool:
     """Whether it was executed with these values, after its sources last changed."""
-    if not target.exists():
-        return False
-    if read_notebook(target).metadata["papermill"]["parameters"] != values:
+    try:
+        if read_notebook(target).metadata["papermill"]["parameters"] != values:
+            return False
+    except (OSError, ValueError, KeyError):  # missing or damaged
         return False
     folders = {PROJECT_RESULTS, Path(values.get("RESULTS", PROJECT_RESULTS))}
     results = (path for folder in folders for path in result_files(folder))

@@ -73,9 +73,11 @@ def write_student_versions(name: str, output: Path) -> list[Path]:
 
 def _without_solutions(name: str) -> bytes:
     """The file of a notebook's student version, as `nbgrader generate_assignment` makes it."""
-    notebook = read_notebook(find_notebook(name))
-    for cell in notebook.cells:
-        if cell.metadata.get("nbgrader", {}).get("solution"):
-            code = cell.cell_type == "code"
-            cell.source = without_solution(cell.source) if code else TEXT_STUB
+    path = find_notebook(name)
+    notebook = read_notebook(path)
+    cells = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("solution")]
+    for cell in cells:
+        cell.source = without_solution(cell.source) if cell.cell_type == "code" else TEXT_STUB
+    if not cells:
+        return path.read_bytes()
     return (nbformat.writes(notebook) + "\n").encode()

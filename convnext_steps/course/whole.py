@@ -9,7 +9,7 @@ from scipy import stats
 
 from convnext_steps.course.lesson import origin
 from convnext_steps.course.pictures import Picture
-from convnext_steps.course.readings import bullets, floor
+from convnext_steps.course.readings import NOTHING, bullets, floor
 from convnext_steps.models.roadmap import roadmap
 from convnext_steps.study.figures import BLUE, GREEN, ORANGE, finish, own_style, subplots
 from convnext_steps.study.loading import of_the_study
@@ -29,7 +29,7 @@ def agreement(results: pd.DataFrame) -> pd.DataFrame:
     steps = roadmap("base")
     pairs = comparisons(steps).items()
     base = {step: paper_gain(steps[step], steps[parent])[0] for step, parent in pairs}
-    rounded = table["difference"].round(2)  # as printed: 0.00 has no direction
+    rounded = table["difference"].map(lambda points: round(points, 2))  # as printed: 0.00 is none
     signs = np.sign(rounded * table["paper_difference"])
     return pd.DataFrame(
         {
@@ -45,6 +45,8 @@ def agreement(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _finding(row: Any) -> str:
+    if row.paper_verdict == "not in the paper":
+        return "-"
     if row.n == 0:
         return "no result"
     if row.verdict.startswith("too few"):
@@ -74,8 +76,11 @@ def turning(table: pd.DataFrame) -> str:
     Args:
         table: of `elsewhere`, or mean gains with a column for each study.
     """
-    lines = []
-    for step, row in table.drop(columns="paper", errors="ignore").round(2).iterrows():
+    known = table.drop(columns="paper", errors="ignore").dropna(axis=1, how="all").round(2)
+    if known.shape[1] < 2:
+        return NOTHING
+    titles, lines = {name: step.title for name, step in roadmap().items()}, []
+    for step, row in known.rename(index=titles).iterrows():
         up, down = (list(row.index[sign]) for sign in (row > 0, row < 0))
         if up and down:
             lines.append(f"**{step}** goes up in {', '.join(up)}; down in {', '.join(down)}.")

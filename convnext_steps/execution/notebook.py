@@ -49,7 +49,9 @@ def read_notebook(path: Path) -> "NotebookNode":
     import nbformat
 
     try:
-        return nbformat.read(path, as_version=4)
+        notebook = nbformat.read(path, as_version=4)
+        assert all("source" in cell for cell in notebook.cells)
+        return notebook
     except OSError:
         raise
     except Exception:  # a damaged file can fail in many ways

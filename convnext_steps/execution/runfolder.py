@@ -15,7 +15,7 @@ from convnext_steps.execution.train_run import TRAINED
 from convnext_steps.files import write_json
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import RESULT, read_result, read_results
-from convnext_steps.training.checkpoint import FINAL, HISTORY, clear
+from convnext_steps.training.checkpoint import HISTORY, clear
 
 PARTIAL_NOTEBOOK = "run_step.partial-{}.ipynb"  # of the process that executes it
 NOTEBOOK = "run_step.ipynb"
@@ -62,7 +62,7 @@ def prepare(run: Run, folder: Path) -> None:
     if (folder / RESULT).exists():
         digest = hashlib.sha256((folder / RESULT).read_bytes()).hexdigest()
         (folder / RESULT).replace(folder / REJECTED.format(digest[:8]))
-    for name in (NOTEBOOK, TRAINED, f"{FINAL}.safetensors"):
+    for name in (NOTEBOOK, TRAINED):
         (folder / name).unlink(missing_ok=True)
     plan = folder / PLAN
     if not plan.exists() or plan.read_text(encoding="utf-8") != run.hash:

@@ -62,6 +62,7 @@ class Work:
         """Train as `train` does, but stop after each step."""
         if self.result is not None:
             return trained_before(self.result)
+        (self.folder / f"{FINAL}.safetensors").unlink(missing_ok=True)  # of an unfinished attempt
         return (yield from training_steps(self.run, model, train, test, self.folder))
 
     def finish(self, count: FlopCount, trained: Trained) -> None:

@@ -97,21 +97,22 @@ def count_flops(
 
 @contextmanager
 def _tracing(model: nn.Module) -> Iterator[None]:
-    """Without the fast path of `nn.MultiheadAttention`, one operator that hides its products.
+    """What tracing needs, undone afterwards.
 
-    The model's hooks are as before even where fvcore fails, which leaves its own.
+    It is without the fast path of `nn.MultiheadAttention`, one operator that hides its products.
+    fvcore adds hooks, and leaves them where it fails.
     """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     hooks = [h for m in model.modules() for h in (m._forward_hooks, m._forward_pre_hooks)]
-    kept = [dict(each) for each in hooks]
+    own = [set(each) for each in hooks]
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-        for each, own in zip(hooks, kept, strict=True):
-            each.clear()
-            each.update(own)
+        for each, known in zip(hooks, own, strict=True):
+            for added in set(each) - known:
+                del each[added]
 
 
 def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:

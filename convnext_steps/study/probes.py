@@ -48,7 +48,8 @@ def gains(results: pd.DataFrame) -> pd.DataFrame:
     """The gain of each step over its parent, one row per seed; NaN where a run is missing."""
     steps = steps_of(results)
     parents = {name: step.parent for name, step in steps.items() if step.parent}
-    return paired(results, {name: one for name, one in parents.items() if one in steps})
+    pairs = {name: parent for name, parent in parents.items() if parent in steps}
+    return paired(results, pairs)
 
 
 def paper_gains() -> "pd.Series[float]":
@@ -96,8 +97,8 @@ def trends(budget: pd.DataFrame) -> pd.DataFrame:
     columns = ["depth", "step", "n", "slope", "margin", "p"]
     table = pd.DataFrame(rows, columns=columns).astype({"slope": float, "p": float})
     table["p_holm"] = holm(table["p"])
-    known = [table["p_holm"].isna(), table["p_holm"] > ALPHA, table["slope"] > 0]
-    table["verdict"] = np.select(known, ["too few seeds", "within noise", "grows"], "shrinks")
+    cases = [table["p_holm"].isna(), table["p_holm"] > ALPHA, table["slope"] > 0]
+    table["verdict"] = np.select(cases, ["too few seeds", "within noise", "grows"], "shrinks")
     table["paper_gain"] = table["step"].map(paper_gains())
     return table
 
@@ -128,10 +129,12 @@ def fit_gaps(results: pd.DataFrame) -> pd.DataFrame:
 
     One row per step with such results: seeds, the mean accuracy on the first training images
     (without augmentation) and on the test images in per cent, the mean of their difference by seed
-    in points (`gap`) with half the width of its 95 % t-interval, and both mean losses.
+    in points (`gap`) with half the width of its 95 % t-interval, and both mean losses; all over the
+    seeds that have both.
     """
     known = results.dropna(subset="fit_accuracy")
     training, test = accuracies(known, "fit_accuracy"), accuracies(known)
+    losses = {column: accuracies(known, column).mean() for column in ("fit_loss", "loss")}
     rows = []
     for name, gap in (training - test).dropna(axis=1, how="all").items():
         rows.append(
@@ -141,8 +144,8 @@ def fit_gaps(results: pd.DataFrame) -> pd.DataFrame:
                 "training": training[name].mean(),
                 "test": test[name].mean(),
                 **spread(gap.dropna().to_numpy(), "gap"),
-                "training loss": accuracies(known, "fit_loss")[name].mean(),
-                "test loss": accuracies(known, "loss")[name].mean(),
+                "training loss": losses["fit_loss"][name],
+                "test loss": losses["loss"][name],
             }
         )
     columns = ["step", "seeds", "training", "test", "gap", "margin", "training loss", "test loss"]

@@ -75,7 +75,7 @@ def paired_t_p(differences: npt.ArrayLike) -> float:
         return math.nan
     if not given.any():
         return 1.0
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # all equal: p is 0
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # all equal
         return float(stats.ttest_1samp(given, 0).pvalue)
 
 
@@ -110,8 +110,8 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
 def tested(points: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """One row per comparison: n, mean difference, std, margin, p (of sign flips), p_holm, verdict.
 
-    The verdict is up, down or within noise, where there are as many seeds as so many comparisons
-    need.
+    The verdict is up, down or within noise; with fewer seeds than this many comparisons need, it
+    is "too few seeds (n of needed)".
 
     Args:
         points: differences of accuracy, one row per seed and one column per comparison.

@@ -1,4 +1,4 @@
-"""Whole batches: moved to the device, normalised and augmented.
+"""Whole batches: tried on the network, moved to the device, normalised and augmented.
 
 Every image of a batch draws its own parameters here. torchvision's transforms draw once per call:
 given a batch, they would move all of its images alike.

@@ -130,15 +130,14 @@ class Output:
         for path in found:
             if (state := read_checkpoint(path, self.identity)) is not None:
                 return state
-            words = "damaged or not a checkpoint of this version; trying an older one"
-            LOG.warning("%s is %s", path, words)
+            LOG.warning("%s is damaged or not a checkpoint of this version", path)
         if (final := self.folder / f"{FINAL}.safetensors").exists():
             raise TrainingError(
                 f"{final} is of an earlier training, and no checkpoint of it can be used; "
                 "choose another folder"
             )
         if found:
-            LOG.warning("no checkpoint can be used; starting afresh")
+            LOG.warning("no checkpoint in %s can be used; starting afresh", self.folder)
         return None
 
     def begin(self, history: Sequence[Mapping[str, float]]) -> None:
@@ -242,10 +241,12 @@ def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any] |
         return None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         return None
+    theirs = state.get("identity")
+    if not isinstance(theirs, dict) or set(theirs) != set(expected):
+        return None
     for part, ours in expected.items():
-        theirs = state["identity"][part]
-        if theirs != ours:
-            difference = _difference(theirs, ours) if part == "recipe" else ""
+        if theirs[part] != ours:
+            difference = _difference(theirs[part], ours) if part == "recipe" else ""
             raise TrainingError(
                 f"{path} is of another {part}{difference}; choose another output folder, or go "
                 f"back to the {part} that it has"

@@ -69,9 +69,12 @@ def synthetic(train: bool, count: int = 512) -> ImageTensors:
 
 @dataclass(frozen=True)
 class Source:
-    """A named data set: how to read its two halves, and what identifies this version of it."""
+    """A named data set: how to read its two halves, and what identifies this version of it.
 
-    read: Callable[[bool, Path], ImageData] | None  # training half or not; None: `load_folder`
+    Without `read`, it is a folder of one's own, for `load_folder`.
+    """
+
+    read: Callable[[bool, Path], ImageData] | None  # training half or not, the folder
     fingerprint: str
 
 

@@ -35,7 +35,7 @@ IMAGENETTE = {  # size -> archive and MD5 sum, as in torchvision
 }
 IMAGENETTE_IMAGES = {"train": 9_469, "val": 3_925}
 IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
-AS_STORED = partial(read_image, as_stored=True)
+read_as_stored = partial(read_image, as_stored=True)
 PATIENCE = 1.0  # seconds before a process that waits for another says so
 
 
@@ -79,7 +79,7 @@ def imagenette(train: bool, root: Path, size: str = "320px") -> ImageFiles:
             _unpack_whole(_fetch(IMAGENETTE_URL + name, md5, root), unpacked)
     half = "train" if train else "val"
     return _counted(
-        lambda: Imagenette(root, half, size, loader=AS_STORED),
+        lambda: Imagenette(root, half, size, loader=read_as_stored),
         unpacked / half,
         IMAGENETTE_IMAGES[half],
         f"delete {unpacked} to unpack {name} again",
@@ -96,7 +96,7 @@ def imagenet(train: bool, root: Path) -> ImageFiles:
     with alone(root):
         _check_imagenet_archives(half, root)
         return _counted(
-            lambda: ImageNet(root, half, loader=AS_STORED),
+            lambda: ImageNet(root, half, loader=read_as_stored),
             root / half,
             IMAGENET_IMAGES[half],
             f"delete {root / half} to unpack {ARCHIVE_META[half][0]} again, "

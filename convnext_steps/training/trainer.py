@@ -137,8 +137,9 @@ class Trainer:
             resume: continue from the newest checkpoint in `output_dir`, if there is one.
 
         Raises:
-            TrainingError: `output_dir` holds an earlier training and `resume` is false, or
-                a checkpoint of another training, or another process is training there; the loss
+            TrainingError: `output_dir` holds an earlier training and `resume` is false, or its
+                weights without a checkpoint, or a checkpoint of another training, or another
+                process is training there; the loss
                 or the weights are not finite; or a checkpoint cannot be written.
         """
         return finish(self.steps(resume))
@@ -152,10 +153,9 @@ class Trainer:
     def _begin(self, resume: bool) -> None:
         """Go back to the state that training goes on from, if there is one."""
         state = self.broken
-        if state is None and resume:
-            state = self.processes.from_main(self.output.newest)
-        elif state is None and self.step == 0:
-            self.processes.from_main(self.output.check_unused)
+        if state is None and self.step == 0:
+            output = self.output
+            state = self.processes.from_main(output.newest if resume else output.check_unused)
         if state is not None:
             self._restore(state)
         self.output.begin(self.history)
