@@ -1,5 +1,6 @@
 """The statistics of a factorial: against brute force, and on accuracies whose effects are known."""
 
+import io
 import itertools
 import math
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from convnext_steps import load_study
+from convnext_steps import load_results, load_study
 from convnext_steps.cli import main
 from convnext_steps.models.decisions import decisions, set_name
 from convnext_steps.study import networks, orders
@@ -28,6 +29,7 @@ from convnext_steps.study.effects import (
     values,
 )
 from convnext_steps.study.factorial import Factorial, entries
+from convnext_steps.study.results import PROJECT_RESULTS
 from convnext_steps.study.space import Space
 
 RULES = {"inverted": "depthwise", "move_up": "inverted", "kernel_7": "depthwise"}
@@ -248,3 +250,13 @@ def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() 
     decisions = analysis.runs.loc[analysis.runs["paper"], "step"].str.count(r"\+")
     assert {int(label.get_text()) for label in figure.axes[0].texts} == set(decisions)
     assert 0 < decisions.nunique() < 13
+
+
+@pytest.mark.slow
+def test_the_published_effects_are_of_the_published_runs(tmp_path) -> None:
+    """Up to what another CPU or another SciPy rounds otherwise."""
+    analysis = analyse(load_results("factorial_quick", tmp_path))
+    for name, table in effect_report(analysis)[1].items():
+        published = pd.read_csv(PROJECT_RESULTS / "factorial_quick" / f"{name}.csv")
+        ours = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+        pd.testing.assert_frame_equal(ours, published, rtol=1e-6, atol=1e-6)

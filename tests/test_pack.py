@@ -5,6 +5,7 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from studies import plan
 
@@ -185,6 +186,31 @@ def test_the_findings_in_the_readme_are_those_of_the_published_results(tmp_path)
         change = (columns["separate_downsampling"] - columns["resnet"]).dropna().to_numpy()
         above, margin = change.mean(), spread(change, "mean")["margin"]
         assert words.format(above=above, below=-above, margin=margin) in readme
+
+
+ON_AVERAGE = {  # what README says of a decision's average effect
+    "fewer_activations": "fewer activations gain {:.1f} points (± {:.1f})",
+    "fewer_norms": "fewer norms {:.1f} (± {:.1f})",
+    "layer_norm": "LayerNorm costs {:.1f} (± {:.1f})",
+}
+
+
+def test_what_the_readme_says_of_orders_is_in_the_published_effects() -> None:
+    folder = PROJECT_RESULTS / "factorial_quick"
+    effects, pairs, credits = (
+        pd.read_csv(folder / f"{name}.csv") for name in ("effects", "interactions", "credits")
+    )
+    readme = " ".join((PROJECT_RESULTS.parent / "README.md").read_text().split())
+    assert f"{len((folder / PACKED).read_text().splitlines())} of its 328 runs" in readme
+    for row in effects.itertuples():
+        words = ON_AVERAGE.get(row.decision, "")
+        assert words.format(abs(row.effect), (row.high - row.low) / 2) in readme
+    assert f"{pairs['found'].sum()} of {len(pairs)} pairs" in readme
+    strongest = pairs.loc[pairs["effect"].abs().idxmax()]
+    assert {strongest["decision"], strongest["other"]} == {"fewer_activations", "fewer_norms"}
+    margin = (strongest["high"] - strongest["low"]) / 2
+    assert f"{-strongest['effect']:.1f} points (± {margin:.1f}) less" in readme
+    assert credits["negative_model"].between(0, 1, inclusive="neither").all()  # each, in some
 
 
 def test_code_of_ones_own_is_in_the_hash_of_its_designs_alone(tmp_path, monkeypatch) -> None:
