@@ -45,7 +45,7 @@ def parse_result(content: bytes, name: str) -> dict[str, Any]:
     """The result that a file, or a line of one, holds.
 
     Raises:
-        ResultError: it is truncated, of another schema, or was changed by hand.
+        ResultError: it is truncated, of another schema, lacks a field, or was changed by hand.
     """
     try:
         result = json.loads(content)
@@ -55,6 +55,10 @@ def parse_result(content: bytes, name: str) -> dict[str, Any]:
         raise ResultError(f"{name} is not a result of schema {SCHEMA}; see `convnext-steps import`")
     if result.get("checksum") != checksum(result):
         raise ResultError(f"{name} was changed after it was written")
+    try:
+        _row(result)
+    except KeyError as error:
+        raise ResultError(f"{name} has no {error}") from None
     return result
 
 
@@ -105,13 +109,7 @@ def all_results(folder: str | Path) -> pd.DataFrame:
     and fit_loss (of training images; NaN where a result lacks them), macs and params (of the
     network as trained), training_seconds, evaluation_seconds, hash, commit, content (of the data).
     """
-    rows = []
-    for result in read_results(folder):
-        try:
-            rows.append(_row(result))
-        except KeyError as error:
-            LOG.warning("left out: %s seed %s has no %s", result["step"], result["seed"], error)
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame([_row(result) for result in read_results(folder)], columns=COLUMNS)
 
 
 COLUMNS = [
