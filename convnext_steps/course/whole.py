@@ -15,7 +15,7 @@ from convnext_steps.study.figures import BLUE, GREEN, ORANGE, finish, own_style,
 from convnext_steps.study.loading import of_the_study
 from convnext_steps.study.probes import gains, paper_gains
 from convnext_steps.study.results import PROJECT_RESULTS, all_results
-from convnext_steps.study.statistics import accuracies, compare, comparisons, paper_gain
+from convnext_steps.study.statistics import compare, comparisons, paired, paper_gain
 from convnext_steps.study.toml import load_study
 
 
@@ -141,8 +141,9 @@ def draw_gains(results: pd.DataFrame) -> Picture:
     Args:
         results: of one study.
     """
-    table, gains, columns = compare(results), agreement(results), accuracies(results)
-    seeds = [(columns[pair.step] - columns[pair.parent]).dropna() for pair in table.itertuples()]
+    table, gains = compare(results), agreement(results)
+    pairs = dict(zip(table["step"], table["parent"], strict=True))
+    seeds = [each.dropna() for _, each in paired(results, pairs).items()]
     figure, axes = subplots(figsize=(11, 0.5 * len(table) + 1.6))
     for row, each in enumerate(seeds):
         axes.plot(each, [row - 0.25] * len(each), "o", color=BLUE, markersize=3, alpha=0.6)

@@ -98,8 +98,8 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
     table["title"], table["against"] = table["step"].map(titles), table["parent"].map(titles)
     table["p_t"] = [paired_t_p(gains.dropna()) for _, gains in points.items()]
     table["p_t_holm"] = holm(table["p_t"])
-    found = accuracies(results).count()
-    table.loc[(found[table["step"]] == 0).to_numpy(), "verdict"] = "no results"
+    known = results.dropna(subset="accuracy")["step"]
+    table.loc[~table["step"].isin(known), "verdict"] = "no results"
     paper = [paper_gain(steps[step], steps[parent]) for step, parent in pairs.items()]
     table["paper_difference"] = [difference for difference, _ in paper]
     table["paper_margin"] = [margin for _, margin in paper]
