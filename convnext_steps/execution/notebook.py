@@ -50,7 +50,8 @@ def read_notebook(path: Path) -> "NotebookNode":
 
     try:
         notebook = nbformat.read(path, as_version=4)
-        assert all("source" in cell for cell in notebook.cells)
+        if not all("source" in cell for cell in notebook.cells):
+            raise ValueError("a cell has no source")
         return notebook
     except OSError:
         raise
