@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from convnext_steps import load_results, load_study
 from convnext_steps.cli import main
 from convnext_steps.models.decisions import decisions, set_name
 from convnext_steps.study import networks, orders
+from convnext_steps.study.effect_comparison import compare_effects
 from convnext_steps.study.effect_plots import (
     plot_credits,
     plot_effects,
@@ -228,6 +230,60 @@ def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, capsys
     assert "smoke is not a factorial" in capsys.readouterr().err
 
 
+def test_what_differs_between_two_factorials_is_found_and_nothing_else() -> None:
+    """A decision that gains 1.5 points more, in one of two factorials with noise of their own."""
+    found = []
+    for seed in range(10):
+        one, _, _ = simulated(seed)
+        _, _, table = simulated(100 + seed)
+        gelu = load_study("factorial_quick").factorial.space.decisions.index("gelu")
+        rows = one.space.rows(table["step"])
+        other = table_of(table.attrs["study"], table["accuracy"] + 1.5 * rows[:, gelu])
+        differences = compare_effects({"one": one, "other": analyse(other)})
+        found.append(differences["found"].to_numpy())
+        assert differences.loc[differences["found"], "decision"].iloc[0] == "gelu"
+        assert list(differences["other"]).count("") == 12
+    assert np.mean(found) < 1 / len(found[0]) + 0.01
+
+
+def test_two_effects_differ_by_what_welch_says() -> None:
+    (one, _, _), (_, _, table) = simulated(0), simulated(1, noise=1.0)
+    other = analyse(table.iloc[:250])
+    row = compare_effects({"one": one, "other": other}).iloc[7]
+    given = []
+    for analysis in (other, one):
+        effect, free = main_effects(analysis).iloc[7], analysis.best.df_resid
+        margin = (effect["high"] - effect["low"]) / 2
+        sd = margin / stats.t.ppf(0.975, free) * np.sqrt(free + 1)
+        given += [effect["effect"], sd, free + 1]
+    assert other.best.df_resid < one.best.df_resid
+    assert row["p"] == pytest.approx(stats.ttest_ind_from_stats(*given, equal_var=False).pvalue)
+    assert row["difference"] == pytest.approx(given[0] - given[3])
+    assert row["difference"] == pytest.approx(row["effect"] - row["first_effect"])
+    few = compare_effects({"one": one, "other": analyse(table.iloc[:60])})
+    assert len(few) == 12  # the other has too few runs for interactions
+    assert few.loc[0, "first_effect"] == one.models["additive"].params[1]
+
+
+def test_factorials_beside_each_other_from_the_command_line(tmp_path, monkeypatch, capsys) -> None:
+    tables = {"factorial_quick": simulated(0)[2]}
+    shallow = load_study("factorial_shallow")
+    space = shallow.factorial.space
+    accuracy = 80 + space.rows(shallow.steps()) @ np.arange(12)
+    tables["factorial_shallow"] = table_of(shallow, accuracy + np.random.default_rng(0).normal(0.1))
+    load = "convnext_steps.cli.findings.load_results"
+    monkeypatch.setattr(load, lambda study, _: tables[study.name])
+    names = ["factorial_quick", "factorial_shallow"]
+    assert main(["compare", *names, "--output", str(tmp_path / "both")]) == 0
+    shown = capsys.readouterr().out
+    assert "| decision | with | study | in factorial_quick | effect | difference |" in shown
+    assert "factorial_shallow: the accuracies of the 304 networks that were trained in" in shown
+    written = {path.name for path in (tmp_path / "both").iterdir()}
+    assert written == {"comparison.md", "comparison.png", "comparison.svg"}
+    assert main(["compare", names[0]]) == 2
+    assert "a comparison needs two studies or more" in capsys.readouterr().err
+
+
 def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() -> None:
     _, _, table = simulated(0)
     with pytest.raises(ValueError, match="0 runs are too few to tell 12 effects apart"):
@@ -240,7 +296,7 @@ def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() 
     assert interactions(analysis).empty
     credit = credit_over_orders(analysis, draws=50)
     for figure in (
-        plot_effects(main_effects(analysis)),
+        plot_effects({"one": main_effects(analysis)}),
         plot_credits(credit),
         plot_front(analysis),
     ):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from test_course_notebooks import assert_checked
-from test_effects import simulated
+from test_effects import simulated, table_of
 from test_notebooks import assert_clean, outputs, pictures, printed
 from test_study import put
 
@@ -84,6 +84,21 @@ def test_a_pair_is_drawn_as_its_interaction(found) -> None:
         without, taken = map(float, re.findall(r"([+-]\d+\.\d\d) points", words))
         pair = next(pair for pair in pairs.index if set(pair) == {one, other})
         assert taken - without == pytest.approx(pairs.loc[pair, "effect"], abs=0.02)
+
+
+def test_effects_elsewhere_are_set_beside_those_here(found, tmp_path, monkeypatch, capsys) -> None:
+    analysis, _, table = found
+    monkeypatch.setattr(factorials, "load_results", lambda *_: table)
+    same = factorials.elsewhere(analysis, "factorial_quick")
+    assert (same["difference"] == 0).all()
+    assert len(same) == 12
+    assert not same["found"].any()
+    monkeypatch.setattr(factorials, "load_results", lambda *_: table.iloc[:0])
+    assert "before the other factorial is trained" in factorials.elsewhere(analysis, "quick").data
+    study = factorials.own_factorial("smoke", THREE)
+    mine = table_of(study, range(16))
+    monkeypatch.setattr(factorials, "load_results", lambda *_: mine)
+    assert "here, elsewhere have other decisions" in factorials.elsewhere(analysis, study).data
 
 
 def test_ones_own_factorial_has_every_network_twice() -> None:

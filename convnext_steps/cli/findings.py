@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convnext_steps.cli.options import a_path, add_changed_study, add_results_folder, chosen_study
 from convnext_steps.files import write_bytes
-from convnext_steps.study import comparison
+from convnext_steps.study import comparison, effect_comparison
 from convnext_steps.study.effect_plots import (
     plot_credits,
     plot_effects,
@@ -13,7 +13,7 @@ from convnext_steps.study.effect_plots import (
     plot_interactions,
 )
 from convnext_steps.study.effect_tables import effect_report
-from convnext_steps.study.effects import analyse
+from convnext_steps.study.effects import analyse, main_effects
 from convnext_steps.study.factorial import PUBLISHED
 from convnext_steps.study.figures import save_figure
 from convnext_steps.study.loading import load_results
@@ -23,7 +23,8 @@ from convnext_steps.study.toml import load_study
 def add_compare(parser: argparse.ArgumentParser) -> None:
     """Compare the gains of the same steps in several studies with those in the first.
 
-    What comes of it is a table of their differences, and a figure.
+    Of factorials, the effects of the same decisions. What comes of it is a table of their
+    differences, and a figure.
     """
     parser.add_argument("studies", metavar="STUDY", nargs="+", help="names, or TOML files")
     parser.add_argument("--output", type=a_path, help="a folder for the table and the figure")
@@ -41,15 +42,21 @@ def add_effects(parser: argparse.ArgumentParser) -> None:
 
 def compare_command(options: argparse.Namespace) -> None:
     """Print the table, and write it and the figure if a folder is given."""
-    tables = [load_results(name, options.results) for name in options.studies]
-    markdown = comparison.to_markdown(
-        comparison.compare_studies(tables), load_study(options.studies[0]).name
-    )
+    studies = [load_study(name) for name in options.studies]
+    tables = {study.name: load_results(study, options.results) for study in studies}
+    if all(study.factorial for study in studies):
+        analyses = {name: analyse(table) for name, table in tables.items()}
+        markdown = effect_comparison.to_markdown(analyses)
+        figure = plot_effects({name: main_effects(each) for name, each in analyses.items()})
+    else:
+        gains = comparison.compare_studies(list(tables.values()))
+        markdown = comparison.to_markdown(gains, studies[0].name)
+        figure = comparison.plot_comparison(list(tables.values()))
     print(markdown)
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
         write_bytes(options.output / "comparison.md", markdown.encode())
-        save_figure(comparison.plot_comparison(tables), options.output / "comparison")
+        save_figure(figure, options.output / "comparison")
         print(f"figure: {options.output / 'comparison.png'}")
 
 
@@ -65,7 +72,7 @@ def effects_command(options: argparse.Namespace) -> None:
     for name, table in tables.items():
         write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
     figures = {
-        "effects": plot_effects(tables["effects"]),
+        "effects": plot_effects({study.name: tables["effects"]}),
         "credits": plot_credits(tables["credits"]),
         "front": plot_front(analysis),
     }

@@ -9,6 +9,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from convnext_steps.execution.runner import run_study
+from convnext_steps.study.effect_comparison import compare_effects
 from convnext_steps.study.effects import Analysis, analyse, interactions, main_effects, models
 from convnext_steps.study.factorial import PUBLISHED, Factorial, entries
 from convnext_steps.study.loading import load_results
@@ -112,6 +113,28 @@ def model_errors(analysis: Analysis) -> pd.DataFrame:
     """One row per model: what it explains, what it leaves, and its error on held-out networks."""
     columns = ["terms", "runs", "r2", "r2_paper", "sd", "pure_sd", "error"]
     return models(analysis).set_index("model")[columns].round(2)
+
+
+@where_trained
+def elsewhere(analysis: Analysis, other: Study | str, results: str | Path = "") -> Any:
+    """The decisions' effects here and in another factorial, and the interactions that differ.
+
+    Args:
+        analysis: the fitted models.
+        other: a factorial of the same decisions.
+        results: the folder of your own results.
+    """
+    there = fitted(other, results)
+    try:
+        table = compare_effects({"here": analysis, "elsewhere": there}) if there else None
+    except ValueError as reason:
+        return Markdown(f"*{reason}*")
+    if table is None:
+        return Markdown("*Nothing to show before the other factorial is trained: see above.*")
+    table = table[(table["other"] == "") | table["found"]]
+    table = table.rename(columns={"first_effect": "here", "effect": "elsewhere", "other": "with"})
+    columns = ["here", "elsewhere", "difference", "margin", "found"]
+    return table.set_index(["decision", "with"])[columns].round(2)
 
 
 def own_factorial(study: Study | str, decisions: Sequence[str]) -> Study:

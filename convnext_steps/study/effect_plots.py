@@ -1,5 +1,7 @@
 """Figures of a factorial: effects, interactions, credit over all orders, and the front."""
 
+from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from convnext_steps.study.figures import (
     ORANGE,
     RED,
     SKY,
+    STYLES,
     finish,
     own_style,
     subplots,
@@ -26,16 +29,25 @@ PAPERS = "the paper's own, by number of decisions"
 
 
 @own_style
-def plot_effects(effects: pd.DataFrame) -> Figure:
-    """Each decision's average effect with its 95 % t-interval, from a table of `main_effects`."""
-    figure, axes = subplots(figsize=(8, 1 + 0.4 * len(effects)))
-    places = np.arange(len(effects))[::-1]
-    margins = [effects["effect"] - effects["low"], effects["high"] - effects["effect"]]
+def plot_effects(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Each decision's average effect with its 95 % t-interval.
+
+    Args:
+        tables: of `main_effects`, by the name of the study.
+    """
+    size = len(next(iter(tables.values())))
+    figure, axes = subplots(figsize=(8, 1 + 0.4 * size))
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.errorbar(effects["effect"], places, xerr=margins, fmt="o", color=BLUE, capsize=4)
-    axes.set_yticks(places, effects["decision"])
+    for place, (table, style) in enumerate(zip(tables.values(), cycle(STYLES), strict=False)):
+        heights = np.arange(size)[::-1] + 0.3 * ((len(tables) - 1) / 2 - place)
+        margins = [table["effect"] - table["low"], table["high"] - table["effect"]]
+        marks = style | {"linestyle": "none", "label": list(tables)[place]}
+        axes.errorbar(table["effect"], heights, xerr=margins, capsize=4, **marks)
+    axes.set_yticks(np.arange(size)[::-1], next(iter(tables.values()))["decision"])
     axes.set_xlabel("average effect on accuracy (points), with 95 % intervals")
     finish(axes, grid="x")
+    if len(tables) > 1:
+        figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

@@ -16,7 +16,7 @@ from convnext_steps.study.space import Bools, Floats, Integers, Space
 from convnext_steps.text import unknown
 from convnext_steps.training.config import require as check
 
-PUBLISHED = "factorial_quick"  # the factorial whose results the project publishes
+PUBLISHED = "factorial_quick"  # the factorial that is shown unless another is named
 RIDGE = 1e-3  # keeps designs with fewer runs than terms comparable (DuMouchel and Jones, 1994)
 
 
@@ -171,10 +171,7 @@ def design_quality(factorial: Factorial) -> Quality:
     terms = space.terms(rows)
     estimable = bool(np.linalg.matrix_rank(terms) == terms.shape[1])
     terms = space.terms(rows, estimable)
-    wanted = space.contrasts(estimable)
-    if estimable:
-        products = np.eye(terms.shape[1])[1 + len(space.decisions) :]
-        wanted = np.vstack([wanted, products])
+    wanted = space.estimates(estimable)
     covariance = wanted @ np.linalg.inv(terms.T @ terms) @ wanted.T
     variances = covariance.diagonal()
     correlations = covariance / np.sqrt(np.outer(variances, variances)) - np.eye(len(variances))

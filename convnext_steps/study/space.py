@@ -103,3 +103,8 @@ class Space:
             gain = self.terms(taken, interactions) - self.terms(without, interactions)
             means.append(gain.mean(0))
         return np.array(means)
+
+    def estimates(self, interactions: bool = True) -> Floats:
+        """The contrasts, and below them what picks out each pair's coefficient."""
+        contrasts = self.contrasts(interactions)
+        return np.vstack([contrasts, np.eye(contrasts.shape[1])[1 + len(self.decisions) :]])
