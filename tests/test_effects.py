@@ -28,6 +28,7 @@ from convnext_steps.study.effects import (
     interactions,
     main_effects,
     models,
+    sign_depends,
     values,
 )
 from convnext_steps.study.factorial import Factorial, entries
@@ -173,9 +174,11 @@ def test_models_are_judged_by_pure_error_and_by_what_was_held_out() -> None:
 
 def test_a_set_is_worth_what_was_measured_else_what_the_model_says() -> None:
     analysis, _, table = simulated(0)
-    known, linear, measured = values(analysis)
+    known, errors, measured = values(analysis)
     assert measured.sum() == table["step"].nunique() == 304
+    linear, own = np.split(errors, [len(analysis.runs)], axis=1)
     assert known == pytest.approx(linear @ analysis.runs["accuracy"])
+    assert (own.sum(1) == ~measured).all()
     names = np.array(analysis.space.names(analysis.space.sets))
     means = table.groupby("step")["accuracy"].mean()
     assert known[measured] == pytest.approx(means[names[measured]].to_numpy())
@@ -183,17 +186,40 @@ def test_a_set_is_worth_what_was_measured_else_what_the_model_says() -> None:
     assert known[~measured] == pytest.approx(predicted[~measured])
 
 
-def test_the_bootstrap_holds_the_mean_credit_at_the_stated_rate() -> None:
-    inside = []
+@pytest.mark.parametrize("own", [0.0, 1.0])
+def test_the_bootstrap_holds_credits_at_the_stated_rate(own) -> None:
+    """Also where each network differs from the model by something of its own."""
+    inside, paper_inside = [], []
     for seed in range(20):
-        analysis, coefficients, _ = simulated(seed)
-        true = orders.mean_weights(analysis.space) @ (
-            analysis.space.terms(analysis.space.sets) @ coefficients
-        )
-        credit = credit_over_orders(analysis, draws=400)
+        _, coefficients, table = simulated(seed)
+        space, rng = load_study("factorial_quick").factorial.space, np.random.default_rng(seed)
+        lacks = rng.normal(scale=own, size=len(space.sets))
+        lacking = dict(zip(space.names(space.sets), lacks, strict=True))
+        table["accuracy"] += table["step"].map(lacking)
+        known = space.terms(space.sets) @ coefficients + lacks
+        true, papers = orders.mean_weights(space) @ known, orders.paper_credits(space, known)
+        # without the first, some of the paper's networks are predicted
+        credit = credit_over_orders(analyse(table.iloc[100:]), draws=400)
         inside += list((credit["mean_low"] <= true) & (true <= credit["mean_high"]))
+        paper_inside += list((credit["paper_low"] <= papers) & (papers <= credit["paper_high"]))
         assert credit["mean"].sum() == pytest.approx(credit["paper"].sum())
     assert abs(np.mean(inside) - 0.95) < 0.05
+    assert np.mean(paper_inside) > 0.9
+
+
+def test_where_decisions_add_up_none_is_said_to_depend_on_the_order() -> None:
+    study, depend = load_study("factorial_quick"), 0
+    space = study.factorial.space
+    rows = space.rows(each.step for each in entries(study.factorial))
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(size=len(rows))
+        for effects in (np.zeros(12), np.linspace(-3, 3, 12)):
+            depend += sign_depends(analyse(table_of(study, 85 + rows @ effects + noise))).sum()
+    assert depend <= 2
+    gelu, norms = (space.decisions.index(name) for name in ("gelu", "fewer_norms"))
+    crossed = 85 + 3 * (rows[:, gelu] - 0.5) * (rows[:, norms] - 0.5) + 0.3 * noise
+    found = sign_depends(analyse(table_of(study, crossed)))
+    assert list(np.flatnonzero(found)) == sorted((gelu, norms))
 
 
 def test_the_front_is_what_no_cheaper_network_beats() -> None:
@@ -277,11 +303,13 @@ def test_factorials_beside_each_other_from_the_command_line(tmp_path, monkeypatc
     assert main(["compare", *names, "--output", str(tmp_path / "both")]) == 0
     shown = capsys.readouterr().out
     assert "| decision | with | study | in factorial_quick | effect | difference |" in shown
-    assert "factorial_shallow: the accuracies of the 304 networks that were trained in" in shown
+    assert "factorial_shallow: 304 of its networks were trained in factorial_quick too" in shown
     written = {path.name for path in (tmp_path / "both").iterdir()}
     assert written == {"comparison.md", "comparison.png", "comparison.svg"}
     assert main(["compare", names[0]]) == 2
     assert "a comparison needs two studies or more" in capsys.readouterr().err
+    assert main(["compare", *names, names[0]]) == 2
+    assert "2 studies are named factorial_quick; give one another" in capsys.readouterr().err
 
 
 def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() -> None:

@@ -1,6 +1,7 @@
 """convnext-steps compare and effects: what the results of studies say."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from convnext_steps.cli.options import a_path, add_changed_study, add_results_folder, chosen_study
@@ -16,7 +17,7 @@ from convnext_steps.study.effect_tables import effect_report
 from convnext_steps.study.effects import analyse, main_effects
 from convnext_steps.study.factorial import PUBLISHED
 from convnext_steps.study.figures import save_figure
-from convnext_steps.study.loading import load_results
+from convnext_steps.study.loading import load_results, study_of
 from convnext_steps.study.toml import load_study
 
 
@@ -43,15 +44,20 @@ def add_effects(parser: argparse.ArgumentParser) -> None:
 def compare_command(options: argparse.Namespace) -> None:
     """Print the table, and write it and the figure if a folder is given."""
     studies = [load_study(name) for name in options.studies]
-    tables = {study.name: load_results(study, options.results) for study in studies}
+    for name, number in Counter(study.name for study in studies).items():
+        if number > 1:
+            raise ValueError(
+                f"{number} studies are named {name}; give one another name = in its file"
+            )
+    tables = [load_results(study, options.results) for study in studies]
     if all(study.factorial for study in studies):
-        analyses = {name: analyse(table) for name, table in tables.items()}
+        analyses = {study_of(table).name: analyse(table) for table in tables}
         markdown = effect_comparison.to_markdown(analyses)
         figure = plot_effects({name: main_effects(each) for name, each in analyses.items()})
     else:
-        gains = comparison.compare_studies(list(tables.values()))
+        gains = comparison.compare_studies(tables)
         markdown = comparison.to_markdown(gains, studies[0].name)
-        figure = comparison.plot_comparison(list(tables.values()))
+        figure = comparison.plot_comparison(tables)
     print(markdown)
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)

@@ -76,7 +76,7 @@ def write_orders(trajectory: Path, results: Path | None, links: dict[str, str]) 
         back = links | {"← The trajectory, step by step": trajectory.name}
         page = order_page(load_results(PUBLISHED, results), back)
     except ValueError as reason:
-        print(f"no page {path.name}: {PUBLISHED}: {reason}")
+        print(f"no page {path.name}: {reason}")
         return links
     write_bytes(path, page.encode())
     print(f"written: {path}")

@@ -29,10 +29,10 @@ def draw_credits(analysis: Analysis) -> Picture:
     table = credit_over_orders(analysis)
     words = [
         f"{row.decision} {row.smallest_model:+z.1f} to {row.largest_model:+z.1f}, "
-        f"in the paper's order {row.paper:+z.1f}"
+        f"in the paper's order as trained {row.paper:+z.1f}"
         for row in table.itertuples()
     ]
-    alternative = f"Credit of each decision over all orders, in points: {'; '.join(words)}."
+    alternative = f"Credit of each decision over all orders, by the model: {'; '.join(words)}."
     return Picture(plot_credits(table), alternative)
 
 

@@ -9,8 +9,15 @@ import pandas as pd
 from IPython.display import Markdown
 
 from convnext_steps.execution.runner import run_study
-from convnext_steps.study.effect_comparison import compare_effects
-from convnext_steps.study.effects import Analysis, analyse, interactions, main_effects, models
+from convnext_steps.study.effect_comparison import compare_effects, in_short
+from convnext_steps.study.effects import (
+    Analysis,
+    analyse,
+    interactions,
+    main_effects,
+    models,
+    sign_depends,
+)
 from convnext_steps.study.factorial import PUBLISHED, Factorial, entries
 from convnext_steps.study.loading import load_results
 from convnext_steps.study.orders import credits
@@ -37,12 +44,14 @@ def fitted(study: Study | str, results: str | Path = "") -> Analysis | None:
     try:
         analysis = analyse(table)
     except ValueError as reason:
-        print(f"{shown.name}: {reason}; train them: convnext-steps study {shown.name}")
+        print(f"{reason}; train them: convnext-steps study {shown.name}")
         return None
     planned = entries(shown.factorial) if shown.factorial else ()
     line = f"{shown.name}: {len(table)} of {len(planned)} runs are there"
     if "interactions" not in analysis.models:
         line += "; too few for interactions: in the model, every order credits a decision alike"
+    if shown.factorial and not shown.factorial.repeats:
+        line += "; no repeats: whatever a model leaves is taken as the noise of a seed"
     print(f"{line}.")
     return analysis
 
@@ -64,9 +73,9 @@ def guess_orders(analysis: Analysis, guess: Sequence[str] = ()) -> pd.DataFrame:
     """One row per decision, those whose credit varies most first: guessed, and by the model.
 
     Columns: your guess, paper's order, mean, smallest and largest (points, over all orders),
-    negative (share of the orders) and sign (whether it depends on the order; a model without
-    interactions cannot tell). All but the guess are the model's alone, without the noise of single
-    runs.
+    negative (share of the orders) and sign (whether it depends on the order, as `sign_depends` has
+    it; a model without interactions cannot tell). All but the guess are the model's alone, without
+    the noise of single runs.
 
     Args:
         analysis: the fitted models.
@@ -82,12 +91,11 @@ def guess_orders(analysis: Analysis, guess: Sequence[str] = ()) -> pd.DataFrame:
     model = analysis.best.predict(analysis.terms(space.sets))
     table = credits(space, model).set_index("decision")
     low, high = table["smallest"], table["largest"]
-    turns = (low < 0) & (high > 0) & (high - low > 1e-6)
-    signs = pd.Series("the same", table.index).mask(turns, "depends")
+    signs = pd.Series("not clear", table.index).mask(sign_depends(analysis), "depends")
     shown = pd.DataFrame(
         {
             "your guess": ["depends" if name in guess else "" for name in table.index],
-            "paper's order": table["paper"].round(2),
+            "paper's order, by the model": table["paper"].round(2),
             "mean": table["mean"].round(2),
             "smallest": low.round(2),
             "largest": high.round(2),
@@ -116,25 +124,28 @@ def model_errors(analysis: Analysis) -> pd.DataFrame:
 
 
 @where_trained
-def elsewhere(analysis: Analysis, other: Study | str, results: str | Path = "") -> Any:
-    """The decisions' effects here and in another factorial, and the interactions that differ.
+def beside(
+    analysis: Analysis, study: Study | str, other: Study | str, results: str | Path = ""
+) -> Any:
+    """The decisions' effects in two factorials, and the interactions that are found to differ.
 
     Args:
-        analysis: the fitted models.
+        analysis: the fitted models of the first.
+        study: the first.
         other: a factorial of the same decisions.
         results: the folder of your own results.
     """
+    names = [factorial_study(each).name for each in (study, other)]
     there = fitted(other, results)
+    if there is None:
+        return Markdown("*Nothing to show before the other factorial is trained: see above.*")
     try:
-        table = compare_effects({"here": analysis, "elsewhere": there}) if there else None
+        table = in_short(compare_effects(dict(zip(names, (analysis, there), strict=True))))
     except ValueError as reason:
         return Markdown(f"*{reason}*")
-    if table is None:
-        return Markdown("*Nothing to show before the other factorial is trained: see above.*")
-    table = table[(table["other"] == "") | table["found"]]
-    table = table.rename(columns={"first_effect": "here", "effect": "elsewhere", "other": "with"})
-    columns = ["here", "elsewhere", "difference", "margin", "found"]
-    return table.set_index(["decision", "with"])[columns].round(2)
+    heads = dict(zip(("first_effect", "effect"), names, strict=True))
+    table = table.rename(columns={"other": "with", **heads}).set_index(["decision", "with"])
+    return table[[*names, "difference", "margin", "found"]].round(2)
 
 
 def own_factorial(study: Study | str, decisions: Sequence[str]) -> Study:

@@ -70,7 +70,8 @@ def order_data(results: pd.DataFrame) -> dict[str, Any]:
 def credit_margins(analysis: Analysis) -> list[dict[int, float]]:
     """Half of the 95 % interval of what each decision adds to a set, by the set's code (points).
 
-    Measured accuracies have the noise of their runs, predicted ones that of the model.
+    Measured accuracies have the noise of their runs, predicted ones that of the model and as much
+    of their own.
     """
     linear, best = values(analysis)[1], analysis.best
     half = stats.t.ppf(1 - ALPHA / 2, best.df_resid) * np.sqrt(best.mse_resid)

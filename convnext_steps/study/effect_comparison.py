@@ -1,6 +1,7 @@
 """Factorials beside each other: does a decision do in one what it does in another?
 
-The first and each other have networks and seeds of their own, so their estimates are independent.
+Their trainings are taken as independent: that they share images, and networks and seeds where these
+are the same, is left out.
 """
 
 from collections.abc import Mapping
@@ -19,8 +20,8 @@ def compare_effects(analyses: Mapping[str, Analysis]) -> pd.DataFrame:
     """One row per effect and factorial after the first: how far it is from the first's.
 
     Columns: decision, other (of an interaction, else ""), study, first_effect and effect (points),
-    difference, margin (half of its 95 % interval, by Welch), p, p_fdr (Benjamini and Hochberg's,
-    over all rows) and found (p_fdr at most 0.05). Interactions only where each has enough runs.
+    difference, margin (half of Welch's 95 % interval), p, p_fdr (Benjamini and Hochberg's, over all
+    rows) and found (p_fdr at most 0.05). Interactions only where each has enough runs.
 
     Args:
         analyses: two or more, by name; the first is what the others are compared with.
@@ -34,7 +35,7 @@ def compare_effects(analyses: Mapping[str, Analysis]) -> pd.DataFrame:
         raise ValueError("a comparison needs two studies or more")
     for name in others:
         if analyses[name].space != space:
-            raise ValueError(f"the factorials {first}, {name} have other decisions or rules")
+            raise ValueError(f"{first} and {name} differ in their decisions or rules")
     both = all("interactions" in each.models for each in analyses.values())
     names = [(one, "") for one in space.decisions]
     if both:
@@ -45,6 +46,11 @@ def compare_effects(analyses: Mapping[str, Analysis]) -> pd.DataFrame:
     table["p_fdr"] = stats.false_discovery_control(table["p"])
     table["found"] = table["p_fdr"] <= ALPHA
     return table.reset_index(drop=True)
+
+
+def in_short(table: pd.DataFrame) -> pd.DataFrame:
+    """Of a table of `compare_effects` the decisions, and the interactions found to differ."""
+    return table[(table["other"] == "") | table["found"]]
 
 
 def _beside(first: Any, other: Any, names: list[tuple[str, str]], study: str) -> pd.DataFrame:
@@ -67,7 +73,7 @@ def to_markdown(analyses: Mapping[str, Analysis]) -> str:
     """Every decision's effects, and the interactions that are found to differ, as Markdown."""
     first, *others = analyses
     table = compare_effects(analyses)
-    shown, found = table[(table["other"] == "") | table["found"]], int(table["found"].sum())
+    shown, found = in_short(table), int(table["found"].sum())
     columns = {
         "decision": shown["decision"],
         "with": shown["other"],
@@ -79,9 +85,9 @@ def to_markdown(analyses: Mapping[str, Analysis]) -> str:
     }
     lines = [
         markdown.markdown_table(columns),
-        "Points of accuracy: each decision's average effect, and the interactions that are found "
-        f"to differ; differences ± half of their 95 % interval (Welch). {found} of {len(table)} "
-        "are found, with a false discovery rate of 5 %.",
+        "Points of accuracy: each decision's average effect, and those interactions that are found "
+        "to differ; differences ± half the width of their 95 % interval (Welch, uncorrected). "
+        f"{found} of {len(table)} differences are found, with a false discovery rate of 5 %.",
         *(f"{name}: {_together(analyses[first], analyses[name], first)}" for name in others),
     ]
     return "\n\n".join(lines) + "\n"
@@ -89,11 +95,13 @@ def to_markdown(analyses: Mapping[str, Analysis]) -> str:
 
 def _together(first: Analysis, other: Analysis, name: str) -> str:
     means = [each.runs.groupby("step")["accuracy"].mean() for each in (first, other)]
-    both = pd.concat(means, axis=1, join="inner")
+    both = pd.concat(means, axis=1, join="inner", keys=["first", "other"])
     if len(both) < 3:
-        return f"{len(both)} networks were trained in {name} too, too few for a correlation."
-    rank = stats.spearmanr(both.iloc[:, 0], both.iloc[:, 1]).statistic
+        return f"{len(both)} of its networks were trained in {name} too."
+    rank = stats.spearmanr(both["first"], both["other"]).statistic
+    accuracies = both.mean()
     return (
-        f"the accuracies of the {len(both):,} networks that were trained in {name} too have a rank "
-        f"correlation of {rank:.2f} with those there."
+        f"{len(both):,} of its networks were trained in {name} too, with a mean accuracy of "
+        f"{accuracies['other']:.1f} % here and {accuracies['first']:.1f} % there, and a rank "
+        f"correlation of {rank:.2f}."
     )

@@ -38,11 +38,12 @@ def plot_effects(tables: Mapping[str, pd.DataFrame]) -> Figure:
     size = len(next(iter(tables.values())))
     figure, axes = subplots(figsize=(8, 1 + 0.4 * size))
     axes.axvline(0, color="black", linewidth=0.8)
-    for place, (table, style) in enumerate(zip(tables.values(), cycle(STYLES), strict=False)):
+    marks = zip(tables.items(), cycle(STYLES), strict=False)
+    for place, ((name, table), style) in enumerate(marks):
         heights = np.arange(size)[::-1] + 0.3 * ((len(tables) - 1) / 2 - place)
         margins = [table["effect"] - table["low"], table["high"] - table["effect"]]
-        marks = style | {"linestyle": "none", "label": list(tables)[place]}
-        axes.errorbar(table["effect"], heights, xerr=margins, capsize=4, **marks)
+        style = style | {"linestyle": "none", "label": name}
+        axes.errorbar(table["effect"], heights, xerr=margins, capsize=4, **style)
     axes.set_yticks(np.arange(size)[::-1], next(iter(tables.values()))["decision"])
     axes.set_xlabel("average effect on accuracy (points), with 95 % intervals")
     finish(axes, grid="x")
@@ -76,7 +77,7 @@ def plot_interactions(interactions: pd.DataFrame, decisions: tuple[str, ...]) ->
     axes.set_xticks(range(size), decisions, rotation=45, ha="right")
     axes.set_yticks(range(size), decisions)
     axes.set_title("framed: found, at a false discovery rate of 5 %; empty: not free to vary")
-    figure.colorbar(image, shrink=0.7, label="points that one gains when the other is taken")
+    figure.colorbar(image, shrink=0.7, label="points that one gains more when the other is taken")
     finish(axes)
     return figure
 

@@ -38,26 +38,29 @@ def effect_report(analysis: Analysis) -> tuple[str, dict[str, pd.DataFrame]]:
             _effects(found["effects"]),
             "Points of accuracy, ± half the width of the 95 % t-interval, on average over the sets "
             "of the other decisions that allow both values (how many: contexts). Additive: by the "
-            "model without interactions.",
+            "model without interactions. What the model leaves counts as noise, so that where most "
+            "networks are measured, the intervals are too wide.",
         ],
         "Which decisions depend on each other": [
             _interactions(pairs.head(max(10, int(pairs["found"].sum())))),
-            f"What one gains when the other is taken; {int(pairs['found'].sum())} of {len(pairs)} "
-            "found, with a false discovery rate of 5 % (Benjamini and Hochberg).",
+            f"How much more one gains when the other is taken; {int(pairs['found'].sum())} of "
+            f"{len(pairs)} found, with a false discovery rate of 5 % (Benjamini and Hochberg).",
         ]
         if len(pairs)
         else ["There are too few runs for interactions: the model has none."],
         "How good the models are": [
             _models(found["models"]),
             "R² of the fit, and of the paper's own networks. Lack of fit: F against the pure error "
-            "of the repeats. Error: root mean square on networks that were held out.",
+            "of the repeats. Error: root mean square on networks that were held out. A dash: there "
+            "are no repeats, or nothing is held out.",
         ],
         f"Credit over all {number_of_orders(space):,} orders": [
             _credits(found["credits"]),
             f"Points; {where_from(found['credits'])}. Mean: the Shapley value under the rules, "
             "± half the width of its 95 % bootstrap interval. Smallest, largest and negative (a "
             "share of the orders) have the noise of single runs in them; in brackets, by the model "
-            "alone.",
+            "alone. Depends: by the model, it clearly gains in one context and clearly loses in "
+            "another.",
             *_extremes(found["credits"]),
         ],
         "Accuracy and cost": [networks.to_markdown(analysis.runs).strip(), _finished(analysis)],
@@ -106,7 +109,7 @@ def _models(table: pd.DataFrame) -> str:
             "R², adjusted": percent(table["r2_adjusted"]),
             "R², paper's networks": percent(table["r2_paper"]),
             "lack of fit": numbers(table["f"]),
-            "p": numbers(table["p"], ".3f"),
+            "p": p_values(table["p"]),
             **{title: numbers(table[name]) for title, name in deviations.items()},
         }
     )
@@ -128,6 +131,7 @@ def _credits(table: pd.DataFrame) -> str:
             **both,
             "paper's order": _within(table, "paper", "paper_"),
             "orders below it": percent(table["below"]),
+            "depends": ["yes" if depends else "" for depends in table["depends"]],
         }
     )
 

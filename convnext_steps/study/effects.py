@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from convnext_steps.study.loading import study_of
 from convnext_steps.study.networks import factorial_of, networks
 from convnext_steps.study.orders import credits, mean_weights, paper_credits
 from convnext_steps.study.space import Bools, Floats, Space
@@ -75,7 +76,8 @@ def analyse(results: pd.DataFrame) -> Analysis:
             models[name] = OLS(accuracy, terms).fit()
     if "additive" not in models:
         raise ValueError(
-            f"{len(fit)} runs are too few to tell {len(space.decisions)} effects apart"
+            f"{study_of(results).name}: {len(fit)} runs are too few to tell "
+            f"{len(space.decisions)} effects apart"
         )
     return Analysis(space, runs, models)
 
@@ -87,8 +89,7 @@ def main_effects(analysis: Analysis) -> pd.DataFrame:
     contexts (sets of the other decisions, each counted once).
     """
     space, best = analysis.space, analysis.best
-    contrasts = space.contrasts(best is analysis.models.get("interactions"))
-    test = best.t_test(contrasts)
+    test = best.t_test(space.contrasts("interactions" in analysis.models))
     low, high = test.conf_int(ALPHA).T
     size = len(space.decisions)
     return pd.DataFrame(
@@ -105,7 +106,7 @@ def main_effects(analysis: Analysis) -> pd.DataFrame:
 
 
 def interactions(analysis: Analysis) -> pd.DataFrame:
-    """One row per pair: what one decision gains when the other is taken, the clearest first.
+    """One row per pair: how much more one gains when the other is taken, the clearest first.
 
     Columns: decision, other, effect, low, high (95 % t-interval), p, p_fdr (Benjamini and
     Hochberg's, over all pairs), found (p_fdr at most 0.05). Empty where there are too few runs.
@@ -168,8 +169,8 @@ def models(analysis: Analysis) -> pd.DataFrame:
 def values(analysis: Analysis) -> tuple[Floats, Floats, Bools]:
     """The accuracy of every set: the mean of its runs, or where it has none, the model's.
 
-    Returns the values, the linear map (sets, runs) that makes them from the runs' accuracies, and
-    whether each is measured.
+    Returns the values, the linear map that makes their errors (sets, errors) from those of the runs
+    and of what the model lacks at each set without a run, and whether each is measured.
     """
     space, runs = analysis.space, analysis.runs
     rows = runs[list(space.decisions)].to_numpy(float)
@@ -179,15 +180,18 @@ def values(analysis: Analysis) -> tuple[Floats, Floats, Bools]:
     trained = np.equal.outer(space.codes(space.sets), space.codes(rows))
     measured = np.asarray(trained.any(1))
     linear[measured] = trained[measured] / trained[measured].sum(1, keepdims=True)
-    return linear @ runs["accuracy"].to_numpy(), linear, measured
+    known = linear @ runs["accuracy"].to_numpy()
+    return known, np.hstack([linear, np.eye(len(known))[:, ~measured]]), measured
 
 
 def credit_over_orders(analysis: Analysis, draws: int = DRAWS) -> pd.DataFrame:
     """One row per decision: `credits` of the values, and how sure its mean and the paper's are.
 
     More columns: mean_low and mean_high, paper_low and paper_high (95 %, by a bootstrap of the
-    runs' residuals), negative_model, smallest_model and largest_model (by the model alone, without
-    the noise of single runs), sets (how many), measured (how many of these were trained).
+    residuals, of runs and of networks that were not trained: too wide where the model lacks
+    something), negative_model, smallest_model and largest_model (by the model alone, without the
+    noise of single runs), depends (see `sign_depends`), sets and measured (how many there are, and
+    how many of them were trained).
 
     Args:
         analysis: the fitted models.
@@ -198,14 +202,31 @@ def credit_over_orders(analysis: Analysis, draws: int = DRAWS) -> pd.DataFrame:
     model = credits(space, analysis.best.predict(analysis.terms(space.sets)))
     best, rng = analysis.best, np.random.default_rng(0)
     scale = np.sqrt(best.nobs / best.df_resid)
-    noise = rng.choice(best.resid * scale, (len(analysis.runs), draws))
+    noise = rng.choice(best.resid * scale, (linear.shape[1], draws))
     moved = linear @ noise
     shifts = {"mean": mean_weights(space) @ moved, "paper": paper_credits(space, moved)}
     for name, shift in shifts.items():
         upper, lower = np.quantile(shift, [1 - ALPHA / 2, ALPHA / 2], axis=1)
         table[f"{name}_low"], table[f"{name}_high"] = table[name] - upper, table[name] - lower
     alone = model[["negative", "smallest", "largest"]].add_suffix("_model")
-    return table.join(alone).assign(sets=len(known), measured=measured.sum())
+    sizes = {"sets": len(known), "measured": measured.sum()}
+    return table.join(alone).assign(depends=sign_depends(analysis), **sizes)
+
+
+def sign_depends(analysis: Analysis) -> Bools:
+    """(decisions,): whether a decision clearly gains in one context and clearly loses in another.
+
+    By the model: of its gains in all contexts that allow both values, one is above and one below
+    zero, by t-tests with Bonferroni's correction for the number of contexts.
+    """
+    space, found = analysis.space, []
+    for decision in range(len(space.decisions)):
+        without, taken = (analysis.terms(rows) for rows in space.contexts(decision))
+        test = analysis.best.t_test(np.unique(taken - without, axis=0))
+        gains, p = np.ravel(test.effect), np.ravel(test.pvalue)
+        clear = gains[p <= ALPHA / len(p)]
+        found.append(bool(clear.min(initial=0) < 0 < clear.max(initial=0)))
+    return np.array(found)
 
 
 def where_from(credits: pd.DataFrame) -> str:
