@@ -63,7 +63,7 @@ def convert(value: Any, kind: Any, name: str) -> Any:
         if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
             choices = ", ".join(map(repr, allowed))
             raise ValueError(f"{name} is {value!r}; it must be one of {choices}")
-        return value
+        return allowed[allowed.index(value)]  # 2 for 2.0
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{name} is {value!r}; it must be a list in brackets")

@@ -179,6 +179,23 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path) -> None:
         trainer(tmp_path, step="kernel_7").train(resume=True)
 
 
+@pytest.mark.parametrize("frozen", [(True, False), (False, True)])
+def test_a_checkpoint_with_other_parameters_frozen_is_refused(tmp_path, frozen) -> None:
+    """The optimiser's state is by position: it would be taken for that of other parameters."""
+    before, after = trainer_with_stem(tmp_path, frozen[0]), trainer_with_stem(tmp_path, frozen[1])
+    interrupt(before, 9)
+    with pytest.raises(TrainingError, match="another model"):
+        after.train(resume=True)
+    trainer_with_stem(tmp_path, frozen[0]).train(resume=True)
+
+
+def trainer_with_stem(folder: Path, frozen: bool) -> Trainer:
+    run = trainer(folder)
+    run.model.stem.requires_grad_(not frozen)
+    data = run.train_dataset, run.test_dataset
+    return Trainer(run.model, *data, CONFIG, output_dir=folder, progress=False)
+
+
 def test_where_every_checkpoint_is_damaged_a_run_begins_anew(whole, tmp_path, caplog) -> None:
     stopped(tmp_path, 9)
     for path in checkpoints(tmp_path):

@@ -141,6 +141,22 @@ def test_drop_path_grows_linearly_over_all_blocks() -> None:
     assert isotropic == pytest.approx([0.0, 0.25, 0.5])
 
 
+def test_every_layers_output_is_its_own_and_hooks_of_both_ways_work() -> None:
+    model, seen = small().eval(), {}
+    block = model.stages[0][0]
+    block.gamma.data.fill_(0.5)
+    for name, layer in (("block", block), ("drop_path", block.drop_path)):
+        layer.register_forward_hook(lambda *given, name=name: seen.update({name: given[2]}))
+    for layer in model.modules():
+        layer.register_full_backward_hook(lambda *_: None)
+    images = torch.rand(1, 3, 64, 64, requires_grad=True)
+    stem = model.downsample_layers[0](images)
+    model(images).sum().backward()
+    branch = block.gamma[:, None, None] * seen["drop_path"]
+    assert torch.allclose(seen["block"], stem + branch)
+    assert branch.abs().max() > 1e-4
+
+
 def test_drop_path_drops_whole_branches_per_image_and_only_in_training() -> None:
     torch.manual_seed(0)
     block = small(drop_path_rate=0.5, layer_scale_init_value=1.0).stages[3][1]

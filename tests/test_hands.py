@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,12 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from convnext_steps import How, Trainer, TrainingConfig
 from convnext_steps.errors import TrainingError
+from convnext_steps.models.design import Design
+from convnext_steps.models.network import Network
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.distributed import join
 from convnext_steps.training.images import ImageFiles
+from convnext_steps.training.items import class_names
 from convnext_steps.training.trainer import seed_everything
 
 CONFIG = TrainingConfig(max_epochs=2, batch_size=8, learning_rate=1e-3)
@@ -281,6 +284,29 @@ def test_more_classes_than_outputs_are_refused() -> None:
     refused("5 classes, but the network has 4; build it with num_classes=5", Plain(1), labelled)
 
 
+def test_a_subset_of_few_classes_trains_a_network_of_as_many() -> None:
+    few = Subset(SYNTHETIC, (SYNTHETIC.labels < 2).nonzero().flatten().tolist())
+    trainer(nn.Sequential(*list(Plain(1))[:-1], nn.Linear(8, 2)), few).train()
+
+
+def test_images_of_which_only_one_half_would_be_normalised_are_refused() -> None:
+    floats = TensorDataset(SYNTHETIC.images.float() / 255, SYNTHETIC.labels)
+    for train, test in ((floats, SYNTHETIC), (SYNTHETIC, floats)):
+        with pytest.raises(TrainingError, match="only uint8 are scaled and normalised here"):
+            Trainer(Plain(1), train, test, CONFIG, progress=False)
+
+
+def test_a_network_that_changes_its_images_leaves_the_data_as_they_are() -> None:
+    class Centred(Plain):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images.sub_(0.5))
+
+    images = torch.rand(16, 1, 8, 8)
+    before = images.clone()
+    trainer(Centred(1), TensorDataset(images, LABELS))
+    assert images.equal(before)
+
+
 def test_parts_that_are_normalised_differently_are_refused() -> None:
     other = replace(SYNTHETIC, mean=(0.9,))
     refused("different means and stds", Plain(1), ConcatDataset([SYNTHETIC, other]))
@@ -295,6 +321,32 @@ def test_the_names_of_classes_are_with_the_weights_and_the_evaluation(tmp_path: 
     assert evaluation.classes == ("0", "1", "10", "2")
     with safe_open(tmp_path / "final.safetensors", "pt") as file:
         assert '"classes": ["0", "1", "10", "2"]' in file.metadata()["convnext_steps"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"),
+    [
+        ({"dog": 1, "cat": 0}, ("cat", "dog")),
+        ({1: "dog", 0: "cat"}, ("cat", "dog")),
+        ([7, 8], ("7", "8")),
+        ([("cat", "kitten"), ("dog",)], ("cat, kitten", "dog")),
+    ],
+    ids=str,
+)
+def test_names_of_classes_are_in_the_order_of_the_labels(
+    classes: Any, names: tuple[str, ...]
+) -> None:
+    data = Items(*PAIRS)
+    data.classes = classes
+    assert class_names(Subset(data, [0])) == names
+
+
+def test_a_data_set_with_labels_of_its_own_has_not_the_names_of_the_one_inside() -> None:
+    other = Items(*PAIRS)
+    inside = other.dataset = Items(*PAIRS)
+    inside.classes = ["T-shirt/top", "Trouser"]
+    assert class_names(other) == ()
+    assert class_names(inside) == ("T-shirt/top", "Trouser")
 
 
 # --- the network ---------------------------------------------------------------------------------
@@ -464,6 +516,40 @@ def test_weights_that_are_no_longer_finite_are_an_error_and_nothing_is_saved(
     assert not list(tmp_path.glob("*.safetensors"))
     assert not list(tmp_path.glob("checkpoint-*"))
     assert "NaN" not in (tmp_path / "history.jsonl").read_text()
+
+
+def test_a_network_that_has_diverged_is_not_trained_on(tmp_path: Path) -> None:
+    model = Plain()
+    model[0].weight.data.fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"0\.weight is not finite before training; build"):
+        trainer(model, output_dir=tmp_path).train()
+
+
+def test_numbers_of_numpy_are_kept_as_pythons_and_one_as_whole_or_not_is_the_same_recipe(
+    tmp_path: Path,
+) -> None:
+    config = TrainingConfig(seed=np.int64(1), max_epochs=np.float32(1), batch_size=np.int64(8))
+    assert [type(value) for value in (config.seed, config.max_epochs)] == [int, float]
+    trainer(seeded(), config=config, output_dir=tmp_path).train()
+    again = replace(config, max_epochs=1)
+    trainer(seeded(), config=again, output_dir=tmp_path).train(resume=True)
+    with pytest.raises(TrainingError, match=r"another recipe \(max_epochs: 1.0, now 2\)"):
+        trainer(seeded(), config=replace(config, max_epochs=2), output_dir=tmp_path).train(True)
+
+
+def test_designs_and_modules_of_ones_own_are_saved_whatever_they_hold(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Mine(Design):
+        act: type = nn.SiLU
+
+    network = Network(Mine((1, 1, 1, 1), 4), in_channels=3, num_classes=4)
+    network.get_extra_state = lambda: {"mine": 1}
+    network.set_extra_state = lambda _: None
+    trainer(network, output_dir=tmp_path / "one").train()
+    trainer(network, output_dir=tmp_path / "one").train(resume=True)
+    model = Plain()
+    model.design = "v2"
+    trainer(model, output_dir=tmp_path / "two").train()
 
 
 # --- interrupted, and its folder -----------------------------------------------------------------

@@ -27,6 +27,7 @@ from convnext_steps.training.label_mixing import LabelMixing
 from convnext_steps.training.optimization import (
     build_optimizer,
     layer_positions,
+    moving_average,
     update_average,
 )
 from convnext_steps.training.trainer import seed_everything
@@ -142,6 +143,17 @@ def test_gradients_accumulate_to_those_of_the_whole_batch() -> None:
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
     assert torch.allclose(*gradients, atol=1e-6, rtol=1e-4)
     assert gradients[0].abs().max() > 1e-3
+
+
+def test_whole_numbers_are_copied_into_the_moving_average() -> None:
+    model = torch.nn.BatchNorm1d(2)
+    model.register_buffer("places", torch.arange(169))
+    average = moving_average(model)
+    for _ in range(20):
+        model.num_batches_tracked += 1
+        update_average(average, model, 0.999)
+    assert average.module.places.equal(model.places)
+    assert average.module.num_batches_tracked == 20
 
 
 def test_the_moving_average_is_the_hand_computed_one(monkeypatch) -> None:

@@ -387,6 +387,26 @@ def test_another_number_of_classes_starts_the_head_afresh_and_says_so(
     assert same(loaded, {key: value for key, value in state.items() if "head" not in key})
 
 
+@pytest.mark.parametrize("classes", [7, 0])
+def test_a_steps_head_starts_afresh_too(classes: int, caplog: pytest.LogCaptureFixture) -> None:
+    step = scaled(roadmap("tiny")["separate_downsampling"].design, width=1 / 8, depth=1 / 3)
+    state, model = Network(step, num_classes=classes).state_dict(), Network(step, num_classes=5)
+    model.head[-1].weight.data.fill_(9.0)
+    load_weights(model, state)
+    assert caplog.messages == ["the state dict has no head for 5 classes: it starts afresh"]
+    assert model.head[-1].weight.abs().max() < 1
+    assert same(model.stem.state_dict(), {k[5:]: v for k, v in state.items() if "stem" in k})
+
+
+def flipped(path: Path) -> Path:
+    """One bit of a weight."""
+    state = small().state_dict()
+    torch.save(state, path)
+    content, weights = bytearray(path.read_bytes()), state["head.weight"].numpy().tobytes()
+    content[content.index(weights) + 3] ^= 0x40
+    return write(path, bytes(content))
+
+
 def cut(path: Path, kind: str, size: float) -> Path:
     SAVED[kind](small().state_dict(), path)
     whole = path.read_bytes()
@@ -425,6 +445,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "noise": (lambda p: write(p, bytes(range(256)) * 9), "truncated or not a checkpoint"),
     "json": (lambda p: write(p, b'\x80\0\0\0\0\0\0\0{"a": 1}'), "truncated or not a checkpoint"),
     "cut zip": (lambda p: cut(p, "model", 0.7), "truncated or not a checkpoint"),
+    "a flipped bit": (flipped, "truncated or not a checkpoint"),
     "cut legacy": (lambda p: cut(p, "legacy", 0.7), "truncated or not a checkpoint"),
     "cut safetensors": (lambda p: cut(p, "safetensors", 0.7), "truncated or not a checkpoint"),
     "cut header": (lambda p: cut(p, "safetensors", 0.01), "truncated or not a checkpoint"),
@@ -511,6 +532,14 @@ def test_one_wrong_key_is_named_and_the_model_stays(
     with pytest.raises(WeightsError, match=message):
         load_weights(model, state)
     assert same(model.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    "name", ["IMAGENET1K_V1", torchvision.models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1], ids=str
+)
+def test_torchvisions_weights_come_with_a_network(name: Any) -> None:
+    with pytest.raises(WeightsError, match=r"convnext_tiny\(pretrained='IMAGENET1K_V1'\)"):
+        load_weights(small(), name)
 
 
 def test_a_missing_official_file_comes_with_its_address(tmp_path: Path) -> None:

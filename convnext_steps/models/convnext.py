@@ -60,10 +60,10 @@ class Block(nn.Module):
         branch: Tensor = self.dwconv(x).permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
         branch = self.pwconv2(self.act(self.pwconv1(self.norm(branch))))
         branch = branch.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+        branch = self.drop_path(branch)
         if self.gamma is None:
-            return x + self.drop_path(branch)
-        branch = self.drop_path(self.gamma[:, None, None] * branch)
-        return branch.add_(x)  # into the product's memory, which nobody else needs
+            return x + branch
+        return (self.gamma[:, None, None] * branch).add_(x)  # into the product's memory
 
 
 class Classifier(nn.Module):

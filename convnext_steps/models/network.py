@@ -101,6 +101,12 @@ class Network(nn.Module):
         self.head = head(design, channels, num_classes)
         design.revise(self)
 
+    def reset_head(self) -> None:
+        """Initialise the classifier anew, as for another task."""
+        *_, last = self.head.modules()
+        if isinstance(last, nn.Linear):
+            last.reset_parameters()
+
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""
         check_images(x, self.smallest_side)

@@ -7,6 +7,7 @@ import logging
 import pickle
 import re
 import reprlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,7 +51,6 @@ GIVE = (
     "torchvision's weights, IMAGENET1K_V1"
 )
 NORM = ("norm.weight", "norm.bias")  # the last
-HEAD = ("head.weight", "head.bias")
 
 
 def official_addresses() -> list[str]:
@@ -71,13 +71,16 @@ def load_weights(
     warning says so. A model without a classifier (`num_classes=0`) takes no head.
 
     Args:
-        model: a network of this library; other networks take weights with their own names only.
+        model: a network of this library; other networks take weights with their own names only,
+            and with their own head.
         source: a path (safetensors or what `torch.save` writes), or a state dict.
         entry: of several weights in one file, those to take, such as "model" or "model_ema".
 
     Raises:
         WeightsError: the file is missing or damaged, holds more than weights, or does not fit.
     """
+    if isinstance(source, WeightsEnum):
+        source = source.name
     if isinstance(source, Mapping):
         _load(model, source, "the state dict", entry)
     else:
@@ -112,13 +115,19 @@ def _load(
     state = found.state
     if isinstance(list(model.modules())[-1], nn.Identity):  # num_classes=0
         state = {k: v for k, v in state.items() if k in own or not k.startswith("head.")}
-    afresh = _missing_end(state, own) if hasattr(model, "reset_head") else []
+    afresh = _missing_end(state, own, head_of(model)) if hasattr(model, "reset_head") else []
     state = {key: value for key, value in state.items() if key not in afresh}
     _check_match(state, {key: own[key] for key in own if key not in afresh}, name)
     if found.left_out:
         LOG.warning("%s: the model has no place for %s", name, few(found.left_out))
     _start_afresh(model, afresh, name)
     model.load_state_dict(state, strict=not afresh)
+
+
+def head_of(model: nn.Module) -> tuple[str, str]:
+    """The names of the classifier's weight and bias in a network of this library."""
+    *_, (last, _) = model.get_submodule("head").named_modules(prefix="head")
+    return f"{last}.weight", f"{last}.bias"
 
 
 def _choose(found: Sequence[Found], name: str, entry: str | None) -> Found:
@@ -148,8 +157,8 @@ def _start_afresh(model: Any, names: Sequence[str], name: str) -> None:
     parts = ["no last norm"] if NORM[0] in names else []
     if NORM[0] in names:
         model.norm.reset_parameters()
-    if HEAD[0] in names:
-        parts.append(f"no head for {model.num_classes} classes")
+    if (head := head_of(model)[0]) in names:
+        parts.append(f"no head for {len(model.get_parameter(head))} classes")
         model.reset_head()
     if parts:
         start = "they start" if len(parts) > 1 else "it starts"
@@ -168,6 +177,10 @@ def _read(source: str | Path) -> Mapping[str, Any]:
             is_safetensors = file.read(9)[8:] == b"{"  # eight bytes of length, then JSON
         if is_safetensors:
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip():  # a part that does not match its checksum
+                    raise zipfile.BadZipFile
         with torch.serialization.safe_globals(plain_types()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
@@ -180,6 +193,8 @@ def _read(source: str | Path) -> Mapping[str, Any]:
 
 
 def _where_to_get(path: Path) -> str:
+    if path.name.startswith("IMAGENET1K_V"):
+        return "torchvision's come with a network, as in convnext_tiny(pretrained='IMAGENET1K_V1')"
     for address in official_addresses():
         if address.endswith(f"/{path.name}"):
             return f"download it from {address}"
@@ -199,23 +214,28 @@ def _download(weights: WeightsEnum) -> Mapping[str, Any]:
     return state
 
 
-def _missing_end(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+def _missing_end(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], head: tuple[str, str]
+) -> list[str]:
     """What must start afresh: the head, or the last norm and any head, of a backbone's weights."""
-    has_head = HEAD[0] in own
-    afresh = [*HEAD] if has_head and _has_other_head(state, own) else []
-    if (afresh or not has_head) and not any(key in state for key in NORM):
+    has_head = head[0] in own
+    afresh = [*head] if has_head and _has_other_head(state, own, head) else []
+    if (afresh or not has_head) and NORM[0] in own and not any(key in state for key in NORM):
         afresh += NORM
     return afresh
 
 
-def _has_other_head(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+def _has_other_head(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], head: tuple[str, str]
+) -> bool:
     """Whether the head is missing, or differs from ours in the number of classes only."""
-    if not any(key in state for key in HEAD):
+    if not any(key in state for key in head):
         return True
-    if not all(key in state for key in HEAD):
+    if not all(key in state for key in head):
         return False
-    (rows, *width), (own_rows, *own_width) = state["head.weight"].shape, own["head.weight"].shape
-    return rows != own_rows and width == own_width and state["head.bias"].shape == (rows,)
+    weight, bias = head
+    (rows, *width), (own_rows, *own_width) = state[weight].shape, own[weight].shape
+    return rows != own_rows and width == own_width and state[bias].shape == (rows,)
 
 
 def _check_match(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> None:

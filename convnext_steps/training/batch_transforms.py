@@ -16,6 +16,7 @@ from convnext_steps.errors import TrainingError
 from convnext_steps.models.layers import evaluating
 from convnext_steps.training.checks import check_labels, logits_of, why_not
 from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.images import ImageData
 from convnext_steps.training.items import check_items, image_data
 from convnext_steps.training.label_mixing import LabelMixing
 
@@ -91,6 +92,7 @@ class Preparation:
         mean, std = (known.mean, known.std) if known else ((0.0,), (1.0,))
         self.mean = torch.tensor(mean, device=device).view(-1, 1, 1)
         self.std = torch.tensor(std, device=device).view(-1, 1, 1)
+        self.kinds: dict[str, torch.dtype] = {}  # of the images, by role
         self.classes = self.try_images(model, dataset, "training")
         mixes = config.mixup or config.cutmix
         self.mixing = LabelMixing(config, self.classes, device) if mixes else None
@@ -107,17 +109,24 @@ class Preparation:
             TrainingError: the data do not fit the network.
         """
         image, labels = check_items(dataset, role)
-        prepared = self._normalized(image[None].to(self.device))
+        self.kinds[role] = image.dtype
+        if len({kind == torch.uint8 for kind in self.kinds.values()}) > 1:
+            kinds = [f"{kind}".removeprefix("torch.") for kind in self.kinds.values()]
+            raise TrainingError(
+                f"the training images are {kinds[0]}, the {role} images {kinds[1]}: of these only "
+                "uint8 are scaled and normalised here; make them alike"
+            )
+        prepared = self._normalized(image[None].clone().to(self.device))
         try:
             with evaluating(model), torch.no_grad(), self.autocast():
                 output = model(prepared)
         except Exception as error:
             raise TrainingError(why_not(model, tuple(image.shape), error)) from error
-        classes, known = logits_of(output).shape[1], image_data(dataset)
-        if known and classes < known.num_classes:
+        classes = logits_of(output).shape[1]
+        if isinstance(dataset, ImageData) and classes < dataset.num_classes:
             raise TrainingError(
-                f"the data have {known.num_classes} classes, but the network has {classes}; "
-                f"build it with num_classes={known.num_classes}"
+                f"the data have {dataset.num_classes} classes, but the network has {classes}; "
+                f"build it with num_classes={dataset.num_classes}"
             )
         check_labels(labels, classes)
         return classes

@@ -24,6 +24,7 @@ from convnext_steps.errors import TrainingError
 from convnext_steps.files import atomic_file, check_writable, clear_partial, write_bytes
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
+from convnext_steps.training.items import design_of, named, weights_of
 
 LOG = logging.getLogger("convnext_steps")
 
@@ -185,21 +186,22 @@ class Output:
         if self.folder is None:
             return
         path = self.folder / f"{name}.safetensors"
-        design = getattr(model, "design", None)
         metadata = {
             "model": type(model).__name__,
-            "design": asdict(design) if design else None,
+            "design": design_of(model),
             "recipe": asdict(self.config),
             "accuracy": accuracy,
             "classes": list(self.classes),
         }
         # copied: names may share their memory, which safetensors refuses
         weights = {
-            key: value.contiguous().cpu().clone() for key, value in model.state_dict().items()
+            key: value.contiguous().cpu().clone() for key, value in weights_of(model).items()
         }
         try:
             # under one key: safetensors would write several in random order
-            write_bytes(path, safetensors_bytes(weights, {METADATA: json.dumps(metadata)}))
+            write_bytes(
+                path, safetensors_bytes(weights, {METADATA: json.dumps(metadata, default=named)})
+            )
         except OSError as error:
             raise TrainingError(f"cannot save {path}: {error}") from None
 
@@ -245,8 +247,8 @@ def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any] |
     if not isinstance(theirs, dict) or set(theirs) != set(expected):
         return None
     for part, ours in expected.items():
-        if theirs[part] != ours:
-            difference = _difference(theirs[part], ours) if part == "recipe" else ""
+        difference = _difference(theirs[part], ours) if part == "recipe" else ""
+        if difference or (part != "recipe" and theirs[part] != ours):
             raise TrainingError(
                 f"{path} is of another {part}{difference}; choose another output folder, or go "
                 f"back to the {part} that it has"
@@ -257,4 +259,6 @@ def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any] |
 def _difference(one: str, other: str) -> str:
     theirs, ours = json.loads(one), json.loads(other)
     names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
+    if not names:
+        return ""
     return f" ({', '.join(f'{n}: {theirs.get(n)}, now {ours.get(n)}' for n in names)})"

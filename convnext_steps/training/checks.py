@@ -104,6 +104,8 @@ def check_weights(model: nn.Module, step: int) -> None:
             raise TrainingError(
                 f"{name} is no longer finite after step {step}; lower learning_rate or raise "
                 "warmup_fraction"
+                if step
+                else f"{name} is not finite before training; build the network anew"
             )
 
 

@@ -17,13 +17,16 @@ def option(default: Any, meaning: str) -> Any:
 
 
 def check_types(values: "DataclassInstance") -> None:
-    """Refuse a field whose value is of another type than the field's.
+    """Refuse a field whose value is of another type than the field's; keep NumPy's as Python's.
 
     Raises:
         ValueError: one is, or it is a number that is not finite.
     """
     for each in fields(values):
-        convert(getattr(values, each.name), each.type, each.name)
+        given = getattr(values, each.name)
+        value = convert(given, each.type, each.name)
+        if type(given) is not int:  # whole numbers stay so, also where others may be
+            object.__setattr__(values, each.name, value)
 
 
 def require(values: object, name: str, holds: bool, rule: str) -> None:

@@ -10,13 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import (
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from convnext_steps.errors import TrainingError
+from convnext_steps.models.design import Design
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.image_transforms import ONE_BY_ONE, image_transform
-from convnext_steps.training.images import ImageData, ImageTensors
+from convnext_steps.training.images import ImageData, ImageFiles, ImageTensors
 from convnext_steps.training.seeds import own_random_numbers, seed_cpu
 
 LOG = logging.getLogger("convnext_steps")
@@ -168,7 +176,9 @@ def _problem(item: Any) -> str:
 
 
 def image_data(dataset: Any) -> ImageData | None:
-    """The data set of ours in subsets and concatenations of it; None if there is none.
+    """The data set of ours in subsets and concatenations of it, whose mean and std are known.
+
+    None if there is none.
 
     Raises:
         TrainingError: several are put together whose images are normalised differently.
@@ -202,17 +212,28 @@ def say_unapplied(dataset: Dataset[Any], config: TrainingConfig) -> None:
 
 
 def class_names(dataset: Any) -> tuple[str, ...]:
-    """The names of the classes, in the order of the labels, as far as a data set knows them."""
-    while dataset is not None:
-        names = getattr(dataset, "classes", ())
-        if isinstance(names, list | tuple | dict) and names:
-            return tuple(
-                name if isinstance(name, str) else ", ".join(map(str, name)) for name in names
-            )
-        parts = getattr(dataset, "datasets", ())
-        first = parts[0] if isinstance(parts, list) and parts else getattr(dataset, "dataset", None)
-        dataset = getattr(dataset, "files", first)
-    return ()
+    """The names of the classes, in the order of the labels, as far as a data set knows them.
+
+    Of subsets and concatenations they are those of what is in them; another kind of data set around
+    one may have labels of its own.
+    """
+    while True:
+        if isinstance(dataset, Subset):
+            dataset = dataset.dataset
+        elif isinstance(dataset, ConcatDataset):
+            dataset = dataset.datasets[0]
+        elif isinstance(dataset, ImageFiles) and not dataset.classes:
+            dataset = dataset.files
+        else:
+            break
+    names = getattr(dataset, "classes", ())
+    if isinstance(names, dict):
+        labels = {name: label for label, name in names.items()}
+        by_label = names if all(isinstance(label, int) for label in names) else labels
+        names = [by_label[label] for label in sorted(by_label)]
+    if not isinstance(names, list | tuple):
+        return ()
+    return tuple(", ".join(map(str, n)) if isinstance(n, list | tuple) else str(n) for n in names)
 
 
 def common_classes(train: Dataset[Any], test: Dataset[Any]) -> tuple[str, ...]:
@@ -247,16 +268,34 @@ def _digest(item: Any) -> str:
     return hashlib.sha256(head.encode() + bytes(content.view(torch.uint8).numpy())).hexdigest()
 
 
+def design_of(model: nn.Module) -> dict[str, Any] | None:
+    """The fields of the design that a network of the roadmap was built from."""
+    design = getattr(model, "design", None)
+    return asdict(design) if isinstance(design, Design) else None
+
+
+def named(value: Any) -> str:
+    """What stands in JSON for a class or a function in a design of one's own."""
+    return getattr(value, "__qualname__", None) or str(value)
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state dict, without what a module of its own may add that is no tensor."""
+    return {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+
+
 def identity(
     model: nn.Module, config: TrainingConfig, train: Dataset[Any], test: Dataset[Any]
 ) -> dict[str, str]:
     """What a checkpoint must have in common with the training that resumes from it."""
-    shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
-    design = getattr(model, "design", None)
-    network = [type(model).__name__, asdict(design) if design else None, shapes]
+    shapes = [(name, list(value.shape)) for name, value in weights_of(model).items()]
+    network: list[Any] = [type(model).__name__, design_of(model), shapes]
+    frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
+    if frozen:
+        network.append(frozen)
     data = [fingerprint(half) for half in (train, test)]
     return {
-        "model": hashlib.sha256(json.dumps(network).encode()).hexdigest(),
+        "model": hashlib.sha256(json.dumps(network, default=named).encode()).hexdigest(),
         "data set": json.dumps(data),
         "recipe": json.dumps(asdict(config), sort_keys=True),
     }

@@ -143,8 +143,8 @@ def update_average(average: AveragedModel, model: nn.Module, decay: float) -> No
     """Take a model's weights into its average, with a decay that grows up to `decay`.
 
     After n updates it is at most (1 + n) / (10 + n), so that the average of a short training has
-    forgotten the initial weights; from 9 / (1 - decay) updates on, nothing differs. AveragedModel's
-    own update would wait for a GPU at every step.
+    forgotten the initial weights; from 9 / (1 - decay) updates on, nothing differs. Whole numbers,
+    such as indices, are copied. AveragedModel's own update would wait for a GPU at every step.
     """
     count = int(average.n_averaged)
     update = get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))
@@ -154,7 +154,7 @@ def update_average(average: AveragedModel, model: nn.Module, decay: float) -> No
         kinds.setdefault(pair[0].dtype, []).append(pair)
     for same in kinds.values():
         averaged, current = map(list, zip(*same, strict=True))
-        if count == 0:
+        if count == 0 or not averaged[0].is_floating_point():
             torch._foreach_copy_(averaged, current)
         else:
             update(averaged, current, average.n_averaged)

@@ -158,6 +158,7 @@ class Trainer:
             state = self.processes.from_main(output.newest if resume else output.check_unused)
         if state is not None:
             self._restore(state)
+        check_weights(self.model, self.step)
         self.output.begin(self.history)
 
     def _train(self) -> Generator[None, None, Evaluation]:
