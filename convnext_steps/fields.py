@@ -3,7 +3,6 @@
 import math
 import types
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -70,11 +69,13 @@ def convert(value: Any, kind: Any, name: str) -> Any:
         part = get_args(kind)[0]
         return tuple(convert(each, part, f"{name}[{place}]") for place, each in enumerate(value))
     if get_origin(kind) in (types.UnionType, Union):
-        *others, last = get_args(kind)
-        for other in others:
-            with suppress(ValueError):
+        rules = []
+        for other in get_args(kind):
+            try:
                 return convert(value, other, name)
-        return convert(value, last, name)
+            except ValueError as error:
+                rules.append(str(error).rpartition("it must be ")[2])
+        raise ValueError(f"{name} is {value!r}; it must be {' or '.join(rules)}")
     if get_origin(kind) is Mapping:
         if not isinstance(value, Mapping):
             raise ValueError(f"{name} is {value!r}; it must be a table in braces")

@@ -17,13 +17,25 @@ def project_folder() -> Path:
     return PACKAGE if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with its `~` as the home.
+
+    Raises:
+        ValueError: it is the home of a user who is not known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no such user; write the path without ~") from None
+
+
 def own_results(folder: str | Path | None = None) -> Path:
     """The folder of one's own results: the one given, or `results/own`.
 
     That is the project's from anywhere in its checkout, else one below the current folder.
     """
     if folder:
-        return Path(folder).expanduser()
+        return expanded(folder)
     project = project_folder()
     inside = (project / "pyproject.toml").is_file() and Path.cwd().is_relative_to(project)
     return Path(project if inside else "", "results", "own")

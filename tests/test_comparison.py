@@ -169,3 +169,11 @@ def test_a_dry_run_says_what_is_missing_and_what_it_costs(tmp_path, capsys) -> N
     assert "   0 gelu seed 0 " in out
     assert "2 runs, a job array of 0-1; 1 are missing" in out
     assert "40,000 images seen" in out
+
+
+def test_a_network_beside_the_studys_steps_alone_is_not_drawn_and_no_error(tmp_path) -> None:
+    (run,) = plan("quick", steps=["resnet+gelu"])
+    put(run, tmp_path, 80.0)
+    live = Live(the_study(), tmp_path)
+    live.draw()
+    assert not (tmp_path / "quick" / "table.md").exists()

@@ -232,7 +232,7 @@ def test_the_front_is_what_no_cheaper_network_beats() -> None:
 def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, capsys) -> None:
     study = load_study("factorial_quick")
     _, _, table = simulated(0)
-    monkeypatch.setattr("convnext_steps.cli.findings.load_results", lambda *_: table)
+    monkeypatch.setattr("convnext_steps.cli.options.load_results", lambda *_: table)
     assert main(["effects", "factorial_quick", "--results", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "## Credit over all 59,875,200 orders" in shown
@@ -297,7 +297,7 @@ def test_factorials_beside_each_other_from_the_command_line(tmp_path, monkeypatc
     space = shallow.factorial.space
     accuracy = 80 + space.rows(shallow.steps()) @ np.arange(12)
     tables["factorial_shallow"] = table_of(shallow, accuracy + np.random.default_rng(0).normal(0.1))
-    load = "convnext_steps.cli.findings.load_results"
+    load = "convnext_steps.cli.options.load_results"
     monkeypatch.setattr(load, lambda study, _: tables[study.name])
     names = ["factorial_quick", "factorial_shallow"]
     assert main(["compare", *names, "--output", str(tmp_path / "both")]) == 0

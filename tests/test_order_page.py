@@ -93,7 +93,9 @@ def test_the_command_writes_the_page_only_where_there_are_results(
     monkeypatch.setattr(
         "convnext_steps.cli.pages.explorer_page", lambda *given: ", ".join(given[-1].values())
     )
-    monkeypatch.setattr("convnext_steps.cli.pages.load_results", lambda *_: table)
+    places = ("pages", "options")
+    for place in places:
+        monkeypatch.setattr(f"convnext_steps.cli.{place}.load_results", lambda *_: table)
     page, order = tmp_path / "page #1.html", tmp_path / "page #1_order.html"
     assert cli.main(["explorer", str(page)]) == 0
     assert page.read_text() == order.name
@@ -103,7 +105,8 @@ def test_the_command_writes_the_page_only_where_there_are_results(
     assert Parsed((tmp_path / "own.html").read_text()).links == []
     order.unlink()
     none = of_the_study(all_results(tmp_path), load_study("factorial_quick"))
-    monkeypatch.setattr("convnext_steps.cli.pages.load_results", lambda *_: none)
+    for place in places:
+        monkeypatch.setattr(f"convnext_steps.cli.{place}.load_results", lambda *_: none)
     assert cli.main(["explorer", str(page)]) == 0
     assert page.read_text() == ""
     assert not order.exists()

@@ -147,6 +147,42 @@ def test_a_result_cannot_say_that_it_is_written_elsewhere(tmp_path, part, name) 
     assert not (tmp_path / "a").exists()
 
 
+def test_packing_and_importing_lose_no_line_that_cannot_be_read(old, tmp_path, capsys) -> None:
+    own = tmp_path / "own"
+    import_results([old], own)
+    packed = own / "quick" / PACKED
+    whole = packed.read_text()
+    packed.write_text(whole + "\n" + whole[:100])
+    before = packed.read_bytes()
+    other = tmp_path / "other"
+    (other / "quick").mkdir(parents=True)
+    line = (PROJECT_RESULTS / "quick" / PACKED).read_text().splitlines()[0]
+    (other / "quick" / PACKED).write_text(line)
+    for words in (["pack", "quick"], ["import", str(other)]):
+        assert cli.main([*words, "--results", str(own)]) == 2
+        assert "line 3 is not" in (error := capsys.readouterr().err)
+        assert "correct or remove that line, or move the file away" in error
+        assert packed.read_bytes() == before
+    packed.write_text(whole + "\n")  # an empty line is none
+    assert cli.main(["import", str(other), "--results", str(own)]) == 0
+    assert len(list(read_results(own))) == 2
+    assert cli.main(["pack", "..", "--results", str(own)]) == 2
+
+
+def test_a_line_of_the_version_before_is_imported_where_it_is(old, tmp_path) -> None:
+    own = tmp_path / "own" / "quick"
+    own.mkdir(parents=True)
+    (own / PACKED).write_text(json.dumps(json.loads(OLD.read_text())) + "\n")
+    assert import_results([own], own.parent).new == {"quick": 1}
+    assert len(list(read_results(own))) == len((own / PACKED).read_text().splitlines()) == 1
+
+
+def test_the_result_of_a_single_run_is_imported_by_its_file(tmp_path) -> None:
+    file = tmp_path / RESULT
+    file.write_text((PROJECT_RESULTS / "quick" / PACKED).read_text().splitlines()[0])
+    assert import_results([file], tmp_path / "own").new == {"quick": 1}
+
+
 def test_a_packed_file_is_imported_as_its_folder_is_and_nothing_is_an_error(tmp_path) -> None:
     packed = PROJECT_RESULTS / "quick" / PACKED
     imported = import_results([packed], tmp_path / "own")

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock, Timeout
 from studies import plan, table_of, the_study
 
-from convnext_steps import How, load_study, plot_trajectory, roadmap
+from convnext_steps import How, load_results, load_study, plot_trajectory, roadmap
 from convnext_steps.device import device_name
 from convnext_steps.errors import ResultError
 from convnext_steps.execution import evidence, runfolder
@@ -208,6 +208,16 @@ def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path, ca
     assert "| ReLU -> GELU | 1 | 80.00 |" in markdown
 
 
+def test_seeds_that_another_studys_networks_drew_are_none_of_this_studys(tmp_path) -> None:
+    smoke = load_study("smoke")
+    changes = {"factorial.decisions": ["gelu", "width"], "factorial.repeats": 4}
+    for study, seeds in ((smoke, [0, 1]), (smoke.change(changes), None)):
+        for run in study.plan(seeds):
+            put(run, tmp_path, 80.0)
+    table = load_results("smoke", tmp_path)
+    assert set(table["seed"]) == {0, 1}
+
+
 def test_two_studies_share_a_run(tmp_path) -> None:
     """The finished network is the first of those that leave a decision out."""
     (run,) = plan("quick", steps=["layer_norm"])
@@ -234,6 +244,7 @@ def test_a_result_that_does_not_count_is_kept_beside_the_new_one(tmp_path) -> No
     folder.mkdir(parents=True)
     edited = result_of(run) | {"accuracy": 99.0}
     write_json(folder / RESULT, edited)
+    (folder / runfolder.WEIGHTS).write_text("99")
     with pytest.raises(ResultError, match="changed after it was written"):
         runfolder.result_of(run, folder)
     prepare(run, folder)
@@ -243,6 +254,8 @@ def test_a_result_that_does_not_count_is_kept_beside_the_new_one(tmp_path) -> No
     kept = [json.loads(path.read_text()) for path in folder.glob(REJECTED.format("*"))]
     assert sorted(result["accuracy"] for result in kept) == [98.0, 99.0]
     assert edited in kept
+    (weights,) = folder.glob(runfolder.REJECTED_WEIGHTS.format("*"))
+    assert weights.read_text() == "99"
 
 
 def test_an_installed_package_is_of_no_commit(tmp_path, monkeypatch) -> None:

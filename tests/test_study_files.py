@@ -6,7 +6,7 @@ import pytest
 
 from convnext_steps.files import own_results
 from convnext_steps.models.decisions import decisions
-from convnext_steps.study.toml import load_study, study_file, study_names, write_study
+from convnext_steps.study.toml import load_study, read_changes, study_file, study_names, write_study
 
 BAD = {  # what a file says: the line that answers it
     'bse = "quick"': "unknown key 'bse'; did you mean 'base'?",
@@ -51,8 +51,8 @@ BAD = {  # what a file says: the line that answers it
     "[how]\nprocesses = 0": "how.processes is 0; it must be at least 1",
     "factorial = 3": "factorial is 3; it must be a table, [factorial]",
     "[factorial]\nrun = 3": "unknown key 'factorial.run'; did you mean 'factorial.runs'?",
-    '[factorial]\nruns = "al"': "factorial.runs is 'al'; it must be a whole number",
-    "[factorial]\nruns = 12": "factorial.runs is 12; it must be at least 13, the paper's own",
+    '[factorial]\nruns = "al"': "runs is 'al'; it must be one of 'all' or a whole number",
+    "[factorial]\nruns = 12": "runs is 12; it must be at least 13, one more than the decisions",
     "[factorial]\nruns = 4000": "factorial.runs is 4000; it must be at most 3072",
     "[factorial]\nheld_out = 3": 'factorial.held_out is 3; it must be 0 where runs = "all"',
     "[factorial]\nruns = 20\nheld_out = 3060": "held_out is 3060; it must be at most 3059",
@@ -76,8 +76,32 @@ BAD = {  # what a file says: the line that answers it
     '[[step]]\nname = "k"\nparent = "gelu"\nchange = {kernel = 9}': "did you mean 'kernel_size'?",
     '[[step]]\nname = "k"\nparent = "gelu"\nchange = {kernel_size = 4}': "kernel_size is 4",
     '[[step]]\nname = "k"\nparent = "gelu"\nchange = {kernel_size = "9"}': "must be a whole number",
+    "[[step]]\nname = 'k'\nparent = 'gelu'\ntitle = '$5_$'\nchange = {width = 9}": "no figure can",
     '[[step]]\nname = "k"\nparents = "gelu"': "unknown key 'step.parents'; did you mean",
 }
+
+
+def test_a_base_with_a_mistake_is_one_line_too(tmp_path) -> None:
+    base, path = tmp_path / "base.toml", tmp_path / "mine.toml"
+    for wrong, own in (("scale = 3", "[scale]\nwidth = 1"), ("step = 3", "[[step]]\nname = 'k'")):
+        base.write_text(wrong + "\n")
+        path.write_text(f'base = "base.toml"\n{own}\n')
+        with pytest.raises(ValueError, match=r"must be (a|one) table"):
+            load_study(path)
+
+
+def test_values_are_read_as_people_write_them() -> None:
+    changes = read_changes("only=[resnet, gelu] scale.stem_stride=4/2")
+    study = load_study("smoke").change(changes, "mine")
+    assert study.only == ("resnet", "gelu")
+    assert repr(study.scale.stem_stride) == "2"
+
+
+def test_different_values_have_different_names() -> None:
+    rates = (1 / 3000, 0.000333333, 12.0)
+    names = [load_study("smoke").change({"recipe.learning_rate": each}).name for each in rates]
+    assert len(set(names)) == 3
+    assert names[2] == "smoke_learning_rate_12"
 
 
 @pytest.mark.parametrize(("text", "line"), BAD.items(), ids=lambda value: value[:30])

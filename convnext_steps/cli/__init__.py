@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (NotebookError, StudyError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 1
-    except (ConvNeXtStepsError, OSError, ValueError) as error:
+    except (ConvNeXtStepsError, OSError, OverflowError, ValueError) as error:
         print(f"convnext-steps: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

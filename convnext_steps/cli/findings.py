@@ -4,7 +4,13 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from convnext_steps.cli.options import a_path, add_changed_study, add_results_folder, chosen_study
+from convnext_steps.cli.options import (
+    a_path,
+    add_changed_study,
+    add_results_folder,
+    chosen_study,
+    shown_results,
+)
 from convnext_steps.files import write_bytes
 from convnext_steps.study import comparison, effect_comparison
 from convnext_steps.study.effect_plots import (
@@ -17,7 +23,7 @@ from convnext_steps.study.effect_tables import effect_report
 from convnext_steps.study.effects import analyse, main_effects
 from convnext_steps.study.factorial import PUBLISHED
 from convnext_steps.study.figures import save_figure
-from convnext_steps.study.loading import load_results, study_of
+from convnext_steps.study.loading import study_of
 from convnext_steps.study.toml import load_study
 
 
@@ -43,13 +49,13 @@ def add_effects(parser: argparse.ArgumentParser) -> None:
 
 def compare_command(options: argparse.Namespace) -> None:
     """Print the table, and write it and the figure if a folder is given."""
-    studies = [load_study(name) for name in options.studies]
+    studies = [load_study(name, results=options.results) for name in options.studies]
     for name, number in Counter(study.name for study in studies).items():
         if number > 1:
             raise ValueError(
                 f"{number} studies are named {name}; give one another name = in its file"
             )
-    tables = [load_results(study, options.results) for study in studies]
+    tables = [shown_results(study, options.results) for study in studies]
     if all(study.factorial for study in studies):
         analyses = {study_of(table).name: analyse(table) for table in tables}
         markdown = effect_comparison.to_markdown(analyses)
@@ -69,7 +75,7 @@ def compare_command(options: argparse.Namespace) -> None:
 def effects_command(options: argparse.Namespace) -> None:
     """Print the tables, and write them and the figures beside the results."""
     study = chosen_study(options)
-    analysis = analyse(load_results(study, options.results))
+    analysis = analyse(shown_results(study, options.results))
     text, tables = effect_report(analysis)
     print(text)
     folder = Path(options.results, study.name)

@@ -4,12 +4,15 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 from torch import nn
 
-from convnext_steps.files import own_results
+from convnext_steps.files import expanded, own_results
 from convnext_steps.models import convnext
 from convnext_steps.models.paper import published_family
 from convnext_steps.models.roadmap import Step
+from convnext_steps.study.loading import load_results
+from convnext_steps.study.results import PROJECT_RESULTS
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study, read_changes
 from convnext_steps.text import unknown
@@ -17,7 +20,22 @@ from convnext_steps.text import unknown
 
 def a_path(text: str) -> Path:
     """A path with its `~` as the home, which the shell leaves in `--results=~/r`."""
-    return Path(text).expanduser()
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def a_page(text: str, ending: str = ".html") -> Path:
+    """The path of a page to write: no other file is written over by mistake."""
+    if not text.endswith(ending):
+        raise argparse.ArgumentTypeError(f"{text} does not end in {ending}")
+    return a_path(text)
+
+
+def a_notebook(text: str) -> Path:
+    """The path of a notebook to write."""
+    return a_page(text, ".ipynb")
 
 
 def positive(text: str) -> int:
@@ -62,7 +80,7 @@ def chosen_study(options: argparse.Namespace) -> Study:
     Raises:
         InvalidStudyError: there is none, or it cannot be.
     """
-    study = load_study(options.study, options.uses)
+    study = load_study(options.study, options.uses, getattr(options, "results", None))
     if options.changes or options.name:
         return study.change(read_changes(options.changes), options.name)
     return study
@@ -84,6 +102,14 @@ def add_results_folder(parser: argparse.ArgumentParser) -> None:
         default=own_results(),
         help="the folder of your own results, default results/own",
     )
+
+
+def shown_results(study: Study, results: Path) -> pd.DataFrame:
+    """`load_results`, and a line where the published results are shown for want of one's own."""
+    table = load_results(study, results)
+    if not table.empty and table.attrs.get("folder") == str(PROJECT_RESULTS):
+        print(f"no results of {study.name} in {results}: the published ones are shown")
+    return table
 
 
 def find_model(name: str, study: Study) -> Step | Callable[..., nn.Module]:

@@ -4,7 +4,14 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from convnext_steps.cli.options import a_path, add_changed_study, add_results_folder, chosen_study
+from convnext_steps.cli.options import (
+    a_page,
+    a_path,
+    add_changed_study,
+    add_results_folder,
+    chosen_study,
+    shown_results,
+)
 from convnext_steps.course.executed import all_notebooks, execute_stale
 from convnext_steps.course.explorer import explorer_page
 from convnext_steps.course.order_page import order_page
@@ -21,7 +28,7 @@ def add_explorer(parser: argparse.ArgumentParser) -> None:
     results, a second page lets you put the decisions in your own order. For a factorial, only this
     second page is written.
     """
-    parser.add_argument("output", type=a_path, metavar="OUTPUT", help="the page, an .html file")
+    parser.add_argument("output", type=a_page, metavar="OUTPUT", help="the page, an .html file")
     add_changed_study(parser)
     add_results_folder(parser)
 
@@ -53,7 +60,7 @@ def explorer_command(options: argparse.Namespace) -> None:
         raise ValueError(f"there is no folder {options.output.parent} for the page")
     study = chosen_study(options)
     if study.factorial:
-        page = order_page(load_results(study, options.results))
+        page = order_page(shown_results(study, options.results))
     else:
         links = write_orders(options.output, options.results, {})
         page = explorer_page(options.results, study, links)

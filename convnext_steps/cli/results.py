@@ -2,9 +2,10 @@
 
 import argparse
 
-from convnext_steps.cli.options import a_path, add_results_folder
+from convnext_steps.cli.options import a_notebook, a_path, add_results_folder
 from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.study.pack import import_results, pack
+from convnext_steps.text import check_name
 
 
 def add_pack(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,9 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 def add_notebook(parser: argparse.ArgumentParser) -> None:
     """Execute a notebook with papermill. Unknown parameters are refused."""
     parser.add_argument("name", metavar="NAME", help="a notebook of notebooks/, or a path")
-    parser.add_argument("output", type=a_path, metavar="OUTPUT", help="the executed notebook")
+    parser.add_argument(
+        "output", type=a_notebook, metavar="OUTPUT", help="the executed notebook, an .ipynb file"
+    )
     parser.add_argument(
         "-p",
         dest="parameters",
@@ -41,6 +44,7 @@ def add_notebook(parser: argparse.ArgumentParser) -> None:
 
 def pack_command(options: argparse.Namespace) -> None:
     """Pack a study and say where it is."""
+    check_name(options.study, "study")
     count = pack(options.results, options.study)
     print(f"{count} results: {options.results / options.study / 'runs.jsonl'}")
 

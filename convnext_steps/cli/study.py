@@ -165,6 +165,7 @@ def run_sweep(
     best = chosen["common"].iloc[0]
     words = ["convnext-steps", "study", options.study]
     words += ["--uses", options.uses] if options.uses else []
+    best = str(best).lower() if isinstance(best, bool) else best
     for change in (*options.changes, f"{key}={best}"):
         words += ["--set", change]
     print(f"to report it: {shlex.join(words)}, with fresh seeds")

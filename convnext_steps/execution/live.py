@@ -1,5 +1,6 @@
 """What a study shows while it runs: each result as it comes, and the figure from the second on."""
 
+import logging
 import time
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from convnext_steps.execution.runfolder import result_of
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import read_results
 from convnext_steps.study.study import Study
+from convnext_steps.text import first_line
+
+LOG = logging.getLogger("convnext_steps")
 
 REDRAW_SECONDS = 30.0  # a drawing takes a second or two from the trainings
 
@@ -56,6 +60,11 @@ class Live:
         return f" ({gain:+.2f} on {parent})"
 
     def draw(self) -> None:
-        """Write the table and the figure of the results so far."""
-        report(self.study, self.results)
+        """Write the table and the figure of the results so far, as far as they can be drawn."""
+        try:
+            report(self.study, self.results)
+        except ResultError:  # none is of the study's own steps
+            pass
+        except ValueError as error:  # words that matplotlib cannot draw
+            LOG.warning("no figure: %s", first_line(error))
         self.drawn = time.monotonic()

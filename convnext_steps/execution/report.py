@@ -5,6 +5,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from convnext_steps.errors import ResultError
 from convnext_steps.execution.notebook import find_notebook, start_and_wait
 from convnext_steps.files import clear_partial, write_bytes
 from convnext_steps.study import networks, statistics
@@ -33,11 +34,11 @@ def report(study: Study, results: str | Path) -> str:
     Of a factorial, the table of its networks only. Returns the table as Markdown.
 
     Raises:
-        ValueError: the study has no results.
+        ResultError: the study has no results.
     """
     table = of_the_study(all_results(results), study)
     if table.empty:
-        raise ValueError(
+        raise ResultError(
             f"no results of {study.name} in {results}; make them with `convnext-steps study`"
         )
     summary = networks.networks(table) if study.factorial else summarize(table)

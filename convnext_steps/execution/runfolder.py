@@ -22,7 +22,7 @@ NOTEBOOK = "run_step.ipynb"
 FAILED_NOTEBOOK = "run_step.failed.ipynb"
 WEIGHTS = "weights.safetensors"  # where they are kept
 FAILURE = "failure.json"
-REJECTED = "result.rejected-{}.json"
+REJECTED, REJECTED_WEIGHTS = "result.rejected-{}.json", "weights.rejected-{}.safetensors"
 PLAN = "plan.partial"  # the hash of the plan whose checkpoints are here
 
 
@@ -57,11 +57,13 @@ def stored(run: Run, folder: Path, results: Path) -> dict[str, Any] | None:
 def prepare(run: Run, folder: Path) -> None:
     """Clear what earlier attempts left, except the checkpoints of the same plan.
 
-    A result that is not this plan's stays, under a name of its own.
+    A result that is not this plan's stays with its weights, under names of their own.
     """
     if (folder / RESULT).exists():
         digest = hashlib.sha256((folder / RESULT).read_bytes()).hexdigest()
         (folder / RESULT).replace(folder / REJECTED.format(digest[:8]))
+        if (folder / WEIGHTS).exists():
+            (folder / WEIGHTS).replace(folder / REJECTED_WEIGHTS.format(digest[:8]))
     for name in (NOTEBOOK, TRAINED):
         (folder / name).unlink(missing_ok=True)
     plan = folder / PLAN

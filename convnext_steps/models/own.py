@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from convnext_steps.files import expanded
 from convnext_steps.text import first_line
 
 
@@ -13,7 +14,7 @@ def use(path: Path) -> None:
     Raises:
         ValueError: the file does not exist, or fails.
     """
-    file = path.expanduser().resolve()
+    file = expanded(path).resolve()
     name = f"convnext_steps_uses_{file.stem}"
     if name in sys.modules and sys.modules[name].__file__ == str(file):
         return

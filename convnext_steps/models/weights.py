@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from convnext_steps.errors import WeightsError
+from convnext_steps.files import expanded
 from convnext_steps.models.foreign import ENTRIES, Found, find_weights, plain_types
 from convnext_steps.text import few
 
@@ -169,7 +170,7 @@ def _read(source: str | Path) -> Mapping[str, Any]:
     """Read a file of either format, whatever its name."""
     if re.match(r"(https?|s3|gs|ftp|hf|hf-hub):", str(source)):
         raise WeightsError(f"{source} is an address: download it, and give the path of the file")
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.is_file():
         raise WeightsError(f"{source}: no such file; {_where_to_get(path)}")
     try:

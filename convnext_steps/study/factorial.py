@@ -55,7 +55,9 @@ class Factorial:
         if self.runs == "all":
             check(self, "held_out", self.held_out == 0, 'must be 0 where runs = "all"')
         else:
-            check(self, "runs", self.runs >= paper, f"must be at least {paper}, the paper's own")
+            least = max(paper, 1 + len(space.decisions))
+            words = f"must be at least {least}, one more than the decisions"
+            check(self, "runs", self.runs >= least, words)
             most = total - self.held_out
             check(self, "runs", self.runs <= most, f"must be at most {most}: there are no more")
         fitted = total if self.runs == "all" else self.runs

@@ -16,7 +16,8 @@ def markdown_table(columns: Mapping[str, Iterable[object]]) -> str:
     """Columns of the same length, by their heads."""
     marks = "|".join("---" if name in WORDS else "--:" for name in columns)
     rows = [columns, *zip(*columns.values(), strict=True)]
-    head, *lines = ("| " + " | ".join(map(str, row)) + " |" for row in rows)
+    cells = ([str(cell).replace("|", "\\|") for cell in row] for row in rows)
+    head, *lines = ("| " + " | ".join(row) + " |" for row in cells)
     return "\n".join([head, f"|{marks}|", *lines])
 
 

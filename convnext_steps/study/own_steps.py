@@ -13,7 +13,7 @@ class OwnStep:
     """A decision of one's own: the fields of a parent's design that change.
 
     Raises:
-        ValueError: nothing changes.
+        ValueError: nothing changes, or the title has a formula that matplotlib cannot read.
     """
 
     name: str
@@ -24,6 +24,14 @@ class OwnStep:
     def __post_init__(self) -> None:
         if not self.change:
             raise ValueError("change must be a table such as { kernel_size = 13 }")
+        if "$" in self.title:
+            from matplotlib.mathtext import MathTextParser  # slow to import, and seldom needed
+
+            try:
+                MathTextParser("path").parse(self.title)
+            except ValueError:
+                words = "no figure can show it: write a dollar sign as \\$"
+                raise ValueError(f"title is {self.title!r}; {words}") from None
 
     def step(self, steps: Mapping[str, Step], roadmap: str) -> Step:
         """The step itself.

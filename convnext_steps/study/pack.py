@@ -37,8 +37,9 @@ def pack(results: Path, study: str) -> int:
     """Write all results of a study into its one file; return how many there are.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or a line of the file cannot be read.
     """
+    _packed(results / study)
     found = list(read_results(results / study))
     if not found:
         raise ValueError(f"there are no results in {results / study}")
@@ -51,6 +52,20 @@ def _write(folder: Path, results: Iterable[Mapping[str, Any]]) -> None:
     lines = [json.dumps(result, separators=(",", ":")) + "\n" for result in ordered]
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / PACKED, "".join(lines).encode())
+
+
+def _packed(folder: Path) -> list[dict[str, Any]]:
+    """The results in a study's one file, those of version 0.1 in today's form.
+
+    Raises:
+        ResultError: one cannot be read: writing the file anew would lose it.
+    """
+    path = folder / PACKED
+    lines = packed_lines(path) if path.exists() else ()
+    try:
+        return [_trusted(name, line, path.with_name(HISTORY)) for name, line in lines]
+    except ResultError as error:
+        raise ResultError(f"{error}; correct or remove that line, or move the file away") from None
 
 
 @dataclass
@@ -69,7 +84,7 @@ def import_results(folders: Iterable[Path], results: Path) -> Imported:
     already there stays as it is.
 
     Args:
-        folders: where to look, at any depth; or files of packed studies.
+        folders: where to look, at any depth; or files, packed (.jsonl) or of single runs.
         results: the results folder that they join.
 
     Raises:
@@ -94,18 +109,18 @@ def import_results(folders: Iterable[Path], results: Path) -> Imported:
             imported.new[result["study"]] += 1
             new.setdefault(result["study"], []).append(result)
     for study, more in new.items():
-        packed = results / study / PACKED
-        lines = packed_lines(packed) if packed.exists() else ()
-        before = [parse_result(line, name) for name, line in lines]
-        _write(packed.parent, [*before, *more])
+        whole = {result["hash"]: result for result in [*_packed(results / study), *more]}
+        _write(results / study, whole.values())
     return imported
 
 
 def _contents(folder: Path) -> Iterator[tuple[str, bytes, Path]]:
     """Every result below a folder: its name, its text, and where its curve may be."""
-    for path in files_named(RESULT, folder):
+    single = [folder] if folder.is_file() else []
+    packed = [path for path in single if path.suffix == ".jsonl"] or files_named(PACKED, folder)
+    for path in [path for path in single if path not in packed] or files_named(RESULT, folder):
         yield str(path), path.read_bytes(), path.with_name(HISTORY)
-    for path in [folder] if folder.is_file() else files_named(PACKED, folder):
+    for path in packed:
         for name, line in packed_lines(path):
             yield name, line, path.with_name(HISTORY)
 

@@ -63,15 +63,21 @@ def parse_result(content: bytes, name: str) -> dict[str, Any]:
 
 
 def packed_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines of a packed study, each with its name."""
+    """The lines of a packed study that are not empty, each with its name."""
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        yield f"{path}, line {number}", line
+        if line.strip():
+            yield f"{path}, line {number}", line
 
 
 def files_named(name: str, folder: Path) -> list[Path]:
     """The files of a name below a folder, in order; links to folders are followed."""
-    walk = os.walk(folder, followlinks=True)
+    walk = os.walk(folder, onerror=_say_left_out, followlinks=True)
     return sorted(Path(parent, name) for parent, _, files in walk if name in files)
+
+
+def _say_left_out(error: OSError) -> None:
+    if isinstance(error, PermissionError):  # a folder that is not there has no results
+        LOG.warning("left out: %s", error)
 
 
 def result_files(folder: Path) -> list[Path]:

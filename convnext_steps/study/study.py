@@ -5,11 +5,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 from convnext_steps.errors import InvalidStudyError
 from convnext_steps.fields import build, convert
+from convnext_steps.files import expanded
 from convnext_steps.models.decisions import find_set, walk
 from convnext_steps.models.design import scaled
 from convnext_steps.models.roadmap import Step, find_step, roadmap
@@ -211,7 +211,7 @@ def checked(study: Study) -> Study:
     if data.source not in SOURCES:
         raise ValueError(f"data.source: {unknown('data set', data.source, SOURCES)}")
     if data.root:
-        root = Path(data.root).expanduser().resolve()
+        root = expanded(data.root).resolve()
         if not root.is_dir():
             raise ValueError(f"data.root: there is no folder {root}")
         study = replace(study, data=replace(data, root=str(root)))
@@ -239,5 +239,5 @@ def word(value: Any) -> str:
     """A value as a part of a study's name."""
     if isinstance(value, list | tuple):
         return "-".join(map(word, value))
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = str(value).removesuffix(".0")
     return re.sub(r"[^\w.+-]+", "-", text)

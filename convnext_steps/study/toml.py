@@ -13,7 +13,7 @@ import tomli_w
 
 from convnext_steps.errors import InvalidStudyError
 from convnext_steps.fields import build, convert
-from convnext_steps.files import own_results, write_bytes
+from convnext_steps.files import expanded, own_results, write_bytes
 from convnext_steps.models.own import use
 from convnext_steps.study.own_steps import OwnStep
 from convnext_steps.study.study import INSTEAD, PLAIN, SECTIONS, Study, checked, say_what_stays
@@ -27,13 +27,17 @@ def study_names() -> tuple[str, ...]:
     return tuple(sorted(path.name.removesuffix(".toml") for path in STUDIES.iterdir()))
 
 
-def load_study(source: "str | Path | Study", uses: str | Path = "") -> Study:
+def load_study(
+    source: "str | Path | Study", uses: str | Path = "", results: str | Path | None = None
+) -> Study:
     """A study by name, or from a file.
 
     Args:
-        source: the name of a study in the package, or of one that has been run into `results/own`,
-            or the path of a TOML file; a study is itself.
+        source: the name of a study in the package, or of one that has been run, or the path of a
+            TOML file; a study is itself.
         uses: a Python file whose `add_step` adds decisions of your own; it is executed.
+        results: the folder of your own results, where studies that have been run are; by default
+            `results/own`.
 
     Raises:
         InvalidStudyError: there is none, or something in it cannot be; one line that names the
@@ -46,8 +50,8 @@ def load_study(source: "str | Path | Study", uses: str | Path = "") -> Study:
         if uses:
             use(Path(uses))
         named = not text.endswith(".toml") and os.sep not in text
-        path = _named(text) if named else Path(source)
-        tables = _merged(path.expanduser(), ())
+        path = _named(text, results) if named else Path(source)
+        tables = _merged(expanded(path), ())
         study = _study(path.stem, tables)
         if text not in study_names():
             say_what_stays(study, tables.get("recipe", ()))
@@ -56,20 +60,12 @@ def load_study(source: "str | Path | Study", uses: str | Path = "") -> Study:
         raise InvalidStudyError(f"{text}: {error}") from None
 
 
-def is_factorial(name: str) -> bool:
-    """Whether the study of this name draws a seed for each network; False where there is none."""
-    try:
-        return "factorial" in _merged(_named(name), ())
-    except ValueError:
-        return False
-
-
 def read_changes(changes: str | Sequence[str]) -> dict[str, Any]:
     """The changes that texts such as `recipe.max_epochs=12` ask for.
 
     Args:
         changes: one, or several in one text, separated by spaces, or a list of them. Values are
-            written as in TOML; a fraction such as 1/4, and a word without quotes, are too.
+            written as in TOML; a fraction such as 1/4, and words without quotes, are too.
 
     Raises:
         InvalidStudyError: a text is no change.
@@ -93,6 +89,8 @@ def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        if text.startswith("[") and text.endswith("]"):
+            return [_value(part.strip()) for part in text[1:-1].split(",") if part.strip()]
         return text
 
 
@@ -121,11 +119,11 @@ def study_file(name: str, results: Path) -> Path:
     return results / name / "study.toml"
 
 
-def _named(name: str) -> Path:
+def _named(name: str, results: str | Path | None = None) -> Path:
     """The file of a study in the package, or of one that has been run here."""
     if name in study_names():
         return Path(str(STUDIES.joinpath(f"{name}.toml")))
-    if (file := study_file(name, own_results())).is_file():
+    if (file := study_file(name, own_results(results))).is_file():
         return file
     raise ValueError(unknown("study", name, study_names()))
 
@@ -141,6 +139,7 @@ def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise ValueError("there is no such file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"not readable as TOML: {error}") from None
+    _check_tables(own)
     own = _with_paths(own, path.parent)
     base = own.pop("base", None)
     if base is None:
@@ -148,7 +147,7 @@ def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ValueError(f"base is {base!r}; it must be the name or the file of a study")
     if base.endswith(".toml"):
-        before = path.parent / Path(base).expanduser()
+        before = path.parent / expanded(base)
     else:
         try:
             before = _named(base)
@@ -159,9 +158,9 @@ def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     if "factorial" in own and "factorial" not in merged:
         merged = {key: value for key, value in merged.items() if key not in (*INSTEAD, "step")}
     for key, value in own.items():
-        if key in SECTIONS and isinstance(value, Mapping):
+        if key in SECTIONS:
             merged[key] = {**merged.get(key, {}), **value}
-        elif key == "step" and isinstance(value, list):
+        elif key == "step":
             merged[key] = [*merged.get(key, []), *value]
         else:
             merged[key] = value
@@ -172,7 +171,7 @@ def _with_paths(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The same, with the data's folder as it is seen from anywhere."""
     data = tables.get("data")
     if isinstance(data, dict) and isinstance(data.get("root"), str) and data["root"]:
-        data["root"] = str((folder / Path(data["root"]).expanduser()).resolve())
+        data["root"] = str((folder / expanded(data["root"])).resolve())
     return tables
 
 
@@ -180,11 +179,9 @@ def _study(name: str, tables: Mapping[str, Any]) -> Study:
     parts: dict[str, Any] = {"name": convert(tables.get("name", name), str, "name")}
     for key, value in tables.items():
         if key in SECTIONS:
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{key} is {value!r}; it must be a table, [{key}]")
             parts[key] = build(SECTIONS[key], value, key)
         elif key == "step":
-            parts["own_steps"] = _own_steps(value)
+            parts["own_steps"] = tuple(build(OwnStep, table, "step") for table in value)
         elif key in PLAIN:
             parts[key] = convert(value, PLAIN[key], key)
         elif key != "name":
@@ -192,7 +189,10 @@ def _study(name: str, tables: Mapping[str, Any]) -> Study:
     return checked(Study(**parts))
 
 
-def _own_steps(tables: Any) -> tuple[OwnStep, ...]:
-    if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
+def _check_tables(tables: Mapping[str, Any]) -> None:
+    for key, value in tables.items():
+        if key in SECTIONS and not isinstance(value, Mapping):
+            raise ValueError(f"{key} is {value!r}; it must be a table, [{key}]")
+    steps = tables.get("step", [])
+    if not isinstance(steps, list) or not all(isinstance(table, Mapping) for table in steps):
         raise ValueError("step must be one table for each step, [[step]]")
-    return tuple(build(OwnStep, table, "step") for table in tables)

@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 from torchvision.datasets.imagenet import ARCHIVE_META
 
 from convnext_steps.errors import DataError
-from convnext_steps.files import fault
+from convnext_steps.files import expanded, fault
 from convnext_steps.text import unknown
 from convnext_steps.training import downloads
 from convnext_steps.training.config import TrainingConfig
@@ -106,7 +106,7 @@ SOURCES = {
 def data_root() -> Path:
     """The folder for downloads: $CONVNEXT_STEPS_DATA, or `convnext_steps` in the user's cache."""
     if chosen := os.environ.get("CONVNEXT_STEPS_DATA"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     return user_cache()
 
 
@@ -163,7 +163,7 @@ def load_data(
     if source.read is None:
         train, test = load_folder(root, config, skip_broken)
     else:
-        own = Path(root).expanduser() if root is not None else data_root() / name
+        own = expanded(root) if root is not None else data_root() / name
         train, test = (source.read(training, own) for training in (True, False))
     if train_images is not None:
         train = train.first(train_images)

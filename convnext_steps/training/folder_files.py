@@ -11,6 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from convnext_steps.errors import DataError
+from convnext_steps.files import expanded
 from convnext_steps.text import few
 from convnext_steps.training.decoding import FORMATS, suffixes
 from convnext_steps.training.folder_index import VERSION, Entry, Stamp, read_entries, stamp
@@ -101,7 +102,7 @@ def _find(root: str | Path | None) -> tuple[Path, tuple[Path, Path]]:
             "the data set 'folder' needs the folder with train/ and val/ (or test/): "
             "--set data.root=FOLDER, or the environment variable CONVNEXT_STEPS_DATA"
         )
-    root = Path(root).expanduser()
+    root = expanded(root)
     halves = root / "train", root / ("val" if (root / "val").is_dir() else "test")
     for half in halves:
         if not half.is_dir():
