@@ -32,7 +32,7 @@ def load_results(
         results: the folder of one's own results; by default `results/own`.
         seeds: which; all by default.
     """
-    study = load_study(study)
+    study = load_study(study, results=results)
     wanted = None if seeds is None else list(seeds)
     for folder in (own_results(results), PROJECT_RESULTS):
         found = of_the_study(all_results(folder), study)
@@ -128,7 +128,7 @@ def stored_results(
         results: the folder of one's own results; by default `results/own`.
         steps: results that lack one of these count as none.
     """
-    study = load_study(study)
+    study = load_study(study, results=results)
     own, published = all_results(own_results(results)), all_results(PROJECT_RESULTS)
     changes = {"roadmap": study.roadmap}
     others = [load_study(name).change(changes) for name in ("standard", "quick")]
