@@ -179,7 +179,7 @@ def test_a_gain_that_changes_its_sign_with_the_budget_is_named() -> None:
         )
     }
     assert set(line.rpartition(" for ")[2].rstrip(".").split(", ")) == sure
-    assert "by chance alone stay below 0.65" in readings.read_likeness(budget)
+    assert "between -0.65 and 0.65 in 95 % of cases" in readings.read_likeness(budget)
 
 
 def test_what_chance_alone_reaches_is_simulated_with_the_parents_that_steps_share() -> None:

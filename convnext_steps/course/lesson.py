@@ -121,8 +121,11 @@ def _sentence(row: Any) -> str:
     if not pd.isna(row.margin):
         low, high = row.difference - row.margin, row.difference + row.margin
         ours += f" (95 % interval {low:+z.2f} to {high:+z.2f}, uncorrected)"
-    agrees = "as" if row.paper_verdict.startswith(row.verdict) else "unlike"
-    conclusion = f"Ours: {row.verdict}, {agrees} in the paper."
+    conclusion = f"Ours: {row.verdict}."
+    if row.paper_verdict.startswith(row.verdict):
+        conclusion = f"Ours: {row.verdict}, as in the paper."
+    elif {row.verdict, row.paper_verdict.split()[0]} == {"up", "down"}:
+        conclusion = f"Ours: {row.verdict}, unlike in the paper."
     if row.verdict.startswith("too few"):
         conclusion = f"No verdict here: {row.verdict}."
     return f"{name}: {ours}; in the paper {paper}. {conclusion}"

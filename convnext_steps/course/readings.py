@@ -38,8 +38,8 @@ def floor(seeds: int, comparisons: int) -> str:
         return f"{seeds} seeds are enough for a verdict on {comparisons} comparisons."
     return (
         f"With {seeds} seed{'s' * (seeds != 1)} no p-value of the sign-flip test can fall below "
-        f"{smallest_p(seeds):.2g}, and {comparisons} comparisons need {needed} seeds: there are "
-        "means and intervals, but no verdicts."
+        f"{smallest_p(seeds):.2g}, and {comparisons} comparisons need {needed} seeds: with fewer "
+        "there are means and intervals, but no verdict."
     )
 
 
@@ -128,7 +128,10 @@ def read_likeness(budget: pd.DataFrame) -> str:
         for depth, part in table.sort_values("images").groupby("depth")
     ]
     limit = chance_likeness(paper_gains().dropna().index.intersection(budget["step"]))
-    chance = f"Networks that differ by chance alone stay below {limit:.2f} in 95 % of cases."
+    chance = (
+        "If networks differed by chance alone, one such correlation would lie between "
+        f"{-limit:.2f} and {limit:.2f} in 95 % of cases; {len(table)} are shown, not corrected."
+    )
     return bullets([*lines, chance])
 
 

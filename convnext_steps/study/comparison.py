@@ -27,7 +27,8 @@ COLUMNS = [
 def compare_studies(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """One row per step and study after the first: the difference of its gain from the first's.
 
-    Gains are over the parent, in points; differences are paired by seed. Columns: step, title,
+    Gains are over the parent, in points, over the seeds that both have; differences are paired by
+    seed. Columns: step, title,
     study, n (seeds that both have), first_gain, gain, difference, std, margin (half of the mean's
     95 % t-interval), p (of the sign-flip test), p_holm (corrected over all rows) and verdict, "too
     few seeds" where no p could pass that correction.
@@ -50,12 +51,15 @@ def compare_studies(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         for correct, size in zip(images[1:], sizes[1:], strict=True)
     ]
     names = [study_of(table).name for table in tables[1:]]
-    points = pd.concat([gains - first for gains in others], axis=1, keys=names)
+    differences = [gains - first for gains in others]
+    points = pd.concat(differences, axis=1, keys=names)
     table = tested(points, pd.concat(whole, axis=1, keys=names))
     table = table.rename_axis(["study", "step"]).reset_index()
     table["title"] = [steps_of(tables[0])[step].title for step in table["step"]]
-    table["first_gain"] = table["step"].map(first.mean())
-    table["gain"] = np.concatenate([gains.mean() for gains in others])
+    both = [difference.notna() for difference in differences]
+    table["first_gain"] = np.concatenate([first.where(each).mean() for each in both])
+    of_others = [gains.where(each).mean() for gains, each in zip(others, both, strict=True)]
+    table["gain"] = np.concatenate(of_others)
     return table[COLUMNS]
 
 

@@ -18,7 +18,7 @@ class Forecast:
 
     images: int
     macs: int
-    hours: float | None  # of one core, an estimate; None where no stored run has been timed
+    hours: float | None  # of one core, an estimate; None where no stored run was on a CPU
 
 
 def forecast(runs: Sequence[Run], results: Path) -> Forecast:
@@ -62,9 +62,11 @@ def check_runs(runs: Sequence[Run]) -> None:
 
 
 def _rate(results: Path) -> float | None:
-    """Multiply-adds per second of the trainings in a folder."""
+    """Multiply-adds per second of the trainings in a folder that were on a CPU."""
     macs = seconds = 0.0
     for result in read_results(results):
+        if result["environment"].get("device", "cpu") != "cpu":
+            continue
         per_image = result["macs"] * result["recipe"]["batch_size"]
         macs += per_image * result["training_steps"]
         seconds += result["seconds"]["training"]
