@@ -47,10 +47,20 @@ def gpu_shares(word: str, processes: int) -> list[list[int]]:
     return [list(range(i, min(i + processes, found))) for i in range(0, found, processes)]
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How images and weights lie in memory: channels last, but on MPS.
+
+    There BatchNorm's gradients are wrong then: https://github.com/pytorch/pytorch/issues/175189
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
 def wait_for_gpu() -> None:
     """Wait until a GPU in use has done what it was given."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()
 
 
 def visible(own: Sequence[int] | None) -> dict[str, str]:

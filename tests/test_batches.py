@@ -1,16 +1,19 @@
 """How batches are made and shared."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
 from convnext_steps import TrainingConfig
 from convnext_steps.errors import TrainingError
+from convnext_steps.training import batches as batches_module
 from convnext_steps.training.batches import TrainingBatches, evaluation_batches, loader
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.distributed import Processes
+from convnext_steps.training.items import COPIES, to_device
 
 CONFIG = TrainingConfig(max_epochs=1, batch_size=4)
 
@@ -90,3 +93,29 @@ def test_batches_on_a_device_are_those_of_the_data_loader(monkeypatch) -> None:
     many = synthetic(False, 1100)
     labels = [labels for _, labels in loader(many, uneven)]
     assert torch.equal(torch.cat(labels), many.labels)
+
+
+def test_only_batches_of_the_cpu_are_pinned(monkeypatch) -> None:
+    """Those on a GPU could not be; a device without memory stands for it."""
+    cuda = SimpleNamespace(is_initialized=lambda: True)
+    stub = SimpleNamespace(cuda=cuda, as_tensor=torch.as_tensor)
+    monkeypatch.setattr(batches_module, "torch", stub)
+    asked = []
+    monkeypatch.setattr(batches_module, "DataLoader", lambda *_, **options: asked.append(options))
+    for device in ("cpu", "meta"):
+        data = TensorDataset(torch.zeros(4, 1, 2, 2, device=device), torch.zeros(4))
+        list(loader(Subset(data, [0, 1]), [[0, 1]]) or ())
+    assert [options["pin_memory"] for options in asked] == [True, False]
+
+
+def test_a_copy_on_a_device_is_of_the_data_as_they_are() -> None:
+    device, data = torch.device("meta"), TensorDataset(torch.zeros(4, 1, 2, 2), torch.zeros(4))
+    first, again = (to_device(data, device).tensors for _ in range(2))
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    data.tensors[1][:] = 1
+    images, labels = to_device(data, device).tensors
+    assert images is first[0]
+    assert labels is not first[1]
+    there = TensorDataset(*(tensor.to(device) for tensor in data.tensors))
+    assert to_device(there, device).tensors[0] is there.tensors[0]
+    assert there.tensors[0] not in COPIES

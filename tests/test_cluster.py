@@ -50,6 +50,7 @@ class PretendedRay(ModuleType):
         return [{"Resources": {"CPU": 2.0}}, {"Resources": self.resources}]
 
     def remote(self, **options):
+        self.decorated = options
         return lambda function: self
 
     def options(self, **options):
@@ -57,12 +58,15 @@ class PretendedRay(ModuleType):
         return SimpleNamespace(remote=lambda *arguments: SimpleNamespace(future=lambda: None))
 
 
+CPU = {"num_cpus": 1}
+
+
 @pytest.mark.parametrize(
     ("resources", "needs"),
     [
-        ({"CPU": 8.0}, [{"num_cpus": 1}, {"num_cpus": 1}, {"num_cpus": 8}]),
-        ({"CPU": 8.0, "GPU": 8.0}, [{"num_gpus": 1}, {"num_gpus": 1 / 8}, {"num_gpus": 8}]),
-        ({"CPU": 8.0, "GPU": 4.0}, [{"num_gpus": 1}, {"num_gpus": 1 / 8}, {"num_gpus": 4}]),
+        ({"CPU": 8.0}, [{"num_cpus": 1}, {"num_cpus": 1}, {"num_cpus": 8}, CPU]),
+        ({"CPU": 8.0, "GPU": 8.0}, [{"num_gpus": 1}, {"num_gpus": 1 / 8}, {"num_gpus": 8}, CPU]),
+        ({"CPU": 8.0, "GPU": 4.0}, [{"num_gpus": 1}, {"num_gpus": 1 / 8}, {"num_gpus": 4}, CPU]),
     ],
 )
 def test_a_run_takes_gpus_where_there_are_some_and_a_share_without_a_notebook(
@@ -72,8 +76,10 @@ def test_a_run_takes_gpus_where_there_are_some_and_a_share_without_a_notebook(
     monkeypatch.setitem(sys.modules, "ray", ray)
     backend = RayBackend("auto")
     run = plan("smoke")[0]
-    for each in (run, replace(run, how=How(notebooks=False)), plan("imagenet")[0]):
-        backend.start(each, tmp_path)
+    hows = (How(), How(notebooks=False), plan("imagenet")[0].how, How(device="cpu"))
+    for how in hows:
+        backend.start(replace(run, how=how), tmp_path)
+    assert ("max_calls" in ray.decorated) == ("GPU" in resources)  # no worker keeps a GPU
     assert ray.address == "auto"
     assert ray.asked == needs
 

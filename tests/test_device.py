@@ -1,20 +1,33 @@
 """Which device, which GPU, how many at once: with GPUs that are only pretended."""
 
 import json
+import multiprocessing
+import os
+import random
 from collections import Counter
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import torch
 from studies import plan, the_study
 
-from convnext_steps import How, Trainer, TrainingConfig, cli
-from convnext_steps.device import find_device, gpus, visible
+from convnext_steps import Design, How, Network, Trainer, TrainingConfig, cli
+from convnext_steps.device import find_device, gpus, memory_format, visible
 from convnext_steps.errors import TrainingError
 from convnext_steps.execution import gpu, local, pool
 from convnext_steps.execution.local import LocalBackend
 from convnext_steps.execution.pool import AT_ONCE, PoolBackend
+from convnext_steps.measure.speed import time_once
+from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.checks import remedies
+from convnext_steps.training.data import synthetic
+from convnext_steps.training.distributed import join
+from convnext_steps.training.graph import _cpu_random_state
+
+CPU = torch.device("cpu")
+CONFIG = TrainingConfig(max_epochs=1, batch_size=8)
 
 
 @pytest.fixture
@@ -77,6 +90,85 @@ def test_a_run_has_no_more_processes_than_there_are_gpus(monkeypatch) -> None:
     assert How(processes=4).processes_here == 2
     assert How(processes=1).processes_here == 1
     assert How(processes=4, device="cpu").processes_here == 4
+
+
+def test_images_lie_as_each_device_takes_them() -> None:
+    layouts = {name: memory_format(torch.device(name)) for name in ("cpu", "cuda", "mps")}
+    assert layouts.pop("mps") == torch.contiguous_format
+    assert set(layouts.values()) == {torch.channels_last}
+
+
+@pytest.mark.parametrize("kind", ["mps", "cuda"])
+def test_only_a_gpu_that_keeps_the_batch_is_not_waited_for(kind) -> None:
+    data = synthetic(True, 8)
+    preparation = Preparation(
+        Network(Design((1, 1, 1, 1), 8), in_channels=1, num_classes=4), data, CONFIG, CPU
+    )
+    preparation.device = torch.device(kind)
+    tensor = MagicMock(device=preparation.device)
+    preparation.to_device(tensor, tensor)
+    waits = [call.kwargs["non_blocking"] for call in tensor.to.call_args_list]
+    assert waits == 2 * [kind == "cuda"]
+
+
+def test_alone_a_process_works_on_the_gpu_that_it_says(pretend, monkeypatch) -> None:
+    pretend(2)
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert join("cuda").device == torch.device("cuda", 0)
+    assert chosen == [torch.device("cuda", 0)]
+
+
+def test_a_process_has_its_gpus_before_it_imports_anything(monkeypatch) -> None:
+    seen = []
+    start = multiprocessing.get_context("spawn").Process.start
+    monkeypatch.setattr(pool, "visible", lambda own: {"CUDA_VISIBLE_DEVICES": str(own)})
+
+    def noted(process) -> None:
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        start(process)
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", noted)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pool.Crew([1]).end()
+    assert seen == ["[1]"]
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_the_time_on_mps_is_that_of_the_work(monkeypatch) -> None:
+    waits = []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waits.append(1))
+    time_once(lambda: None)
+    assert len(waits) == 2
+
+
+def test_a_trainer_is_as_deterministic_as_it_says_whichever_was_built_last(monkeypatch) -> None:
+    wanted = []
+    monkeypatch.setattr(
+        "convnext_steps.training.trainer.set_determinism", lambda _, wish: wanted.append(wish)
+    )
+    data = synthetic(True, 32)
+    first, _ = (
+        Trainer(
+            Network(Design((1, 1, 1, 1), 8), in_channels=1, num_classes=4),
+            *(data, data, CONFIG),
+            progress=False,
+            how=How(deterministic=wish),
+        )
+        for wish in (True, False)
+    )
+    first.train()
+    assert wanted == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "draw", [random.random, lambda: np.random.rand(1), lambda: torch.rand(1), lambda: None]
+)
+def test_a_network_that_draws_on_the_cpu_is_noticed(draw) -> None:
+    before = _cpu_random_state()
+    draw()
+    assert (before == _cpu_random_state()) == (draw() is None)
 
 
 def test_notebooks_are_spread_over_the_gpus(pretend, monkeypatch, tmp_path) -> None:

@@ -1,6 +1,7 @@
 """Every part of the paper's recipe is wired: each test fails if its part is not."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -143,6 +144,20 @@ def test_gradients_accumulate_to_those_of_the_whole_batch() -> None:
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
     assert torch.allclose(*gradients, atol=1e-6, rtol=1e-4)
     assert gradients[0].abs().max() > 1e-3
+
+
+def test_an_update_that_overflows_leaves_no_momentum() -> None:
+    """PyTorch's fused kernel would leave it as the memory happened to be."""
+    layer, scaler = torch.nn.Linear(64, 64, bias=False), torch.amp.GradScaler("cpu")
+    config = replace(CONFIG, optimizer="sgd", precision="fp16", weight_decay=0.0)
+    optimizer = build_optimizer(layer, config, False)
+    before = layer.weight.detach().clone()
+    for gradient in (math.inf, 0.0):
+        scaler.scale(layer(torch.ones(1, 64)).sum())
+        layer.weight.grad = torch.full_like(layer.weight, gradient)
+        scaler.step(optimizer)
+        scaler.update()
+        assert layer.weight.equal(before)
 
 
 def test_whole_numbers_are_copied_into_the_moving_average() -> None:

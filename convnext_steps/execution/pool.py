@@ -2,8 +2,8 @@
 
 import multiprocessing
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from itertools import count
 from multiprocessing.connection import Connection
@@ -68,8 +68,10 @@ class Crew:
         self.gpus = own_gpus
         spawn = multiprocessing.get_context("spawn")  # a fork would inherit PyTorch's threads
         self.pipe, other = spawn.Pipe()
-        self.process = spawn.Process(target=_work, args=(other, visible(own_gpus)))
-        self.process.start()
+        settings = visible(own_gpus)
+        self.process = spawn.Process(target=_work, args=(other, settings))
+        with environment(settings):  # before anything that it imports looks for GPUs
+            self.process.start()
         other.close()
         self.keys = count()
         self.open: set[int] = set()
@@ -107,6 +109,18 @@ class Crew:
         self.process.join()
 
 
+@contextmanager
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """A block in which the environment has these settings, for the processes started there."""
+    before = dict(os.environ)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 class PoolAttempt:
     """One attempt in a process of the pool."""
 
@@ -125,7 +139,6 @@ class PoolAttempt:
 
 def _work(pipe: Connection, settings: dict[str, str]) -> None:
     """Do the runs that come through the pipe, by turns, and say how each ended."""
-    os.environ.update(settings)
     follow_parent()
     torch.set_num_threads(1)
 

@@ -56,7 +56,9 @@ class RayBackend:
         except (ConnectionError, RuntimeError) as error:
             raise ValueError(f"no Ray cluster at {address}: {first_line(error)}") from None
         self.gpus = int(max(node["Resources"].get("GPU", 0) for node in self.ray.nodes()))
-        self.task = self.ray.remote(max_retries=LOST_NODES, scheduling_strategy="SPREAD")(attempt)
+        anew = {"max_calls": 1} if self.gpus else {}  # else a worker keeps its GPU and its memory
+        spread = {"max_retries": LOST_NODES, "scheduling_strategy": "SPREAD"}
+        self.task = self.ray.remote(**spread, **anew)(attempt)
 
     def start(self, run: Run, results: Path) -> "RayAttempt":
         """Queue one attempt."""
@@ -66,7 +68,7 @@ class RayBackend:
         return RayAttempt(self.ray, reference, run, results)
 
     def _needs(self, how: How) -> dict[str, float]:
-        gpus = min(how.processes, self.gpus)
+        gpus = min(how.processes, self.gpus) if how.device in ("auto", "cuda") else 0
         if not gpus:
             return {"num_cpus": how.processes}
         return {"num_gpus": gpus if how.notebooks or gpus > 1 else 1 / AT_ONCE}

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from convnext_steps.device import memory_format
 from convnext_steps.errors import TrainingError
 from convnext_steps.models.layers import evaluating
 from convnext_steps.training.checks import check_labels, logits_of, why_not
@@ -135,8 +136,9 @@ class Preparation:
         """A batch as it is, on the device, its labels checked."""
         if labels.device.type == "cpu":  # else all were checked before training
             check_labels(labels, self.classes)  # before the copy: a GPU would just abort
-        images = images.to(self.device, non_blocking=True)
-        return images, labels.to(self.device, torch.long, non_blocking=True)
+        soon = self.device.type == "cuda"  # MPS may read a batch that is gone by then
+        images = images.to(self.device, non_blocking=soon)
+        return images, labels.to(self.device, torch.long, non_blocking=soon)
 
     def for_training(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch with every augmentation of the recipe; mixed labels are (N, classes)."""
@@ -166,4 +168,4 @@ class Preparation:
     def _normalized(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
             images = (images.float() / 255 - self.mean) / self.std
-        return images.contiguous(memory_format=torch.channels_last)
+        return images.contiguous(memory_format=memory_format(self.device))

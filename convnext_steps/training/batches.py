@@ -81,10 +81,11 @@ def loader(
     """
     if on_device(dataset):
         return _device_batches(dataset, list(batches))
-    options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_initialized()}
+    items = SeededItems(dataset, seed)
+    pin = torch.cuda.is_initialized() and torch.as_tensor(items[0][0]).device.type == "cpu"
+    options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin}
     if takes_batches(dataset):
         return DataLoader(dataset, sampler=batches, batch_size=None, **options)
-    items = SeededItems(dataset, seed)
     return DataLoader(items, batch_sampler=batches, collate_fn=collate, **options)
 
 

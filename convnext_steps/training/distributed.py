@@ -121,7 +121,10 @@ def join(device: str = "auto") -> Processes:
             device.
     """
     if not dist.is_initialized() and "TORCHELASTIC_RUN_ID" not in os.environ and not _several():
-        return Processes(device=find_device(device))
+        alone = find_device(device)
+        if alone.type == "cuda":
+            torch.cuda.set_device(alone)
+        return Processes(device=alone)
     found = find_device(device, _local_rank())
     if found.type == "cuda":
         torch.cuda.set_device(found)

@@ -1,7 +1,9 @@
 """A training step recorded as a CUDA graph: its thousand launches become one."""
 
+import random
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,8 +42,11 @@ def record(step: Step, images: Tensor, labels: Tensor, tensors: Callable[[], lis
             stream.wait_stream(current)
             for _ in range(WARM_UP):
                 step(*batch)
+            drawn = _cpu_random_state()
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 loss = step(*batch)
+            if drawn != _cpu_random_state():
+                raise RuntimeError("the network draws random numbers on the CPU")
         current.wait_stream(stream)
     finally:
         changed = tensors()
@@ -57,3 +62,9 @@ def record(step: Step, images: Tensor, labels: Tensor, tensors: Callable[[], lis
         return loss.clone()
 
     return replay
+
+
+def _cpu_random_state() -> tuple[object, ...]:
+    """Where Python's, NumPy's and PyTorch's generators on the CPU are; a graph would draw once."""
+    numbers = np.random.get_state(legacy=False)["state"]
+    return random.getstate(), str(numbers), torch.get_rng_state().numpy().tobytes()

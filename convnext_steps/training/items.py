@@ -59,7 +59,8 @@ def takes_batches(dataset: Dataset[Any]) -> bool:
     return type(dataset) is TensorDataset
 
 
-COPIES: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()  # of data in memory, on a GPU
+# Of data in memory: the version that was copied, to which device, and the copy.
+COPIES: MutableMapping[Tensor, tuple[int, torch.device, Tensor]] = WeakTensorKeyDictionary()
 SHARE = 0.25  # of a GPU's free memory that one data set may take
 
 
@@ -68,16 +69,31 @@ def to_device(dataset: Dataset[Any], device: torch.device) -> Dataset[Any]:
     if device.type == "cpu" or not takes_batches(dataset):
         return dataset
     tensors = _tensors(dataset)
-    size = sum(tensor.nbytes for tensor in tensors if tensor not in COPIES)
+    size = sum(tensor.nbytes for tensor in tensors if _copy(tensor, device) is None)
     if device.type == "cuda" and size > SHARE * torch.cuda.mem_get_info(device)[0]:
         return dataset
+    copies = []
     for tensor in tensors:
-        if tensor not in COPIES or COPIES[tensor].device != device:
-            COPIES[tensor] = tensor.to(device)
-    copies = [COPIES[tensor] for tensor in tensors]
+        if (copy := _copy(tensor, device)) is None:
+            copy = tensor.to(device)
+            COPIES[tensor] = _version(tensor), device, copy
+        copies.append(copy)
     if isinstance(dataset, ImageTensors):
         return replace(dataset, images=copies[0], labels=copies[1])
     return TensorDataset(*copies)
+
+
+def _copy(tensor: Tensor, device: torch.device) -> Tensor | None:
+    """The tensor on a device, if it is there as it is now."""
+    if tensor.device == device:
+        return tensor
+    version, where, copy = COPIES.get(tensor, (-1, device, tensor))
+    return copy if (version, where) == (_version(tensor), device) else None
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor has been changed in place, as far as PyTorch knows."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _tensors(dataset: Any) -> tuple[Tensor, ...]:

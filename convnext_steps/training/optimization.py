@@ -97,7 +97,8 @@ def build_optimizer(
             group["lr"] = torch.tensor(group["lr"], device=next(model.parameters()).device)
     optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=True)
+        fused = config.precision != "fp16"  # a first step that overflows leaves its momentum as is
+        optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=fused)
     else:
         optimizer = torch.optim.AdamW(groups, fused=True, capturable=graph)
     optimizer.register_load_state_dict_pre_hook(_with_own_groups)

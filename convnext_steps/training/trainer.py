@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from convnext_steps.cpu.depthwise import fast_depthwise
-from convnext_steps.device import set_determinism
+from convnext_steps.device import memory_format, set_determinism
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.batches import TrainingBatches, loader
@@ -97,7 +97,7 @@ class Trainer:
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # inside a compiled one
         self.model.to(self.device)
         self.preparation = Preparation(self.model, train_dataset, self.config, self.device)
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=memory_format(self.device))
         self.preparation.try_images(self.model, test_dataset, "test")
         if self.processes.main:
             say_unapplied(train_dataset, self.config)
@@ -121,8 +121,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, self.config, graph)
         prepared = self.optimizer, self.preparation, self.processes
         self.update = Update(self.network, *prepared, parts, graph)
-        decay = self.config.ema_decay
-        self.ema = moving_average(self.model) if decay else None
+        self.ema = moving_average(self.model) if self.config.ema_decay else None
         self.step, self.epoch, self.best = 0, 0, -1.0
         self.history: list[dict[str, float]] = []
         self.seconds = {"training": 0.0, "evaluation": 0.0}
@@ -152,6 +151,7 @@ class Trainer:
 
     def _begin(self, resume: bool) -> None:
         """Go back to the state that training goes on from, if there is one."""
+        set_determinism(self.device, self.how.deterministic)  # another Trainer's may differ
         state = self.broken
         if state is None and self.step == 0:
             output = self.output
