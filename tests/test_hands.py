@@ -289,6 +289,26 @@ def test_a_subset_of_few_classes_trains_a_network_of_as_many() -> None:
     trainer(nn.Sequential(*list(Plain(1))[:-1], nn.Linear(8, 2)), few).train()
 
 
+def test_labels_and_images_of_several_kinds_train_together() -> None:
+    images = [IMAGES[0], IMAGES[1].numpy(), IMAGES[2], IMAGES[3].numpy()]
+    labels = [0, torch.tensor(1), np.int64(2), torch.tensor(3, dtype=torch.int32)]
+    trainer(Plain(), Items(*2 * list(zip(images, labels, strict=True)))).train()
+
+
+def test_an_image_that_numpy_has_flipped_is_one_line() -> None:
+    flipped = (IMAGES[0].numpy()[:, ::-1], 0)
+    refused(
+        "item 0 of the training set has an image that NumPy has flipped", Plain(), Items(flipped)
+    )
+
+
+def test_one_value_per_channel_is_one_line() -> None:
+    config = replace(CONFIG, micro_batch_size=1)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 4))
+    with pytest.raises(TrainingError, match="BatchNorm cannot train on one value per channel"):
+        trainer(model, config=config).train()
+
+
 def test_images_of_which_only_one_half_would_be_normalised_are_refused() -> None:
     floats = TensorDataset(SYNTHETIC.images.float() / 255, SYNTHETIC.labels)
     for train, test in ((floats, SYNTHETIC), (SYNTHETIC, floats)):

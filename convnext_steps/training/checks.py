@@ -18,6 +18,8 @@ REMEDIES = {
     "fewer data_workers (--data-workers 0), or give the container more (docker run --shm-size=8g)",
     r"(?i)(C|C\+\+|Cxx) ?compiler": "compile=True (--compile) needs a C++ compiler, and none works "
     "here; install one, such as g++, or train without compile",
+    r"Expected more than 1 value per channel": "BatchNorm cannot train on one value per channel; "
+    "use a batch_size, and a micro_batch_size, of at least 2, or larger images",
     r"does not have a deterministic implementation": "an operator of this network has no "
     "deterministic form on a GPU; train without how.deterministic",
     r"not currently implemented for the MPS device": "PyTorch lacks an operator of this network on "

@@ -117,19 +117,20 @@ def collate(items: list[Any]) -> Any:
     """
     for problem in filter(None, map(_problem, items)):
         raise TrainingError(f"an item {problem}")
-    kinds = {str(torch.as_tensor(image).dtype).removeprefix("torch.") for image, _ in items}
+    pairs = [(torch.as_tensor(image), int(label)) for image, label in items]
+    kinds = {str(image.dtype).removeprefix("torch.") for image, _ in pairs}
     if len(kinds) > 1:
         raise TrainingError(
             f"the images of a batch are {' and '.join(sorted(kinds))}; make them alike"
         )
-    shapes = {tuple(image.shape) for image, _ in items}
+    shapes = {tuple(image.shape) for image, _ in pairs}
     if len(shapes) > 1:
         one, other = sorted(shapes)[:2]
         raise TrainingError(
             f"the images of a batch have different sizes, such as {one} and {other}; "
             "resize them all alike"
         )
-    return default_collate(items)
+    return default_collate(pairs)
 
 
 def check_items(dataset: Dataset[Any], role: str) -> tuple[Tensor, Tensor]:
@@ -182,6 +183,8 @@ def _problem(item: Any) -> str:
     if not isinstance(image, Tensor | np.ndarray):
         hint = "torchvision.transforms.v2.functional.pil_to_tensor makes one of a PIL image"
         return f"has an image of type {type(image).__name__}; it must be a tensor ({hint})"
+    if isinstance(image, np.ndarray) and min(image.strides, default=0) < 0:
+        return "has an image that NumPy has flipped in place only; copy it (np.ascontiguousarray)"
     if image.ndim != 3:
         return f"has an image of shape {tuple(image.shape)}; it must be (C, H, W)"
     value = np.asarray(label.tolist() if isinstance(label, Tensor) else label)
