@@ -337,10 +337,11 @@ def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() 
 
 
 @pytest.mark.slow
-def test_the_published_effects_are_of_the_published_runs(tmp_path) -> None:
+@pytest.mark.parametrize("study", ["factorial_quick", "factorial_shallow"])
+def test_the_published_effects_are_of_the_published_runs(study, tmp_path) -> None:
     """Up to what another CPU or another SciPy rounds otherwise."""
-    analysis = analyse(load_results("factorial_quick", tmp_path))
+    analysis = analyse(load_results(study, tmp_path))
     for name, table in effect_report(analysis)[1].items():
-        published = pd.read_csv(PROJECT_RESULTS / "factorial_quick" / f"{name}.csv")
+        published = pd.read_csv(PROJECT_RESULTS / study / f"{name}.csv")
         ours = pd.read_csv(io.StringIO(table.to_csv(index=False)))
         pd.testing.assert_frame_equal(ours, published, rtol=1e-6, atol=1e-6)

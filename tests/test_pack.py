@@ -13,6 +13,8 @@ from convnext_steps import Design, cli, load_results
 from convnext_steps.execution.runner import run_study
 from convnext_steps.execution.work import Work
 from convnext_steps.study.code import own_code
+from convnext_steps.study.effect_comparison import compare_effects
+from convnext_steps.study.effects import analyse
 from convnext_steps.study.pack import import_results, pack
 from convnext_steps.study.plan import run_hash
 from convnext_steps.study.results import (
@@ -251,6 +253,16 @@ def test_what_the_readme_says_of_orders_is_in_the_published_effects() -> None:
     assert tuple(credits.loc[credits["depends"], "decision"]) == depend
     words = "five decisions clearly gain in some contexts and clearly lose in others: "
     assert f"{words}{', '.join(names)} and separate downsampling." in readme
+
+
+def test_what_the_readme_says_of_both_factorials_is_in_their_results(tmp_path) -> None:
+    names = ("factorial_quick", "factorial_shallow")
+    tables = {name: load_results(name, tmp_path) for name in names}
+    found = compare_effects({name: analyse(table) for name, table in tables.items()})
+    differ = found["found"] & (found["other"] == "")
+    readme = " ".join((PROJECT_RESULTS.parent / "README.md").read_text().split())
+    assert f"({len(tables[names[1]])} of all 1,792 so far" in readme
+    assert f"{('seven', 'eight', 'nine')[differ.sum() - 7]} of the twelve average effects" in readme
 
 
 def test_code_of_ones_own_is_in_the_hash_of_its_designs_alone(tmp_path, monkeypatch) -> None:
