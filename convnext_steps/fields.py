@@ -60,8 +60,8 @@ def convert(value: Any, kind: Any, name: str) -> Any:
     if get_origin(kind) is Literal:
         allowed = get_args(kind)
         if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
-            choices = ", ".join(map(repr, allowed))
-            raise ValueError(f"{name} is {value!r}; it must be one of {choices}")
+            choices = ("one of " if len(allowed) > 1 else "") + ", ".join(map(repr, allowed))
+            raise ValueError(f"{name} is {value!r}; it must be {choices}")
         return allowed[allowed.index(value)]  # 2 for 2.0
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):

@@ -296,7 +296,9 @@ def test_factorials_beside_each_other_from_the_command_line(tmp_path, monkeypatc
     shallow = load_study("factorial_shallow")
     space = shallow.factorial.space
     accuracy = 80 + space.rows(shallow.steps()) @ np.arange(12)
-    tables["factorial_shallow"] = table_of(shallow, accuracy + np.random.default_rng(0).normal(0.1))
+    tables["factorial_shallow"] = table_of(
+        shallow, accuracy + np.random.default_rng(0).normal(0, 0.1, len(accuracy))
+    )
     load = "convnext_steps.cli.options.load_results"
     monkeypatch.setattr(load, lambda study, _: tables[study.name])
     names = ["factorial_quick", "factorial_shallow"]
@@ -306,10 +308,13 @@ def test_factorials_beside_each_other_from_the_command_line(tmp_path, monkeypatc
     assert "factorial_shallow: 304 of its networks were trained in factorial_quick too" in shown
     written = {path.name for path in (tmp_path / "both").iterdir()}
     assert written == {"comparison.md", "comparison.png", "comparison.svg"}
+    tables["factorial_quick"] = tables["factorial_quick"].iloc[:60]
+    assert main(["compare", *names]) == 0
+    assert "by additive models (too few runs for others): each" in capsys.readouterr().out
     assert main(["compare", names[0]]) == 2
     assert "a comparison needs two studies or more" in capsys.readouterr().err
     assert main(["compare", *names, names[0]]) == 2
-    assert "2 studies are named factorial_quick; give one another" in capsys.readouterr().err
+    assert "2 studies are named factorial_quick: name each once" in capsys.readouterr().err
 
 
 def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() -> None:

@@ -348,6 +348,8 @@ def test_the_names_of_classes_are_with_the_weights_and_the_evaluation(tmp_path: 
     [
         ({"dog": 1, "cat": 0}, ("cat", "dog")),
         ({1: "dog", 0: "cat"}, ("cat", "dog")),
+        ({np.int64(1): "dog", np.int64(0): "cat"}, ("cat", "dog")),
+        ({"cat": ["a"], "dog": None}, ("cat", "dog")),
         ([7, 8], ("7", "8")),
         ([("cat", "kitten"), ("dog",)], ("cat, kitten", "dog")),
     ],

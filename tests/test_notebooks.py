@@ -191,7 +191,7 @@ def test_a_file_that_is_no_notebook_is_refused_in_one_line(
     path = tmp_path / "damaged.ipynb"
     path.write_bytes(content)
     output = ["--build"] if command == "slides" else []
-    assert cli.main([command, str(path), *output, str(tmp_path / "out")]) == 2
+    assert cli.main([command, str(path), *output, str(tmp_path / "out.ipynb")]) == 2
     line = f"convnext-steps: {path} is damaged or not a notebook\n"
     assert capsys.readouterr().err == line
 

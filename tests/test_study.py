@@ -211,11 +211,13 @@ def test_results_of_another_plan_are_named_and_left_out_of_a_report(tmp_path, ca
 def test_seeds_that_another_studys_networks_drew_are_none_of_this_studys(tmp_path) -> None:
     smoke = load_study("smoke")
     changes = {"factorial.decisions": ["gelu", "width"], "factorial.repeats": 4}
-    for study, seeds in ((smoke, [0, 1]), (smoke.change(changes), None)):
+    ordered = smoke.change({"order": ["gelu", "width"], "only": []}, "mine")
+    for study, seeds in ((smoke, [0, 1]), (ordered, [30]), (smoke.change(changes), None)):
+        keep_study(study, tmp_path)
         for run in study.plan(seeds):
             put(run, tmp_path, 80.0)
     table = load_results("smoke", tmp_path)
-    assert set(table["seed"]) == {0, 1}
+    assert set(table["seed"]) == {0, 1, 30}  # an order begins with ResNet, as smoke does
 
 
 def test_two_studies_share_a_run(tmp_path) -> None:

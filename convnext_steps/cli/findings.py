@@ -53,11 +53,13 @@ def compare_command(options: argparse.Namespace) -> None:
     for name, number in Counter(study.name for study in studies).items():
         if number > 1:
             raise ValueError(
-                f"{number} studies are named {name}; give one another name = in its file"
+                f"{number} studies are named {name}: name each once, or change a file's name = "
             )
     tables = [shown_results(study, options.results) for study in studies]
     if all(study.factorial for study in studies):
-        analyses = {study_of(table).name: analyse(table) for table in tables}
+        analyses = effect_comparison.alike(
+            {study_of(table).name: analyse(table) for table in tables}
+        )
         markdown = effect_comparison.to_markdown(analyses)
         figure = plot_effects({name: main_effects(each) for name, each in analyses.items()})
     else:

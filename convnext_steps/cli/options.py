@@ -107,7 +107,8 @@ def add_results_folder(parser: argparse.ArgumentParser) -> None:
 def shown_results(study: Study, results: Path) -> pd.DataFrame:
     """`load_results`, and a line where the published results are shown for want of one's own."""
     table = load_results(study, results)
-    if not table.empty and table.attrs.get("folder") == str(PROJECT_RESULTS):
+    own = results.resolve() == PROJECT_RESULTS
+    if not own and not table.empty and table.attrs.get("folder") == str(PROJECT_RESULTS):
         print(f"no results of {study.name} in {results}: the published ones are shown")
     return table
 

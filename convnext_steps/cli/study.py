@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from convnext_steps.cli.options import (
     a_path,
     add_changed_study,
@@ -165,7 +167,7 @@ def run_sweep(
     best = chosen["common"].iloc[0]
     words = ["convnext-steps", "study", options.study]
     words += ["--uses", options.uses] if options.uses else []
-    best = str(best).lower() if isinstance(best, bool) else best
+    best = str(best).lower() if isinstance(best, bool | np.bool_) else best
     for change in (*options.changes, f"{key}={best}"):
         words += ["--set", change]
     print(f"to report it: {shlex.join(words)}, with fresh seeds")

@@ -177,7 +177,7 @@ def own_effects(study: Study, results: str | Path = "", train: bool = False) -> 
     try:
         analysis = analyse(load_results(study, results))
     except ValueError as reason:
-        return Markdown(f"*{study.name}: {reason}. Set `TRAIN = True`: {len(study.plan())} runs.*")
+        return Markdown(f"*{reason}. Set `TRAIN = True`: {len(study.plan())} runs.*")
     effects, pairs = main_effects(analysis), interactions(analysis)
     pairs = pairs.assign(decision=pairs["decision"] + " with " + pairs["other"])
     found = pd.concat([table for table in (effects, pairs) if len(table)])

@@ -30,7 +30,7 @@ def results_of(
         train: whether to train what is missing of one seed first, into this folder.
         section: the paper's section, such as "2.3"; empty: all steps.
     """
-    study = load_study(study)
+    study = load_study(study, results=results)
     names = find_section(section).names() if section else list(study.steps())
     if train:
         run_study(study, steps=names, results=results)

@@ -112,13 +112,16 @@ class Crew:
 @contextmanager
 def environment(settings: Mapping[str, str]) -> Iterator[None]:
     """A block in which the environment has these settings, for the processes started there."""
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class PoolAttempt:

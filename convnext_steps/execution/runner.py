@@ -149,7 +149,7 @@ def run_study(
         ValueError: the results folder cannot be written, there is no such notebook, or Ray is not
             there.
     """
-    study, folder = load_study(study), own_results(results)
+    study, folder = load_study(study, results=results), own_results(results)
     live = Live(study, folder)
     count = do_missing(study, study.plan(seeds, steps), folder, address, live.ended)
     live.draw()

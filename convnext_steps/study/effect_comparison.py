@@ -5,6 +5,7 @@ are the same, is left out.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ def compare_effects(analyses: Mapping[str, Analysis]) -> pd.DataFrame:
     for name in others:
         if analyses[name].space != space:
             raise ValueError(f"{first} and {name} differ in their decisions or rules")
-    both = all("interactions" in each.models for each in analyses.values())
+    analyses = alike(analyses)
+    both = "interactions" in analyses[first].models
     names = [(one, "") for one in space.decisions]
     if both:
         names += [(space.decisions[one], space.decisions[other]) for one, other in space.pairs]
@@ -46,6 +48,14 @@ def compare_effects(analyses: Mapping[str, Analysis]) -> pd.DataFrame:
     table["p_fdr"] = stats.false_discovery_control(table["p"])
     table["found"] = table["p_fdr"] <= ALPHA
     return table.reset_index(drop=True)
+
+
+def alike(analyses: Mapping[str, Analysis]) -> dict[str, Analysis]:
+    """The analyses with the additive models alone, unless each has one with interactions."""
+    if all("interactions" in each.models for each in analyses.values()):
+        return dict(analyses)
+    additive = {name: {"additive": each.models["additive"]} for name, each in analyses.items()}
+    return {name: replace(each, models=additive[name]) for name, each in analyses.items()}
 
 
 def in_short(table: pd.DataFrame) -> pd.DataFrame:
@@ -83,11 +93,14 @@ def to_markdown(analyses: Mapping[str, Analysis]) -> str:
         "difference": markdown.within(shown["difference"], shown["margin"]),
         "p, corrected": markdown.p_values(shown["p_fdr"]),
     }
+    alone = "interactions" not in alike(analyses)[first].models
+    words = ", by additive models (too few runs for others)" if alone else ""
     lines = [
         markdown.markdown_table(columns),
-        "Points of accuracy: each decision's average effect, and those interactions that are found "
-        "to differ; differences ± half the width of their 95 % interval (Welch, uncorrected). "
-        f"{found} of {len(table)} differences are found, with a false discovery rate of 5 %.",
+        f"Points of accuracy{words}: each decision's average effect, and those interactions that "
+        "are found to differ; differences ± half the width of their 95 % interval (Welch, not "
+        f"corrected). {found} of {len(table)} differences are found, with a false discovery rate "
+        "of 5 %.",
         *(f"{name}: {_together(analyses[first], analyses[name], first)}" for name in others),
     ]
     return "\n\n".join(lines) + "\n"

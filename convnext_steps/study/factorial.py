@@ -55,9 +55,8 @@ class Factorial:
         if self.runs == "all":
             check(self, "held_out", self.held_out == 0, 'must be 0 where runs = "all"')
         else:
-            least = max(paper, 1 + len(space.decisions))
-            words = f"must be at least {least}, one more than the decisions"
-            check(self, "runs", self.runs >= least, words)
+            least = max(paper, 2 + len(space.decisions) - self.repeats)
+            check(self, "runs", self.runs >= least, f"must be at least {least}, to tell effects")
             most = total - self.held_out
             check(self, "runs", self.runs <= most, f"must be at most {most}: there are no more")
         fitted = total if self.runs == "all" else self.runs

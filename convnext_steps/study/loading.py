@@ -13,7 +13,7 @@ from convnext_steps.models.roadmap import Step
 from convnext_steps.study.plan import Run
 from convnext_steps.study.results import PROJECT_RESULTS, all_results
 from convnext_steps.study.study import Study
-from convnext_steps.study.toml import load_study
+from convnext_steps.study.toml import is_factorial, load_study
 
 LOG = logging.getLogger("convnext_steps")
 
@@ -25,7 +25,7 @@ def load_results(
 ) -> pd.DataFrame:
     """The reader's own results of a study; where there are none, those that the project publishes.
 
-    One row per run; for the columns see `all_results`. `attrs["folder"]` says where they are.
+    One row per run; for the columns see `all_results`.
 
     Args:
         study: a study, or what `load_study` takes.
@@ -39,7 +39,6 @@ def load_results(
         found = found if wanted is None else found[found["seed"].isin(wanted)]
         if not found.empty:
             break
-    found.attrs["folder"] = str(folder)
     return found
 
 
@@ -84,9 +83,9 @@ def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
     if study.factorial:
         runs = study.plan()
     else:
-        sets = table.loc[table["step"].str.contains("+", regex=False), "study"]
-        others = table["study"].isin(sets) & (table["study"] != study.name)  # factorials
-        seeds = sorted({int(seed) for seed in table.loc[~others, "seed"]})
+        folder = table.attrs["folder"]
+        drawn = [name for name in table["study"].unique() if is_factorial(name, folder)]
+        seeds = sorted({int(seed) for seed in table.loc[~table["study"].isin(drawn), "seed"]})
         runs = study.plan(seeds, list(study.all_steps()))
     try:
         for run in runs[:1]:

@@ -24,13 +24,13 @@ class OwnStep:
     def __post_init__(self) -> None:
         if not self.change:
             raise ValueError("change must be a table such as { kernel_size = 13 }")
-        if "$" in self.title:
+        if self.title.count("$") > 1:
             from matplotlib.mathtext import MathTextParser  # slow to import, and seldom needed
 
             try:
                 MathTextParser("path").parse(self.title)
             except ValueError:
-                words = "no figure can show it: write a dollar sign as \\$"
+                words = "no figure can show it: leave its dollar signs out"
                 raise ValueError(f"title is {self.title!r}; {words}") from None
 
     def step(self, steps: Mapping[str, Step], roadmap: str) -> Step:

@@ -39,11 +39,11 @@ def pack(results: Path, study: str) -> int:
     Raises:
         ValueError: there are none, or a line of the file cannot be read.
     """
-    _packed(results / study)
-    found = list(read_results(results / study))
+    results_there = [*_packed(results / study), *read_results(results / study)]
+    found = {result["hash"]: result for result in results_there}
     if not found:
         raise ValueError(f"there are no results in {results / study}")
-    _write(results / study, found)
+    _write(results / study, found.values())
     return len(found)
 
 

@@ -114,8 +114,11 @@ def all_results(folder: str | Path) -> pd.DataFrame:
     Columns: study, step, seed, accuracy (%), loss and correct (of test_images), fit_accuracy (%)
     and fit_loss (of training images; NaN where a result lacks them), macs and params (of the
     network as trained), training_seconds, evaluation_seconds, hash, commit, content (of the data).
+    `attrs["folder"]` says where they are.
     """
-    return pd.DataFrame([_row(result) for result in read_results(folder)], columns=COLUMNS)
+    table = pd.DataFrame([_row(result) for result in read_results(folder)], columns=COLUMNS)
+    table.attrs["folder"] = str(folder)
+    return table
 
 
 COLUMNS = [

@@ -60,6 +60,19 @@ def load_study(
         raise InvalidStudyError(f"{text}: {error}") from None
 
 
+def is_factorial(name: str, results: str | Path) -> bool:
+    """Whether the study of this name draws a seed for each network; False where there is none.
+
+    Args:
+        name: of a study.
+        results: the folder of results, where studies that have been run are.
+    """
+    try:
+        return "factorial" in _merged(_named(name, results), ())
+    except ValueError:
+        return False
+
+
 def read_changes(changes: str | Sequence[str]) -> dict[str, Any]:
     """The changes that texts such as `recipe.max_epochs=12` ask for.
 

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -247,9 +248,10 @@ def class_names(dataset: Any) -> tuple[str, ...]:
             break
     names = getattr(dataset, "classes", ())
     if isinstance(names, dict):
-        labels = {name: label for label, name in names.items()}
-        by_label = names if all(isinstance(label, int) for label in names) else labels
-        names = [by_label[label] for label in sorted(by_label)]
+        if all(isinstance(label, Integral) for label in names.values()):
+            names = {label: name for name, label in names.items()}
+        whole = all(isinstance(label, Integral) for label in names)
+        names = [names[label] for label in sorted(names)] if whole else list(names)
     if not isinstance(names, list | tuple):
         return ()
     return tuple(", ".join(map(str, n)) if isinstance(n, list | tuple) else str(n) for n in names)

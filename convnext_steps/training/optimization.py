@@ -97,7 +97,7 @@ def build_optimizer(
             group["lr"] = torch.tensor(group["lr"], device=next(model.parameters()).device)
     optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":
-        fused = config.precision != "fp16"  # a first step that overflows leaves its momentum as is
+        fused = config.precision != "fp16"  # fused, an overflow at first leaves momentum unset
         optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=fused)
     else:
         optimizer = torch.optim.AdamW(groups, fused=True, capturable=graph)
