@@ -83,7 +83,7 @@ def _planned(table: pd.DataFrame, study: Study) -> list[Run]:
     if study.factorial:
         runs = study.plan()
     else:
-        folder = table.attrs["folder"]
+        folder = table.attrs.get("folder")  # none in a table put together by hand
         drawn = [name for name in table["study"].unique() if is_factorial(name, folder)]
         seeds = sorted({int(seed) for seed in table.loc[~table["study"].isin(drawn), "seed"]})
         runs = study.plan(seeds, list(study.all_steps()))

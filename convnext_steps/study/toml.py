@@ -60,12 +60,13 @@ def load_study(
         raise InvalidStudyError(f"{text}: {error}") from None
 
 
-def is_factorial(name: str, results: str | Path) -> bool:
+def is_factorial(name: str, results: str | Path | None = None) -> bool:
     """Whether the study of this name draws a seed for each network; False where there is none.
 
     Args:
         name: of a study.
-        results: the folder of results, where studies that have been run are.
+        results: the folder of results, where studies that have been run are; by default
+            `results/own`.
     """
     try:
         return "factorial" in _merged(_named(name, results), ())
