@@ -23,7 +23,6 @@ from convnext_steps.study.effect_tables import effect_report
 from convnext_steps.study.effects import analyse, main_effects
 from convnext_steps.study.factorial import PUBLISHED
 from convnext_steps.study.figures import save_figure
-from convnext_steps.study.loading import study_of
 from convnext_steps.study.toml import load_study
 
 
@@ -58,7 +57,7 @@ def compare_command(options: argparse.Namespace) -> None:
     tables = [shown_results(study, options.results) for study in studies]
     if all(study.factorial for study in studies):
         analyses = effect_comparison.alike(
-            {study_of(table).name: analyse(table) for table in tables}
+            {study.name: analyse(table) for study, table in zip(studies, tables, strict=True)}
         )
         markdown = effect_comparison.to_markdown(analyses)
         figure = plot_effects({name: main_effects(each) for name, each in analyses.items()})

@@ -69,7 +69,7 @@ class Crew:
         spawn = multiprocessing.get_context("spawn")  # a fork would inherit PyTorch's threads
         self.pipe, other = spawn.Pipe()
         settings = visible(own_gpus)
-        self.process = spawn.Process(target=_work, args=(other, settings))
+        self.process = spawn.Process(target=_work, args=(other, bool(settings)))
         with environment(settings):  # before anything that it imports looks for GPUs
             self.process.start()
         other.close()
@@ -140,7 +140,7 @@ class PoolAttempt:
             self.crew.end()
 
 
-def _work(pipe: Connection, settings: dict[str, str]) -> None:
+def _work(pipe: Connection, on_gpu: bool) -> None:
     """Do the runs that come through the pipe, by turns, and say how each ended."""
     follow_parent()
     torch.set_num_threads(1)
@@ -151,7 +151,7 @@ def _work(pipe: Connection, settings: dict[str, str]) -> None:
         if isinstance(error, torch.AcceleratorError) and not memory:
             os._exit(1)  # what failed on a GPU in any other way fails all that follows
 
-    turns = Turns(ended, on_gpu="CUDA_VISIBLE_DEVICES" in settings)
+    turns = Turns(ended, on_gpu=on_gpu)
     with suppress(EOFError, KeyboardInterrupt):
         while True:
             while pipe.poll(0 if turns.busy else None):

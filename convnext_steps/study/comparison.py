@@ -27,10 +27,9 @@ COLUMNS = [
 def compare_studies(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """One row per step and study after the first: the difference of its gain from the first's.
 
-    Gains are over the parent, in points, over the seeds that both have; differences are paired by
-    seed. Columns: step, title,
-    study, n (seeds that both have), first_gain, gain, difference, std, margin (half of the mean's
-    95 % t-interval), p (of the sign-flip test), p_holm (corrected over all rows) and verdict, "too
+    Gains are over the parent, in points, of the seeds that both have; differences are paired by
+    seed. Columns: step, title, study, n (seeds that both have), first_gain, gain, difference, std,
+    margin (half of the mean's 95 % t-interval), p (of the sign-flip test), p_holm (corrected over all rows) and verdict, "too
     few seeds" where no p could pass that correction.
 
     Args:

@@ -42,8 +42,8 @@ def compare_effects(analyses: Mapping[str, Analysis]) -> pd.DataFrame:
     names = [(one, "") for one in space.decisions]
     if both:
         names += [(space.decisions[one], space.decisions[other]) for one, other in space.pairs]
-    model, wanted = "interactions" if both else "additive", space.estimates(both)
-    fits = {name: each.models[model].t_test(wanted) for name, each in analyses.items()}
+    wanted = space.estimates(both)
+    fits = {name: each.best.t_test(wanted) for name, each in analyses.items()}
     table = pd.concat([_beside(fits[first], fits[name], names, name) for name in others])
     table["p_fdr"] = stats.false_discovery_control(table["p"])
     table["found"] = table["p_fdr"] <= ALPHA
@@ -93,8 +93,8 @@ def to_markdown(analyses: Mapping[str, Analysis]) -> str:
         "difference": markdown.within(shown["difference"], shown["margin"]),
         "p, corrected": markdown.p_values(shown["p_fdr"]),
     }
-    alone = "interactions" not in alike(analyses)[first].models
-    words = ", by additive models (too few runs for others)" if alone else ""
+    additive = (table["other"] == "").all()
+    words = ", by additive models (too few runs for others)" if additive else ""
     lines = [
         markdown.markdown_table(columns),
         f"Points of accuracy{words}: each decision's average effect, and those interactions that "

@@ -116,9 +116,11 @@ def import_results(folders: Iterable[Path], results: Path) -> Imported:
 
 def _contents(folder: Path) -> Iterator[tuple[str, bytes, Path]]:
     """Every result below a folder: its name, its text, and where its curve may be."""
-    single = [folder] if folder.is_file() else []
-    packed = [path for path in single if path.suffix == ".jsonl"] or files_named(PACKED, folder)
-    for path in [path for path in single if path not in packed] or files_named(RESULT, folder):
+    if not folder.is_file():
+        single, packed = files_named(RESULT, folder), files_named(PACKED, folder)
+    else:
+        single, packed = ([], [folder]) if folder.suffix == ".jsonl" else ([folder], [])
+    for path in single:
         yield str(path), path.read_bytes(), path.with_name(HISTORY)
     for path in packed:
         for name, line in packed_lines(path):

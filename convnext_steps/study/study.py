@@ -239,5 +239,5 @@ def word(value: Any) -> str:
     """A value as a part of a study's name."""
     if isinstance(value, list | tuple):
         return "-".join(map(word, value))
-    text = str(value).removesuffix(".0")
+    text = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
     return re.sub(r"[^\w.+-]+", "-", text)

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from convnext_steps.errors import TrainingError
-from convnext_steps.files import atomic_file, check_writable, clear_partial, write_bytes
+from convnext_steps.files import atomic_file, check_writable, clear_partial, expanded, write_bytes
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
 from convnext_steps.training.items import design_of, named, weights_of
@@ -67,7 +67,7 @@ class Output:
         keep: int,
         classes: Sequence[str] = (),
     ) -> None:
-        self.folder = Path(folder).expanduser() if folder and processes.main else None
+        self.folder = expanded(folder) if folder and processes.main else None
         self.processes, self.config = processes, config
         self.identity, self.keep, self.classes = identity, keep, classes
         self.lock = FileLock(self.folder / LOCK if self.folder else LOCK)
@@ -247,8 +247,10 @@ def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any] |
     if not isinstance(theirs, dict) or set(theirs) != set(expected):
         return None
     for part, ours in expected.items():
-        difference = _difference(theirs[part], ours) if part == "recipe" else ""
-        if difference or (part != "recipe" and theirs[part] != ours):
+        is_recipe = part == "recipe"  # in which 1 and 1.0 are the same
+        both = [json.loads(text) if is_recipe else text for text in (theirs[part], ours)]
+        if both[0] != both[1]:
+            difference = _difference(theirs[part], ours) if is_recipe else ""
             raise TrainingError(
                 f"{path} is of another {part}{difference}; choose another output folder, or go "
                 f"back to the {part} that it has"
@@ -259,6 +261,4 @@ def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any] |
 def _difference(one: str, other: str) -> str:
     theirs, ours = json.loads(one), json.loads(other)
     names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
-    if not names:
-        return ""
     return f" ({', '.join(f'{n}: {theirs.get(n)}, now {ours.get(n)}' for n in names)})"

@@ -120,14 +120,12 @@ def join(device: str = "auto") -> Processes:
         TrainingError: several were started, and nothing says how to join them, or there is no such
             device.
     """
-    if not dist.is_initialized() and "TORCHELASTIC_RUN_ID" not in os.environ and not _several():
-        alone = find_device(device)
-        if alone.type == "cuda":
-            torch.cuda.set_device(alone)
-        return Processes(device=alone)
-    found = find_device(device, _local_rank())
+    joined = dist.is_initialized() or "TORCHELASTIC_RUN_ID" in os.environ or _several()
+    found = find_device(device, _local_rank() if joined else 0)
     if found.type == "cuda":
         torch.cuda.set_device(found)
+    if not joined:
+        return Processes(device=found)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)

@@ -1,13 +1,11 @@
 """A training step recorded as a CUDA graph: its thousand launches become one."""
 
-import random
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from convnext_steps.training.seeds import own_random_numbers
+from convnext_steps.training.seeds import own_random_numbers, random_state
 
 WARM_UP = 3  # steps before the recording, in which libraries choose their kernels
 
@@ -66,5 +64,5 @@ def record(step: Step, images: Tensor, labels: Tensor, tensors: Callable[[], lis
 
 def _cpu_random_state() -> tuple[object, ...]:
     """Where Python's, NumPy's and PyTorch's generators on the CPU are; a graph would draw once."""
-    numbers = np.random.get_state(legacy=False)["state"]
-    return random.getstate(), str(numbers), torch.get_rng_state().numpy().tobytes()
+    python, (_, numbers, *place), torch_cpu, _ = random_state()
+    return python, numbers.tobytes(), tuple(place), torch_cpu.numpy().tobytes()

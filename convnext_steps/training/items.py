@@ -69,13 +69,13 @@ def to_device(dataset: Dataset[Any], device: torch.device) -> Dataset[Any]:
     """The data set on a GPU, if it is in memory and fits; trainings in one process share it."""
     if device.type == "cpu" or not takes_batches(dataset):
         return dataset
-    tensors = _tensors(dataset)
-    size = sum(tensor.nbytes for tensor in tensors if _copy(tensor, device) is None)
+    found = [(tensor, _copy(tensor, device)) for tensor in _tensors(dataset)]
+    size = sum(tensor.nbytes for tensor, copy in found if copy is None)
     if device.type == "cuda" and size > SHARE * torch.cuda.mem_get_info(device)[0]:
         return dataset
     copies = []
-    for tensor in tensors:
-        if (copy := _copy(tensor, device)) is None:
+    for tensor, copy in found:
+        if copy is None:
             copy = tensor.to(device)
             COPIES[tensor] = _version(tensor), device, copy
         copies.append(copy)
