@@ -29,8 +29,8 @@ def compare_studies(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     Gains are over the parent, in points, of the seeds that both have; differences are paired by
     seed. Columns: step, title, study, n (seeds that both have), first_gain, gain, difference, std,
-    margin (half of the mean's 95 % t-interval), p (of the sign-flip test), p_holm (corrected over all rows) and verdict, "too
-    few seeds" where no p could pass that correction.
+    margin (half of the mean's 95 % t-interval), p (of the sign-flip test), p_holm (corrected over
+    all rows) and verdict, "too few seeds" where no p could pass that correction.
 
     Args:
         tables: of `load_results`, one per study; the first is what the others are compared with.
