@@ -24,7 +24,7 @@ from convnext_steps.errors import TrainingError
 from convnext_steps.files import atomic_file, check_writable, clear_partial, expanded, write_bytes
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
-from convnext_steps.training.items import design_of, named, weights_of
+from convnext_steps.training.identity import design_of, named, weights_of
 
 LOG = logging.getLogger("convnext_steps")
 

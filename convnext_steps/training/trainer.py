@@ -26,7 +26,8 @@ from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import join
 from convnext_steps.training.evaluation import Evaluation, evaluate
 from convnext_steps.training.how import How
-from convnext_steps.training.items import common_classes, identity, say_unapplied, to_device
+from convnext_steps.training.identity import identity
+from convnext_steps.training.items import common_classes, say_unapplied, to_device
 from convnext_steps.training.optimization import (
     build_optimizer,
     moving_average,
