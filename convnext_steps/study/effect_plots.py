@@ -115,7 +115,7 @@ def plot_credits(credits: pd.DataFrame) -> Figure:
 def plot_front(analysis: Analysis) -> Figure:
     """Accuracy against multiply-adds of every network, with the front and the paper's own."""
     columns = ["accuracy", "macs", "paper", "front"]
-    means = analysis.runs.groupby("step")[columns].mean().sort_values("macs")
+    means = analysis.runs.groupby("step")[columns].mean().sort_values("macs", kind="stable")
     front, chain = means[means["front"] > 0], papers_own(means)
     figure, axes = subplots(figsize=(9, 5.5))
     axes.plot(means["macs"] / 1e6, means["accuracy"], ".", color=GREY, label="every network")

@@ -125,7 +125,7 @@ def interactions(analysis: Analysis) -> pd.DataFrame:
         pd.DataFrame(found, columns=columns)
     )
     table["found"] = table["p_fdr"] <= ALPHA
-    return table.sort_values("p").reset_index(drop=True)
+    return table.sort_values("p", kind="stable").reset_index(drop=True)
 
 
 def models(analysis: Analysis) -> pd.DataFrame:

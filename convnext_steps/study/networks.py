@@ -46,7 +46,8 @@ def networks(results: pd.DataFrame) -> pd.DataFrame:
     )
     best = table.sort_values(["macs", "mean"], ascending=[True, False])
     leads = best["mean"] >= best["mean"].cummax()
-    ordered = table.assign(front=leads).join(decisions).sort_values("mean", ascending=False)
+    table = table.assign(front=leads).join(decisions)
+    ordered = table.sort_values("mean", ascending=False, kind="stable")  # as on any other CPU
     columns = ["step", *decisions, "part", "seed", "accuracy", "loss", "macs", "params", "seconds"]
     return ordered[[*columns, "paper", "front"]].reset_index(drop=True)
 
@@ -55,7 +56,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     """The paper's own networks and the best of all, from a table of `networks`."""
     groups = table.groupby("step", sort=False)
     means = groups[["accuracy", "macs", "params", "seconds", "paper", "front"]].mean()
-    means = means.assign(runs=groups.size()).sort_values("accuracy", ascending=False)
+    means = means.assign(runs=groups.size()).sort_values("accuracy", ascending=False, kind="stable")
     chain, best = papers_own(means), means.head(BEST)
     shown = pd.concat([chain, best])
     columns = {
