@@ -1,4 +1,4 @@
-"""A real browser for the slow tests, where one is installed."""
+"""Fixtures of several files: commands, steps of one's own, and a real browser if there is one."""
 
 import json
 import shutil
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from convnext_steps import cli
 
 FLAGS = [
     "--headless",
@@ -62,6 +64,25 @@ class Browser:
             if message["method"] == "Network.requestWillBeSent":
                 url = message["params"]["request"]["url"]
                 assert url.startswith(("file:", "data:", "blob:", "about:", *allowed)), url
+
+
+@pytest.fixture
+def told(capsys):
+    """Call a command that is to end with this code, and get what it printed: `out` and `err`."""
+
+    def call(*words: object, code: int = 0):
+        ended = cli.main([str(word) for word in words])
+        printed = capsys.readouterr()
+        assert ended == code, printed.err
+        return printed
+
+    return call
+
+
+@pytest.fixture
+def own_steps(monkeypatch) -> None:
+    """Nothing added in a test is left for the next."""
+    monkeypatch.setattr("convnext_steps.models.roadmap.OWN_STEPS", {})
 
 
 @pytest.fixture(scope="module")

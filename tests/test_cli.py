@@ -16,7 +16,6 @@ from convnext_steps.cli.study import parse_seeds
 from convnext_steps.errors import StudyError
 from convnext_steps.execution import local
 from convnext_steps.execution.notebook import find_notebook
-from convnext_steps.models import roadmap as roadmap_module
 from convnext_steps.study.forecast import Forecast
 from convnext_steps.study.toml import study_names
 from convnext_steps.text import unknown
@@ -28,23 +27,15 @@ GELU, TINY = (["train", name, *OUT] for name in ("gelu", "convnext_tiny"))
 SMALL = ["--data", "synthetic", "--train-images", "64", "--batch-size", "32", "--max-epochs", "1"]
 
 
-def run(capsys, *arguments: str) -> tuple[int, str, str]:
-    code = cli.main(arguments)
-    output = capsys.readouterr()
-    return code, output.out, output.err
-
-
-def test_steps_prints_the_roadmap_beside_the_paper(capsys) -> None:
-    code, out, _ = run(capsys, "steps")
-    assert code == 0
+def test_steps_prints_the_roadmap_beside_the_paper(told) -> None:
+    out = told("steps").out
     assert "kernel_7                  2.5   4.146    4.15" in out
     assert "4.46*" in out
     assert out.count("\n* ") == 2
 
 
-def test_show_prints_claim_change_and_counts(capsys) -> None:
-    code, out, _ = run(capsys, "show", "fewer_activations")
-    assert code == 0
+def test_show_prints_claim_change_and_counts(told) -> None:
+    out = told("show", "fewer_activations").out
     assert "81.27 ± 0.06 % top-1, +0.65 against ReLU -> GELU" in out
     assert "-activations_per_block = 3" in out
     assert "-      (spatial_activation): GELU" in out
@@ -105,7 +96,7 @@ def test_a_name_where_there_are_none_is_one_line() -> None:
         ([*GELU, "--precision", "fp8"], ""),
         (["train", "convnext_tinny", *OUT], "did you mean 'convnext_tiny'?"),
         ([*GELU, "--recipe", "papr"], "did you mean 'paper'?"),
-        ([*GELU, "--data", "cifar"], "unknown data set 'cifar'"),
+        ([*GELU, "--data", "cifar_10"], "unknown data set 'cifar_10'; did you mean 'cifar10'?"),
         ([*GELU, "--batch-size", "0"], "batch_size is 0"),
         ([*GELU, "--max-epochs", "inf"], "max_epochs is inf"),
         ([*GELU, "--pretrained", "x.pth"], "published family"),
@@ -134,42 +125,38 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_study_of_the_package_is_listed(capsys, monkeypatch) -> None:
+def test_every_study_of_the_package_is_listed(told, monkeypatch) -> None:
     monkeypatch.setattr(study, "forecast", lambda runs, _: Forecast(len(runs), 1, None))
-    code, out, _ = run(capsys, "studies")
-    assert code == 0
+    out = told("studies").out
     assert re.findall(r"^(\S+): ", out, re.M) == list(study_names())
     assert f"{load_study('quick').description}\n    one seed: 17 images seen, " in out
 
 
-def test_a_changed_study_gets_a_name_and_is_written(capsys, tmp_path) -> None:
+def test_a_changed_study_gets_a_name_and_is_written(told, tmp_path) -> None:
     file = tmp_path / "written.toml"
-    options = ["--set", "recipe.max_epochs=12", "--name", "mine", "--write", str(file)]
-    assert run(capsys, "study", *options) == (0, f"written: {file}\n", "")
+    words = ["study", "--set", "recipe.max_epochs=12", "--name", "mine", "--write", file]
+    assert told(*words) == (f"written: {file}\n", "")
     assert load_study(file) == load_study("quick").change({"recipe.max_epochs": 12}, "mine")
     assert load_study(file).name == "mine"
-    code, _, error = run(capsys, "study", *options)
-    assert code == 2
-    assert error.endswith(f"convnext-steps: {file} is there already; choose another file\n")
+    error = f"convnext-steps: {file} is there already; choose another file\n"
+    assert told(*words, code=2).err.endswith(error)
 
 
-def test_a_step_of_ones_own_file_is_planned(capsys, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(roadmap_module, "OWN_STEPS", {})
+def test_a_step_of_ones_own_file_is_planned(told, own_steps, tmp_path) -> None:
     (tmp_path / "mine.py").write_text(OWN)
-    options = ["--uses", str(tmp_path / "mine.py"), "--steps", "wide", "--dry-run"]
-    code, out, error = run(capsys, "study", "smoke", *options, "--results", str(tmp_path))
-    assert (code, error) == (0, "")
+    options = ["--uses", tmp_path / "mine.py", "--steps", "wide", "--dry-run"]
+    out, error = told("study", "smoke", *options, "--results", tmp_path)
+    assert error == ""
     assert re.match(r" +0 wide seed 0 +missing\n1 runs, .*\nto do: 1,024 images seen, ", out)
 
 
-def test_a_file_of_ones_own_that_fails_is_one_line(capsys, tmp_path) -> None:
+def test_a_file_of_ones_own_that_fails_is_one_line(told, tmp_path) -> None:
     (tmp_path / "mine.py").write_text("raise RuntimeError('this is why\\nand more')")
-    code, _, error = run(capsys, "study", "--uses", str(tmp_path / "mine.py"), "--dry-run")
-    assert code == 2
+    error = told("study", "--uses", tmp_path / "mine.py", "--dry-run", code=2).err
     assert error == "convnext-steps: quick: uses: mine.py failed: RuntimeError: this is why\n"
 
 
-def test_failed_runs_are_told_though_the_report_fails_too(monkeypatch, capsys, tmp_path) -> None:
+def test_failed_runs_are_told_though_the_report_fails_too(monkeypatch, told, tmp_path) -> None:
     def fail(*_: object) -> None:
         raise StudyError("1 of 2 runs failed")
 
@@ -178,15 +165,14 @@ def test_failed_runs_are_told_though_the_report_fails_too(monkeypatch, capsys, t
 
     monkeypatch.setattr(study, "run_study", fail)
     monkeypatch.setattr(study, "show_trajectory", break_down)
-    assert cli.main(["study", "smoke", "--results", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == "convnext-steps: 1 of 2 runs failed\n"
+    error = told("study", "smoke", "--results", tmp_path, code=1).err
+    assert error == "convnext-steps: 1 of 2 runs failed\n"
 
 
-def test_a_damaged_archive_stops_a_study_before_it_begins(capsys, monkeypatch, tmp_path) -> None:
+def test_a_damaged_archive_stops_a_study_before_it_begins(told, monkeypatch, tmp_path) -> None:
     monkeypatch.setitem(data.SHA256, "t10k-images-idx3-ubyte", "0" * 64)
     monkeypatch.setattr(local, "start_notebook", None)
-    code, _, error = run(capsys, "study", "--results", str(tmp_path))
-    assert code == 2
+    error = told("study", "--results", tmp_path, code=2).err
     assert "t10k-images-idx3-ubyte.gz is damaged" in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -19,19 +19,18 @@ from studies import (
     wait_for,
 )
 
-from convnext_steps import How, cli
+from convnext_steps import How
 from convnext_steps.execution.backends import Outcome
 from convnext_steps.execution.lock import HOLDER
 from convnext_steps.execution.ray import RayBackend, attempt
 from convnext_steps.execution.runfolder import done
 
 
-def test_without_ray_it_is_one_line_and_writes_nothing(capsys, monkeypatch, tmp_path) -> None:
+def test_without_ray_it_is_one_line_and_writes_nothing(told, monkeypatch, tmp_path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     results = tmp_path / "results"
     for options in (["--backend", "ray"], ["--address", "auto"]):
-        assert cli.main(["study", "smoke", "--results", str(results), *options]) == 2
-        error = capsys.readouterr().err
+        error = told("study", "smoke", "--results", results, *options, code=2).err
         assert error == "convnext-steps: --backend ray needs: pip install 'convnext-steps[ray]'\n"
     assert not results.exists()
 

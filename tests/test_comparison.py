@@ -6,15 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from studies import plan, table_of, the_study
-from test_study import put
+from studies import plan, put, table_of, the_study
 
-from convnext_steps import cli, load_results, load_study
+from convnext_steps import load_results, load_study
 from convnext_steps.errors import InvalidStudyError
 from convnext_steps.execution.live import Live
 from convnext_steps.study.comparison import compare_studies, plot_comparison, to_markdown
 from convnext_steps.study.sweep import choose, sweep, sweep_table
-from convnext_steps.study.toml import read_changes
 
 STEPS = ("kernel_7", "gelu", "fewer_activations")
 NAMES = ("quick", "shallow")
@@ -108,7 +106,7 @@ def test_each_step_has_its_own_best_and_all_a_common_one(tmp_path) -> None:
     assert dict(chosen["cost"]) == {"kernel_7": 0, "gelu": 1}
 
 
-def test_a_sweep_says_how_to_report_what_it_chose(tmp_path, capsys) -> None:
+def test_a_sweep_says_how_to_report_what_it_chose(tmp_path, told) -> None:
     uses, data = tmp_path / "mine.py", tmp_path / "my data"
     uses.touch()
     data.mkdir()
@@ -117,27 +115,15 @@ def test_a_sweep_says_how_to_report_what_it_chose(tmp_path, capsys) -> None:
         for run in study.plan():
             put(run, tmp_path, 80 + 1000 * run.config.learning_rate)
     words = ["study", "smoke", "--set", f"data.root={data}", "--set", "data.content=some"]
-    words += ["--uses", str(uses), "--results", str(tmp_path)]
-    assert cli.main([*words, "--sweep", "recipe.learning_rate=0.001,0.002"]) == 0
-    *table, last = capsys.readouterr().out.splitlines()
+    words += ["--uses", uses, "--results", tmp_path, "--sweep", "recipe.learning_rate=0.001,0.002"]
+    *table, last = told(*words).out.splitlines()
     assert table[-1].split() == ["separate_downsampling", "0.002", "82.0", "0.002", "82.0", "0.0"]
-    told = last.removeprefix("to report it: ")
-    assert shlex.split(told.partition(", with")[0]) == [
+    command = last.removeprefix("to report it: ").partition(", with")[0]
+    assert shlex.split(command) == [
         *("convnext-steps", "study", "smoke", "--uses", str(uses)),
         *("--set", f"data.root={data}", "--set", "data.content=some"),
         *("--set", "recipe.learning_rate=0.002"),
     ]
-
-
-def test_changes_are_written_as_toml_or_as_a_fraction_or_a_word() -> None:
-    text = 'recipe.max_epochs=12 scale.width=1/4 recipe.precision=bf16 order=["gelu", "width"]'
-    assert read_changes(text) == {
-        "recipe.max_epochs": 12,
-        "scale.width": 0.25,
-        "recipe.precision": "bf16",
-        "order": ["gelu", "width"],
-    }
-    assert read_changes(["data.root=/a b/c=d"]) == {"data.root": "/a b/c=d"}
 
 
 def test_a_change_that_does_not_reach_the_original_recipe_is_told(caplog) -> None:
@@ -160,12 +146,11 @@ def test_each_finished_run_is_a_line_and_from_the_second_on_there_is_a_figure(
     assert (tmp_path / "quick" / "trajectory.png").exists()
 
 
-def test_a_dry_run_says_what_is_missing_and_what_it_costs(tmp_path, capsys) -> None:
+def test_a_dry_run_says_what_is_missing_and_what_it_costs(tmp_path, told) -> None:
     (run,) = plan(steps=["gelu"])
     put(run, tmp_path)
-    arguments = ["study", "quick", "--dry-run", "--steps", "gelu", "width"]
-    assert cli.main([*arguments, "--results", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
+    steps = ["--steps", "gelu", "width"]
+    out = told("study", "quick", "--dry-run", *steps, "--results", tmp_path).out
     assert "   0 gelu seed 0 " in out
     assert "2 runs, a job array of 0-1; 1 are missing" in out
     assert "40,000 images seen" in out

@@ -13,7 +13,7 @@ import torch
 from studies import plan, the_study
 from torch import nn
 
-from convnext_steps import ConvNeXt, Design, Network, cli, count_flops, roadmap, scaled
+from convnext_steps import ConvNeXt, Design, Network, count_flops, roadmap, scaled
 from convnext_steps.course import (
     blocks,
     drawing,
@@ -219,35 +219,32 @@ def test_a_solution_without_its_markers_is_refused(lost) -> None:
         student.without_solution(SOLVED.replace(lost, ""))
 
 
-def test_the_command_writes_student_versions(tmp_path, capsys) -> None:
+def test_the_command_writes_student_versions(tmp_path, told) -> None:
     target = tmp_path / "mine.ipynb"
-    assert cli.main(["student", "03_resnextify", str(target)]) == 0
+    told("student", "03_resnextify", target)
     text = target.read_text()
     assert json.loads(text)["nbformat"] == 4
     assert "SOLUTION" not in text
     assert text.count("raise NotImplementedError()") == 3
-    assert cli.main(["student", "03_resnextify", str(target)]) == 2
-    assert "choose another place" in capsys.readouterr().err
+    assert "choose another place" in told("student", "03_resnextify", target, code=2).err
     assert target.read_text() == text
-    assert cli.main(["student", "nothing", str(tmp_path / "new.ipynb")]) == 2
-    assert cli.main(["student", "course", str(tmp_path / "course")]) == 0
+    told("student", "nothing", tmp_path / "new.ipynb", code=2)
+    told("student", "course", tmp_path / "course")
     unsolved = Path("13_another_data_set.ipynb")  # which has no exercise
     assert (tmp_path / "course" / unsolved).read_bytes() == (NOTEBOOKS / unsolved).read_bytes()
     handed_out = {path.name for path in (tmp_path / "course").iterdir()}
     assert handed_out == {f"{name}.ipynb" for name in all_notebooks()} | {"glossary.md"}
 
 
-def test_the_course_is_copied_and_nothing_is_overwritten(tmp_path, capsys) -> None:
+def test_the_course_is_copied_and_nothing_is_overwritten(tmp_path, told) -> None:
     folder = tmp_path / "course"
-    assert cli.main(["notebooks", str(folder)]) == 0
+    told("notebooks", folder)
     copied = {path.name for path in folder.iterdir()}
     assert copied == {f"{name}.ipynb" for name in all_notebooks()} | {"README.md", "glossary.md"}
     (folder / "README.md").unlink()
     (folder / "00_overview.ipynb").write_text("mine", encoding="utf-8")
-    capsys.readouterr()
-    assert cli.main(["notebooks", str(folder)]) == 2
     line = f"convnext-steps: {folder / '00_overview.ipynb'} exists; choose another place\n"
-    assert capsys.readouterr().err == line
+    assert told("notebooks", folder, code=2).err == line
     assert (folder / "00_overview.ipynb").read_text(encoding="utf-8") == "mine"
     assert not (folder / "README.md").exists()
 
@@ -509,11 +506,9 @@ def test_a_field_is_the_kernels_product() -> None:
     assert receptive_field.field_side(field, 0.5) == 3  # 49 of 81 ways
 
 
-TWO_KERNELS = ("move_up", "kernel_11")
-
-
 def test_larger_kernels_have_larger_fields() -> None:
-    designs = {name: replace(STEPS[name].design, depths=(1, 1, 1, 1)) for name in TWO_KERNELS}
+    names = ("move_up", "kernel_11")
+    designs = {name: replace(STEPS[name].design, depths=(1, 1, 1, 1)) for name in names}
     fields = [receptive_field.stage_field(design, images=1) for design in designs.values()]
     small, large = map(receptive_field.field_side, fields)
     assert small < large

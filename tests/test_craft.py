@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from studies import plan, the_study
+from studies import plan, put, the_study
 from test_course import results_of, with_accuracy
-from test_study import put
 
 from convnext_steps import load_results, load_study
 from convnext_steps.course import probe_pictures, rates, readings, seeds

@@ -56,11 +56,6 @@ def test_a_missing_archive_is_named(archives) -> None:
         fashion_mnist(train=True)
 
 
-def test_an_unknown_data_set_is_named() -> None:
-    with pytest.raises(DataError, match=r"unknown data set 'cifar_10'; did you mean 'cifar10'\?"):
-        load_data("cifar_10")
-
-
 def test_synthetic_is_deterministic_and_balanced() -> None:
     first, again, test = synthetic(True), synthetic(True), synthetic(False)
     assert torch.equal(first.images, again.images)

@@ -13,12 +13,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
+from studies import small
 from torch import Tensor, nn
 
-from convnext_steps import How, Trainer, TrainingConfig, roadmap, scaled
+from convnext_steps import How, Trainer, TrainingConfig
 from convnext_steps.cpu import depthwise, run
 from convnext_steps.cpu.depthwise import DepthwiseConv2d, Job, fast_depthwise
-from convnext_steps.models.network import Network
 from convnext_steps.training.data import synthetic
 
 
@@ -285,11 +285,9 @@ def test_other_convolutions_stay_pytorchs(change):
 
 
 def losses(how: How) -> list[float]:
-    torch.manual_seed(0)
-    design = scaled(roadmap()["kernel_7"].design, width=1 / 8, depth=1 / 3, stem_stride=2)
     data = synthetic(True, 64), synthetic(False, 64)
-    network = Network(design, in_channels=1, num_classes=4)
-    trainer = Trainer(network, *data, TrainingConfig(max_epochs=1, batch_size=16), how=how)
+    config = TrainingConfig(max_epochs=1, batch_size=16)
+    trainer = Trainer(small("kernel_7"), *data, config, how=how)
     trainer.train()
     return [entry["training_loss"] for entry in trainer.history if "training_loss" in entry]
 

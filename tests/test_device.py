@@ -11,9 +11,9 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
-from studies import plan, the_study
+from studies import plan, small, the_study
 
-from convnext_steps import Design, How, Network, Trainer, TrainingConfig, cli
+from convnext_steps import How, Trainer, TrainingConfig, cli
 from convnext_steps.device import find_device, gpus, memory_format, visible
 from convnext_steps.errors import TrainingError
 from convnext_steps.execution import gpu, local, pool
@@ -101,9 +101,7 @@ def test_images_lie_as_each_device_takes_them() -> None:
 @pytest.mark.parametrize("kind", ["mps", "cuda"])
 def test_only_a_gpu_that_keeps_the_batch_is_not_waited_for(kind) -> None:
     data = synthetic(True, 8)
-    preparation = Preparation(
-        Network(Design((1, 1, 1, 1), 8), in_channels=1, num_classes=4), data, CONFIG, CPU
-    )
+    preparation = Preparation(small(), data, CONFIG, CPU)
     preparation.device = torch.device(kind)
     tensor = MagicMock(device=preparation.device)
     preparation.to_device(tensor, tensor)
@@ -150,12 +148,7 @@ def test_a_trainer_is_as_deterministic_as_it_says_whichever_was_built_last(monke
     )
     data = synthetic(True, 32)
     first, _ = (
-        Trainer(
-            Network(Design((1, 1, 1, 1), 8), in_channels=1, num_classes=4),
-            *(data, data, CONFIG),
-            progress=False,
-            how=How(deterministic=wish),
-        )
+        Trainer(small(), data, data, CONFIG, progress=False, how=How(deterministic=wish))
         for wish in (True, False)
     )
     first.train()

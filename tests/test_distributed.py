@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from studies import ended, processes, wait_for
+from studies import ended, processes, small, wait_for
 
-from convnext_steps import Network, Trainer, TrainingConfig, roadmap, scaled
+from convnext_steps import Trainer, TrainingConfig
 from convnext_steps.training.data import synthetic
-from convnext_steps.training.trainer import seed_everything
 
 pytestmark = pytest.mark.slow
 
@@ -97,10 +96,7 @@ def run(command: list[str]) -> "subprocess.Popen[str]":
 
 def train_small(folder: Path) -> None:
     torch.set_num_threads(1)
-    seed_everything(0)
-    small = {"width": 1 / 8, "depth": 1 / 3, "stem_stride": 2}
-    design = scaled(roadmap()["separate_downsampling"].design, **small)
-    model = Network(design, in_channels=1, num_classes=4, drop_path_rate=0.1)
+    model = small(drop_path_rate=0.1)
     config = TrainingConfig(max_epochs=10, batch_size=64, random_shift=1, ema_decay=0.9, mixup=0.8)
     data = synthetic(True, 256), synthetic(False, 64)
     Trainer(model, *data, config, folder, progress=False).train(resume=True)

@@ -4,32 +4,22 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import namedtuple
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from studies import install_kernel
 
 import convnext_steps
-from convnext_steps import cli
 from convnext_steps.cli import doctor as command
 from convnext_steps.execution import doctor, machine
 from convnext_steps.execution.doctor import GIB, CheckError
 
-Usage = namedtuple("Usage", "total used free")
 
-
-def run(capsys, *arguments: str) -> tuple[int, list[str]]:
-    options = cli.parse(["doctor", *arguments])
-    code = options.command(options)
-    return code, capsys.readouterr().out.splitlines()
-
-
-def test_nothing_fails_here(capsys, tmp_path) -> None:
-    code, lines = run(capsys, "--results", str(tmp_path / "results"))
-    assert code == 0
+def test_nothing_fails_here(told, tmp_path) -> None:
+    lines = told("doctor", "--results", tmp_path / "results").out.splitlines()
     assert [line[6:26].strip() for line in lines] == list(doctor.checks(tmp_path))
     assert all(line.startswith(("ok    ", "warn  ")) for line in lines)
     for name in ("Python, packages", "disk and locks", "notebook kernel"):
@@ -37,7 +27,7 @@ def test_nothing_fails_here(capsys, tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_each_finding_is_a_line_and_a_fatal_one_the_exit_code(capsys, monkeypatch) -> None:
+def test_each_finding_is_a_line_and_a_fatal_one_the_exit_code(told, monkeypatch) -> None:
     """A check that breaks has failed, and the others go on."""
 
     def raising(error: Exception):
@@ -53,8 +43,7 @@ def test_each_finding_is_a_line_and_a_fatal_one_the_exit_code(capsys, monkeypatc
         "four": lambda: "fine",
     }
     monkeypatch.setattr(command, "checks", lambda results: found)
-    code, lines = run(capsys)
-    assert code == 1
+    lines = told("doctor", code=1).out.splitlines()
     assert [line[:6] + line[28:] for line in lines] == [
         "warn  slow; hurry",
         "fail  lost; seek",
@@ -83,7 +72,7 @@ def test_memory_and_disk_that_are_too_little(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(doctor, "memory", lambda: 3 * GIB)
     with pytest.raises(CheckError, match=r"3\.0 GiB for 8 cores; convnext-steps study --workers 3"):
         doctor.enough_memory()
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(100 * GIB, 0, GIB))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=GIB))
     with pytest.raises(CheckError, match=r"1\.0 GiB free in .*; free some"):
         doctor.disk(tmp_path)
     with pytest.raises(ValueError, match="cannot write to the folder"):

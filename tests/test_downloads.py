@@ -417,6 +417,7 @@ def test_images_in_memory_are_left_alone_unless_the_recipe_says_otherwise() -> N
 
 
 def test_rand_augment_is_the_papers() -> None:
+    TrainingConfig(rand_augment=10)  # the highest
     train, test = load_data("synthetic", config=TrainingConfig(rand_augment=9))
     for step in train.transform.transforms:
         (one,) = step.transforms

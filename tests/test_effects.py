@@ -11,7 +11,6 @@ import pytest
 from scipy import stats
 
 from convnext_steps import load_results, load_study
-from convnext_steps.cli import main
 from convnext_steps.models.decisions import decisions, set_name
 from convnext_steps.study import networks, orders
 from convnext_steps.study.effect_comparison import compare_effects
@@ -52,15 +51,6 @@ def table_of(study, accuracy) -> pd.DataFrame:
     return table
 
 
-def brute_force(space: Space, known: np.ndarray) -> dict[str, list[float]]:
-    """Each decision's credit in every order that the rules allow, by trying all orders."""
-    found: dict[str, list[float]] = {name: [] for name in space.decisions}
-    for order, passed in all_orders(space, known):
-        for name, gain in zip(order, np.diff(passed), strict=True):
-            found[name].append(gain)
-    return found
-
-
 def all_orders(space: Space, known: np.ndarray) -> Iterator[tuple[tuple[str, ...], list[float]]]:
     """Every order that the rules allow, by trying all, with the values of the sets on its way."""
     value = dict(zip(space.codes(space.sets).tolist(), known, strict=True))
@@ -79,17 +69,18 @@ def test_the_orders_of_the_paper_are_as_many_as_the_rules_leave() -> None:
 
 def test_credits_agree_with_brute_force_on_five_decisions() -> None:
     known = np.random.default_rng(0).normal(size=len(FIVE.sets))
-    expected, allowed = brute_force(FIVE, known), dict(all_orders(FIVE, known))
-    assert orders.number_of_orders(FIVE) == len(expected["gelu"]) == 120 // 6
+    gained = {
+        order: dict(zip(order, np.diff(passed), strict=True))
+        for order, passed in all_orders(FIVE, known)
+    }
+    assert orders.number_of_orders(FIVE) == len(gained) == 120 // 6
     for row in orders.credits(FIVE, known).itertuples():
-        gains = np.array(expected[row.decision])
+        gains = np.array([each[row.decision] for each in gained.values()])
         assert row.mean == pytest.approx(gains.mean())
         assert (row.smallest, row.largest) == pytest.approx((gains.min(), gains.max()))
         assert row.negative == pytest.approx((gains < 0).mean())
         for order, credit in ((row.smallest_order, gains.min()), (row.largest_order, gains.max())):
-            names = tuple(order.split())
-            gained = dict(zip(names, np.diff(allowed[names]), strict=True))
-            assert gained[row.decision] == pytest.approx(credit)
+            assert gained[tuple(order.split())][row.decision] == pytest.approx(credit)
 
 
 def test_the_best_and_the_worst_order_agree_with_brute_force() -> None:
@@ -229,12 +220,12 @@ def test_the_front_is_what_no_cheaper_network_beats() -> None:
     assert found.to_dict() == {1: True, 2: True, 3: False, 4: True}
 
 
-def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, capsys) -> None:
+def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, told) -> None:
     study = load_study("factorial_quick")
     _, _, table = simulated(0)
     monkeypatch.setattr("convnext_steps.cli.options.load_results", lambda *_: table)
-    assert main(["effects", "factorial_quick", "--results", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
+    words = ("effects", "factorial_quick", "--results", tmp_path)
+    shown = told(*words).out
     assert "## Credit over all 59,875,200 orders" in shown
     assert "304 of the 1,792 networks are measured" in shown
     assert "| decision | with | interaction | p | p, corrected |" in shown
@@ -252,8 +243,7 @@ def test_effects_from_the_command_line_in_a_folder(tmp_path, monkeypatch, capsys
     assert len(both) == len(flat) == len(table)
     assert both["accuracy"].to_numpy() == pytest.approx(both["accuracy_given"].to_numpy())
     table.attrs["study"] = load_study("smoke")
-    assert main(["effects", "factorial_quick", "--results", str(tmp_path)]) == 2
-    assert "smoke is not a factorial" in capsys.readouterr().err
+    assert "smoke is not a factorial" in told(*words, code=2).err
 
 
 def test_what_differs_between_two_factorials_is_found_and_nothing_else() -> None:
@@ -291,7 +281,7 @@ def test_two_effects_differ_by_what_welch_says() -> None:
     assert few.loc[0, "first_effect"] == one.models["additive"].params[1]
 
 
-def test_factorials_beside_each_other_from_the_command_line(tmp_path, monkeypatch, capsys) -> None:
+def test_factorials_beside_each_other_from_the_command_line(tmp_path, monkeypatch, told) -> None:
     tables = {"factorial_quick": simulated(0)[2]}
     shallow = load_study("factorial_shallow")
     space = shallow.factorial.space
@@ -302,19 +292,16 @@ def test_factorials_beside_each_other_from_the_command_line(tmp_path, monkeypatc
     load = "convnext_steps.cli.options.load_results"
     monkeypatch.setattr(load, lambda study, _: tables[study.name])
     names = ["factorial_quick", "factorial_shallow"]
-    assert main(["compare", *names, "--output", str(tmp_path / "both")]) == 0
-    shown = capsys.readouterr().out
+    shown = told("compare", *names, "--output", tmp_path / "both").out
     assert "| decision | with | study | in factorial_quick | effect | difference |" in shown
     assert "factorial_shallow: 304 of its networks were trained in factorial_quick too" in shown
     written = {path.name for path in (tmp_path / "both").iterdir()}
     assert written == {"comparison.md", "comparison.png", "comparison.svg"}
     tables["factorial_quick"] = tables["factorial_quick"].iloc[:60]
-    assert main(["compare", *names]) == 0
-    assert "by additive models (too few runs for others): each" in capsys.readouterr().out
-    assert main(["compare", names[0]]) == 2
-    assert "a comparison needs two studies or more" in capsys.readouterr().err
-    assert main(["compare", *names, names[0]]) == 2
-    assert "2 studies are named factorial_quick: name each once" in capsys.readouterr().err
+    assert "by additive models (too few runs for others): each" in told("compare", *names).out
+    assert "a comparison needs two studies or more" in told("compare", names[0], code=2).err
+    error = told("compare", *names, names[0], code=2).err
+    assert "2 studies are named factorial_quick: name each once" in error
 
 
 def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() -> None:

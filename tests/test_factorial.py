@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from convnext_steps import Network, count_flops, load_study
-from convnext_steps.cli import main
 from convnext_steps.models.decisions import decisions, find_set
 from convnext_steps.study import counts
 from convnext_steps.study.factorial import Factorial, design_quality, entries, optimal
@@ -136,15 +135,13 @@ def test_counts_are_remembered(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_factorial_from_the_command_line(tmp_path, monkeypatch, capsys) -> None:
+def test_a_factorial_from_the_command_line(tmp_path, monkeypatch, told) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file, results = tmp_path / "small.toml", tmp_path / "results"
     write_study(load_study("smoke").change(SMALL, "small"), file)
-    words = [str(file), "--results", str(results)]
-    assert main(["study", *words, "--seeds", "0-2"]) == 2
-    assert "draw their own seeds" in capsys.readouterr().err
-    assert main(["study", *words, "--dry-run"]) == 0
-    shown = capsys.readouterr().out
+    words = ("study", file, "--results", results)
+    assert "draw their own seeds" in told(*words, "--seeds", "0-2", code=2).err
+    shown = told(*words, "--dry-run").out
     assert "6 runs, a job array of 0-5; 6 are missing" in shown
     assert "6 of 6 networks in the fit; largest correlation" in shown
-    assert main(["study", *words, "--set", "recipe.max_epochs=0.1", "--index", "1"]) == 0
+    told(*words, "--set", "recipe.max_epochs=0.1", "--index", "1")

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from studies import plan, results_without_times
+from studies import plan, results_without_times, small
 
-from convnext_steps import How, Network, Trainer, TrainingConfig, roadmap, scaled
+from convnext_steps import How, Trainer, TrainingConfig
 from convnext_steps.execution.turns import Turns
 from convnext_steps.execution.work import do_run, run_steps
 from convnext_steps.training.data import synthetic
-from convnext_steps.training.trainer import seed_everything
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,9 +31,7 @@ STEPS = ("resnet", "separate_downsampling")
 
 def trainer(step: str, how: How, folder: Path | None = None, **recipe) -> Trainer:
     config = replace(CONFIG, **recipe)
-    seed_everything(config.seed)
-    design = scaled(roadmap()[step].design, width=1 / 8, depth=1 / 3, stem_stride=2)
-    model = Network(design, in_channels=1, num_classes=4, drop_path_rate=config.drop_path_rate)
+    model = small(step, drop_path_rate=config.drop_path_rate)
     data = synthetic(True, 256), synthetic(False, 64)
     return Trainer(model, *data, config, output_dir=folder, progress=False, how=how)
 

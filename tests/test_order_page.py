@@ -8,7 +8,7 @@ from test_effects import simulated
 from test_explorer import data_of
 from test_pages import Parsed
 
-from convnext_steps import cli, load_study
+from convnext_steps import load_study
 from convnext_steps.course.order_page import order_data, order_page
 from convnext_steps.study.effects import values
 from convnext_steps.study.loading import of_the_study
@@ -87,7 +87,7 @@ def test_a_beginning_has_no_interactions(found) -> None:
 
 
 def test_the_command_writes_the_page_only_where_there_are_results(
-    tmp_path, monkeypatch, capsys, found
+    tmp_path, monkeypatch, told, found
 ) -> None:
     _, table, _ = found
     monkeypatch.setattr(
@@ -97,23 +97,21 @@ def test_the_command_writes_the_page_only_where_there_are_results(
     for place in places:
         monkeypatch.setattr(f"convnext_steps.cli.{place}.load_results", lambda *_: table)
     page, order = tmp_path / "page #1.html", tmp_path / "page #1_order.html"
-    assert cli.main(["explorer", str(page)]) == 0
+    told("explorer", page)
     assert page.read_text() == order.name
     assert Parsed(order.read_text()).links == ["page%20%231.html"]
     assert "default-src 'none'" in order.read_text()
-    assert cli.main(["explorer", str(tmp_path / "own.html"), "factorial_quick"]) == 0
+    told("explorer", tmp_path / "own.html", "factorial_quick")
     assert Parsed((tmp_path / "own.html").read_text()).links == []
     order.unlink()
     none = of_the_study(all_results(tmp_path), load_study("factorial_quick"))
     for place in places:
         monkeypatch.setattr(f"convnext_steps.cli.{place}.load_results", lambda *_: none)
-    assert cli.main(["explorer", str(page)]) == 0
+    out = told("explorer", page).out
     assert page.read_text() == ""
     assert not order.exists()
-    assert (
-        "no page page #1_order.html: factorial_quick: 0 runs are too few" in capsys.readouterr().out
-    )
-    assert cli.main(["explorer", str(order), "factorial_quick"]) == 2
+    assert "no page page #1_order.html: factorial_quick: 0 runs are too few" in out
+    told("explorer", order, "factorial_quick", code=2)
     assert not order.exists()
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from studies import plan
 
-from convnext_steps import Design, cli, load_results
+from convnext_steps import Design, load_results
 from convnext_steps.execution.runner import run_study
 from convnext_steps.execution.work import Work
 from convnext_steps.study.code import own_code
@@ -31,6 +31,7 @@ from convnext_steps.study.tables import summarize, to_markdown
 
 # A result as version 0.1 wrote it: quick, gelu, seed 2, with the curve beside it.
 OLD = Path(__file__).with_name("result_of_version_0.1.json")
+README = " ".join((PROJECT_RESULTS.parent / "README.md").read_text(encoding="utf-8").split())
 
 
 @pytest.fixture
@@ -66,20 +67,19 @@ def test_results_behind_a_link_to_another_disk_are_found(old, tmp_path) -> None:
     assert len(all_results(results)) == 1
 
 
-def test_what_is_there_stays_and_what_is_not_trusted_is_refused(old, tmp_path, capsys) -> None:
+def test_what_is_there_stays_and_what_is_not_trusted_is_refused(old, tmp_path, told) -> None:
     own = tmp_path / "own"
-    assert cli.main(["import", str(old), "--results", str(own)]) == 0
-    assert cli.main(["import", str(old), str(old), "--results", str(own)]) == 0
-    assert "2 were already here" in capsys.readouterr().out
+    told("import", old, "--results", own)
+    assert "2 were already here" in told("import", old, old, "--results", own).out
     (path,) = old.rglob(RESULT)
     changed = json.loads(path.read_text()) | {"seed": 3}
     path.write_text(json.dumps(changed | {"checksum": checksum(changed)}))
-    assert cli.main(["import", str(old), "--results", str(tmp_path / "other")]) == 1
-    assert "does not match the design, recipe and data that it names" in capsys.readouterr().out
+    out = told("import", old, "--results", tmp_path / "other", code=1).out
+    assert "does not match the design, recipe and data that it names" in out
     path.write_text("{}")
     (refused,) = import_results([old], own).refused
     assert "is not a result" in refused
-    assert cli.main(["import", str(tmp_path / "none"), "--results", str(own)]) == 2
+    told("import", tmp_path / "none", "--results", own, code=2)
 
 
 def test_laptops_pool_their_seeds_and_a_packed_study_reads_as_its_folders(tmp_path) -> None:
@@ -149,7 +149,7 @@ def test_a_result_cannot_say_that_it_is_written_elsewhere(tmp_path, part, name) 
     assert not (tmp_path / "a").exists()
 
 
-def test_packing_and_importing_lose_no_line_that_cannot_be_read(old, tmp_path, capsys) -> None:
+def test_packing_and_importing_lose_no_line_that_cannot_be_read(old, tmp_path, told) -> None:
     own = tmp_path / "own"
     import_results([old], own)
     packed = own / "quick" / PACKED
@@ -160,15 +160,15 @@ def test_packing_and_importing_lose_no_line_that_cannot_be_read(old, tmp_path, c
     (other / "quick").mkdir(parents=True)
     line = (PROJECT_RESULTS / "quick" / PACKED).read_text().splitlines()[0]
     (other / "quick" / PACKED).write_text(line)
-    for words in (["pack", "quick"], ["import", str(other)]):
-        assert cli.main([*words, "--results", str(own)]) == 2
-        assert "line 3 is not" in (error := capsys.readouterr().err)
+    for words in (("pack", "quick"), ("import", other)):
+        error = told(*words, "--results", own, code=2).err
+        assert "line 3 is not" in error
         assert "correct or remove that line, or move the file away" in error
         assert packed.read_bytes() == before
     packed.write_text(whole + "\n")  # an empty line is none
-    assert cli.main(["import", str(other), "--results", str(own)]) == 0
+    told("import", other, "--results", own)
     assert len(list(read_results(own))) == 2
-    assert cli.main(["pack", "..", "--results", str(own)]) == 2
+    told("pack", "..", "--results", own, code=2)
 
 
 def test_a_line_of_the_version_before_is_packed_and_imported_where_it_is(old, tmp_path) -> None:
@@ -180,16 +180,12 @@ def test_a_line_of_the_version_before_is_packed_and_imported_where_it_is(old, tm
     assert len(list(read_results(own))) == len((own / PACKED).read_text().splitlines()) == 1
 
 
-def test_the_result_of_a_single_run_is_imported_by_its_file(tmp_path) -> None:
-    file = tmp_path / RESULT
-    file.write_text((PROJECT_RESULTS / "quick" / PACKED).read_text().splitlines()[0])
-    assert import_results([file], tmp_path / "own").new == {"quick": 1}
-
-
-def test_a_packed_file_is_imported_as_its_folder_is_and_nothing_is_an_error(tmp_path) -> None:
-    packed = PROJECT_RESULTS / "quick" / PACKED
-    imported = import_results([packed], tmp_path / "own")
-    assert imported.new["quick"] == len(packed.read_text().splitlines())
+def test_a_file_is_imported_as_its_folder_is_and_nothing_is_an_error(tmp_path) -> None:
+    packed, single = PROJECT_RESULTS / "quick" / PACKED, tmp_path / RESULT
+    first, *others = packed.read_text().splitlines()
+    single.write_text(first)
+    assert import_results([single], tmp_path / "own").new == {"quick": 1}
+    assert import_results([packed], tmp_path / "own").new["quick"] == len(others)
     for nothing in (tmp_path / "empty", tmp_path / "gone"):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(ValueError, match=f"there are no results in {nothing}"):
@@ -219,12 +215,11 @@ def test_the_findings_in_the_readme_are_those_of_the_published_results(tmp_path)
         verdict = row.paper_verdict.removesuffix(" (no std printed)")
         found.setdefault((row.verdict, verdict), set()).add(row.step)
     assert found == FINDINGS
-    readme = (PROJECT_RESULTS.parent / "README.md").read_text()
     for name, seeds, words in ENDS:
         columns = accuracies(load_results(name, tmp_path, seeds))
         change = (columns["separate_downsampling"] - columns["resnet"]).dropna().to_numpy()
         above, margin = change.mean(), spread(change, "mean")["margin"]
-        assert words.format(above=above, below=-above, margin=margin) in readme
+        assert words.format(above=above, below=-above, margin=margin) in README
 
 
 ON_AVERAGE = {  # what README says of a decision's average effect
@@ -239,21 +234,20 @@ def test_what_the_readme_says_of_orders_is_in_the_published_effects() -> None:
     effects, pairs, credits = (
         pd.read_csv(folder / f"{name}.csv") for name in ("effects", "interactions", "credits")
     )
-    readme = " ".join((PROJECT_RESULTS.parent / "README.md").read_text().split())
-    assert f"experiment of {len((folder / PACKED).read_text().splitlines())} runs" in readme
-    for row in effects.itertuples():
-        words = ON_AVERAGE.get(row.decision, "")
-        assert words.format(abs(row.effect), (row.high - row.low) / 2) in readme
-    assert f"{pairs['found'].sum()} of {len(pairs)} pairs" in readme
+    assert f"experiment of {len((folder / PACKED).read_text().splitlines())} runs" in README
+    for name, words in ON_AVERAGE.items():
+        row = effects.set_index("decision").loc[name]
+        assert words.format(abs(row["effect"]), (row["high"] - row["low"]) / 2) in README
+    assert f"{pairs['found'].sum()} of {len(pairs)} pairs" in README
     strongest = pairs.loc[pairs["effect"].abs().idxmax()]
     assert {strongest["decision"], strongest["other"]} == {"fewer_activations", "fewer_norms"}
     margin = (strongest["high"] - strongest["low"]) / 2
-    assert f"{-strongest['effect']:.1f} points (± {margin:.1f}) less" in readme
+    assert f"{-strongest['effect']:.1f} points (± {margin:.1f}) less" in README
     names = ("depthwise convolutions", "inverting", "fewer activations", "fewer norms")
     depend = ("depthwise", "inverted", "fewer_activations", "fewer_norms", "separate_downsampling")
     assert tuple(credits.loc[credits["depends"], "decision"]) == depend
     words = "five decisions clearly gain in some contexts and clearly lose in others: "
-    assert f"{words}{', '.join(names)} and separate downsampling." in readme
+    assert f"{words}{', '.join(names)} and separate downsampling." in README
 
 
 def test_what_the_readme_says_of_both_factorials_is_in_their_results(tmp_path) -> None:
@@ -261,9 +255,8 @@ def test_what_the_readme_says_of_both_factorials_is_in_their_results(tmp_path) -
     tables = {name: load_results(name, tmp_path) for name in names}
     found = compare_effects({name: analyse(table) for name, table in tables.items()})
     differ = found["found"] & (found["other"] == "")
-    readme = " ".join((PROJECT_RESULTS.parent / "README.md").read_text().split())
-    assert f"({len(tables[names[1]])} of all 1,792 so far" in readme
-    assert f"{('seven', 'eight', 'nine')[differ.sum() - 7]} of the twelve average effects" in readme
+    assert f"({len(tables[names[1]])} of all 1,792 so far" in README
+    assert f"{('seven', 'eight', 'nine')[differ.sum() - 7]} of the twelve average effects" in README
 
 
 def test_code_of_ones_own_is_in_the_hash_of_its_designs_alone(tmp_path, monkeypatch) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import papermill
 import pytest
@@ -70,22 +71,16 @@ def test_the_oldest_torch_and_torchvision_are_a_pair() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_are_committed_without_outputs_and_with_short_cells(path) -> None:
-    for cell in json.loads(path.read_text())["cells"]:
+def test_notebooks_have_short_cells_no_outputs_no_bare_figures_and_no_tex(path) -> None:
+    """No page renders TeX, and a figure is shown by `Picture`, which asks for words."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
         if cell["cell_type"] == "code":
-            assert cell["outputs"] == []
-            assert cell["execution_count"] is None
-            assert len("".join(cell["source"]).splitlines()) <= 15
-
-
-class Shell:
-    """What a notebook's magics call."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, str]] = []
-
-    def run_line_magic(self, name: str, line: str) -> None:
-        self.calls.append((name, line))
+            assert (cell["outputs"], cell["execution_count"]) == ([], None)
+            assert len(source.splitlines()) <= 15
+            assert not re.search("matplotlib inline|pyplot", source)
+        else:
+            assert not re.search(r"\$[^$\n]+\$|\\\(|\\\[", source)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -96,14 +91,14 @@ def test_the_first_code_cell_installs_the_library_on_colab_and_does_nothing_else
     first = next(cell for cell in cells if cell["cell_type"] == "code")
     assert [cell for cell in cells if "colab" in cell["metadata"].get("tags", [])] == [first]
     code = TransformerManager().transform_cell("".join(first["source"]))
-    shell = Shell()
+    shell = Mock()
     exec(code, {"get_ipython": lambda: shell})
     monkeypatch.setitem(sys.modules, "google.colab", sys)
     exec(code, {"get_ipython": lambda: shell})
-    assert shell.calls == []
+    assert shell.mock_calls == []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     exec(code, {"get_ipython": lambda: shell})
-    assert shell.calls == [("pip", f"install --quiet git+{REPOSITORY}")]
+    assert shell.mock_calls == [call.run_line_magic("pip", f"install --quiet git+{REPOSITORY}")]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -113,14 +108,6 @@ def test_papermill_knows_every_parameter(path) -> None:
     (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
     names = [line.split(":")[0] for line in "".join(cell["source"]).splitlines()]
     assert list(papermill.inspect_notebook(str(path))) == names
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_show_figures_with_words_only(path) -> None:
-    """Without the inline back-end, a figure is shown by `Picture`, which asks for the words."""
-    cells = json.loads(path.read_text())["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    assert not any("matplotlib inline" in source or "pyplot" in source for source in sources)
 
 
 def documents() -> list[tuple[Path, str]]:

@@ -3,21 +3,14 @@
 import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from studies import small
 from torchvision.transforms import v2
 
-from convnext_steps import (
-    How,
-    Trainer,
-    TrainingConfig,
-    convnext_base,
-    convnext_tiny,
-    roadmap,
-    scaled,
-)
-from convnext_steps.models.network import Network
+from convnext_steps import How, Trainer, TrainingConfig, convnext_base, convnext_tiny, roadmap
 from convnext_steps.training import evaluation as evaluation_module
 from convnext_steps.training import trainer as trainer_module
 from convnext_steps.training.batch_transforms import Preparation, random_erasing
@@ -31,16 +24,9 @@ from convnext_steps.training.optimization import (
     moving_average,
     update_average,
 )
-from convnext_steps.training.trainer import seed_everything
 
 CONFIG = TrainingConfig(max_epochs=2, batch_size=32)
 DATA = synthetic(True, 128), synthetic(False, 40)
-
-
-def small(step: str = "separate_downsampling") -> Network:
-    seed_everything(0)
-    design = scaled(roadmap()[step].design, width=1 / 8, depth=1 / 3, stem_stride=2)
-    return Network(design, num_classes=4, in_channels=1)
 
 
 def trained(config: TrainingConfig) -> Trainer:
@@ -207,24 +193,15 @@ def test_in_a_short_training_the_average_forgets_the_initial_weights() -> None:
     assert last["ema_accuracy"] > last["accuracy"] - 10
 
 
-class Fixed:
-    """A distribution of one number."""
-
-    def __init__(self, value: float) -> None:
-        self.value = torch.tensor([value])
-
-    def sample(self, shape=()) -> torch.Tensor:
-        return self.value if shape != () else self.value.clone()
-
-
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.37, 0.5, 0.92, 1.0])
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixup_and_cutmix_are_torchvisions(kind, share, monkeypatch) -> None:
     images, labels = torch.rand(8, 3, 12, 10), torch.arange(8) % 4
     mixing = LabelMixing(replace(CONFIG, **{kind: 0.8}), 4, torch.device("cpu"))
-    monkeypatch.setattr(mixing, kind, Fixed(share))
+    fixed = SimpleNamespace(sample=lambda *_: torch.tensor([share]))
+    monkeypatch.setattr(mixing, kind, fixed)
     reference = (v2.MixUp if kind == "mixup" else v2.CutMix)(alpha=0.8, num_classes=4)
-    monkeypatch.setattr(reference, "_dist", Fixed(share))
+    monkeypatch.setattr(reference, "_dist", fixed)
     centre = {12: torch.tensor([5]), 10: torch.tensor([9])}  # by the image's side
     monkeypatch.setattr("torch.randint", lambda side, *_, **__: centre[side])
     for ours, theirs in zip(mixing(images, labels), reference(images, labels), strict=True):

@@ -92,10 +92,17 @@ def test_a_base_with_a_mistake_is_one_line_too(tmp_path) -> None:
 
 
 def test_values_are_read_as_people_write_them() -> None:
+    text = 'recipe.max_epochs=12 scale.width=1/4 recipe.precision=bf16 order=["gelu", "width"]'
+    assert read_changes(text) == {
+        "recipe.max_epochs": 12,
+        "scale.width": 0.25,
+        "recipe.precision": "bf16",
+        "order": ["gelu", "width"],
+    }
+    assert read_changes(["data.root=/a b/c=d"]) == {"data.root": "/a b/c=d"}
     changes = read_changes("only=[resnet, gelu] scale.stem_stride=4/2")
     study = load_study("smoke").change(changes, "mine")
-    assert study.only == ("resnet", "gelu")
-    assert repr(study.scale.stem_stride) == "2"
+    assert (study.only, repr(study.scale.stem_stride)) == (("resnet", "gelu"), "2")
 
 
 def test_different_values_have_different_names() -> None:
@@ -167,7 +174,7 @@ def test_an_order_of_ones_own_walks_the_decisions_and_adds_steps(tmp_path) -> No
     assert steps["resnet+gelu"].paper.top1_mean is None
 
 
-def test_the_papers_order_is_its_roadmap(tmp_path) -> None:
+def test_the_papers_order_is_its_roadmap() -> None:
     study = load_study("quick").change({"order": list(decisions())})
     roadmap = load_study("quick").steps()
     chain = [step for name, step in roadmap.items() if not step.probe and name != "resnet_original"]

@@ -67,22 +67,18 @@ def test_a_model_of_the_family_has_its_layer_scale() -> None:
         assert len(gammas) == blocks
 
 
-def test_a_step_trains_and_resumes(tmp_path, capsys) -> None:
-    arguments = ["train", "resnet", *SMALL, "--output", str(tmp_path), "--tensorboard"]
-    assert cli.main(arguments) == 0
-    out = capsys.readouterr().out
+def test_a_step_trains_and_resumes(tmp_path, told) -> None:
+    words = ["train", "resnet", *SMALL, "--output", tmp_path, "--tensorboard"]
+    out = told(*words).out
     assert "% of 512 test images" in out
     assert f"weights: {tmp_path / 'final.safetensors'}" in out
     assert list((tmp_path / "tensorboard").glob("events.*"))
     weights = (tmp_path / "final.safetensors").read_bytes()
     checkpoints = {path: path.read_bytes() for path in tmp_path.glob("*.pt")}
-    assert cli.main(arguments) == 2  # it would begin anew
-    assert "(--resume)" in capsys.readouterr().err
-    assert cli.main([*arguments, "--resume"]) == 0
+    assert "(--resume)" in told(*words, code=2).err  # it would begin anew
+    told(*words, "--resume")
     assert (tmp_path / "final.safetensors").read_bytes() == weights
-    capsys.readouterr()
-    assert cli.main([*arguments, "--resume", "--batch-size", "16"]) == 2
-    error = capsys.readouterr().err
+    error = told(*words, "--resume", "--batch-size", "16", code=2).err
     assert "of another recipe (batch_size: 32, now 16); choose another output folder, or" in error
     assert error.count("\n") == 1
     assert (tmp_path / "final.safetensors").read_bytes() == weights
@@ -90,15 +86,14 @@ def test_a_step_trains_and_resumes(tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_finetuning_begins_with_given_weights_and_a_small_head(tmp_path, capsys) -> None:
+def test_finetuning_begins_with_given_weights_and_a_small_head(tmp_path, told) -> None:
     torch.manual_seed(0)
     model = convnext_tiny(num_classes=7, in_channels=1)
     torch.save({"model": model.state_dict()}, tmp_path / "official.pth")
     arguments = ["train", "convnext_tiny", *SMALL, "--recipe", "finetune", "--resolution", "32"]
     arguments += ["--micro-batch-size", "0", "--learning-rate", "1e-12"]
     arguments += ["--pretrained", str(tmp_path / "official.pth"), "--output", str(tmp_path / "out")]
-    assert cli.main(arguments) == 0
-    assert "no head for 4 classes: it starts afresh\n" in capsys.readouterr().err
+    assert "no head for 4 classes: it starts afresh\n" in told(*arguments).err
     weights = load_file(tmp_path / "out" / "final.safetensors")
     name = "stages.2.4.pwconv1.weight"
     assert torch.allclose(weights[name], model.state_dict()[name], atol=1e-6)

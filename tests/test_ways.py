@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from studies import ended, one_of_an_array, papermill, plan, results_without_times, study, the_study
 
-from convnext_steps import cli, load_results, plot_trajectory, run_study
+from convnext_steps import load_results, plot_trajectory, run_study
 from convnext_steps.execution.parameters import ParameterError, the_run
 from convnext_steps.study.toml import read_changes
 
@@ -14,7 +14,7 @@ NAME = "smoke_max_epochs_0.5_width_0.0625"
 
 
 @pytest.mark.slow
-def test_every_way_leads_to_the_same_result(tmp_path, capsys) -> None:
+def test_every_way_leads_to_the_same_result(tmp_path, told) -> None:
     options = [word for change in CHANGES.split() for word in ("--set", change)]
     options += ["--steps", "resnet"]
     changed = the_study("smoke").change(read_changes(CHANGES))
@@ -33,9 +33,8 @@ def test_every_way_leads_to_the_same_result(tmp_path, capsys) -> None:
     )
     assert list(first) == [f"{NAME}/resnet/seed-0/result.json"]
     assert others == [first, first, first]
-    folder = ["--results", str(tmp_path / "papermill")]
-    assert cli.main(["status", "smoke", *options, *folder]) == 0
-    assert capsys.readouterr().out.endswith("1 done\n")
+    out = told("status", "smoke", *options, "--results", tmp_path / "papermill").out
+    assert out.endswith("1 done\n")
     assert len(load_results(changed, tmp_path / "papermill")) == 1
 
 
