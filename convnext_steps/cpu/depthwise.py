@@ -2,7 +2,8 @@
 
 PyTorch's (oneDNN's) gradients are slow there: the weight's takes up to a hundred times as long as
 its multiply-adds need, and so does the input's at stride 2 in bfloat16. With numba
-(`pip install "convnext-steps[fast]"`) both run in `kernels.py`.
+(`pip install "convnext-steps[fast]"`) the first runs in `kernels.py`; the second is PyTorch's in
+float32, and its faster forward convolution where there is no stride.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 
-from convnext_steps.cpu.plans import Job, plan_input_gradient, plan_weight_gradient
+from convnext_steps.cpu.plans import Job, plan
 from convnext_steps.cpu.run import kernels, run
 
 KERNEL_SIZES = (3, 5, 7, 9, 11)
@@ -91,9 +92,7 @@ def _is_served(layer: nn.Conv2d, x: Tensor) -> bool:
         and (x.dtype == weight.dtype or autocast)
         and (not autocast or torch.get_autocast_dtype("cpu") == torch.bfloat16)
         and x.ndim == 4
-        and x.shape[1] == layer.in_channels
         and (autocast or x.dtype == torch.bfloat16 or slow_in_float32)
-        and min(x.shape[2:]) + 2 * int(layer.padding[0]) >= layer.kernel_size[0]
     )
 
 
@@ -103,7 +102,6 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int,
                 padding: int, kind: torch.dtype) -> Tensor:  # fmt: skip
-        ctx.wide = x.dtype == torch.float32  # then its gradient is written as such
         x = x.to(kind).contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
@@ -121,32 +119,34 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         x = x.contiguous(memory_format=torch.channels_last)  # a hook may have kept it otherwise
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        kernel, half = weight.shape[2], x.dtype == torch.bfloat16
-        shapes = (*x.shape, *gradient.shape[2:], kernel)
-        job = Job._make((*shapes, ctx.stride, ctx.padding, half, ctx.wide))
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            to_x = input_gradient(gradient, weight, job)
+            to_x = input_gradient(x, weight, gradient, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            to_weight, to_bias = weight_gradient(x, gradient, job)
+            half = x.dtype == torch.bfloat16
+            shapes = (*x.shape, *gradient.shape[2:], weight.shape[2])
+            to_weight, to_bias = weight_gradient(
+                x, gradient, Job._make((*shapes, ctx.stride, ctx.padding, half))
+            )
             to_weight = to_weight.to(weight.dtype)
             to_bias = to_bias.to(ctx.bias_type) if ctx.needs_input_grad[2] else None
         return to_x, to_weight, to_bias, None, None, None
 
 
-def input_gradient(gradient: Tensor, weight: Tensor, job: Job) -> Tensor:
-    """Return the gradient of the input, channels-last, from the result's, which must be so too."""
-    taps = torch.zeros(job.kernel**2, job.blocks * kernels().LANES, **SINGLE)
-    taps[:, : job.channels] = weight.detach().reshape(job.channels, -1).t()
-    kind = torch.float32 if job.wide else gradient.dtype
-    target = gradient.new_empty(job.images, job.rows, job.columns, job.channels, dtype=kind)
-    plan, phases = plan_input_gradient(job)
-    call = plan.copy()
-    call["source"] = gradient.data_ptr()
-    call["target"] = target.data_ptr()
-    call["taps"] = taps.data_ptr()
-    run("input_gradient", call, phases)
-    return target.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+def input_gradient(x: Tensor, weight: Tensor, slope: Tensor, stride: int, padding: int) -> Tensor:
+    """Return the gradient of the input: without stride, a convolution with the kernel turned round.
+
+    With one it is PyTorch's own in float32: in bfloat16 that takes up to a hundred times as long.
+    """
+    if stride == 1:
+        turned, side = weight.flip(2, 3).to(slope.dtype), weight.shape[2]
+        return F.conv2d(slope, turned, padding=side - 1 - padding, groups=len(weight))
+    like = torch.empty_like(x, dtype=torch.float32)  # of which only shape and layout are read
+    sizes = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight)
+    found: Tensor = torch.ops.aten.convolution_backward(
+        slope.float(), like, weight.float(), None, *sizes, [True, False, False]
+    )[0]
+    return found
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, job: Job) -> tuple[Tensor, Tensor]:
@@ -154,13 +154,13 @@ def weight_gradient(x: Tensor, gradient: Tensor, job: Job) -> tuple[Tensor, Tens
 
     The input `x` and the result's `gradient` must be channels-last.
     """
-    call = plan_weight_gradient(job).copy()
+    call = plan(job).copy()
     chunks = int(call["tasks"][0]) // job.blocks
     total = torch.empty(chunks, job.blocks, job.kernel**2 + 1, kernels().LANES, **SINGLE)
     call["source"] = x.data_ptr()
     call["gradient"] = gradient.data_ptr()
     call["total"] = total.data_ptr()
-    run("weight_gradient", call)
+    run(call)
     sums = total.sum(0).transpose(1, 2)  # (blocks, taps, lanes) -> (blocks, lanes, taps)
     to_weight = sums[..., :-1].reshape(-1, 1, job.kernel, job.kernel)[: job.channels]
     return to_weight, sums[..., -1].reshape(-1)[: job.channels]

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 LANES = 16 if "+avx512f" in _FEATURES else 8  # channels in a vector, which fills a register
 VECTOR = 4 * LANES  # its bytes in float32
-PIXELS = 8  # running sums kept in registers by `correlate_pixels`
+PIXELS = 8  # running sums kept in registers by `sum_pixels`
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _WORDS = ir.VectorType(ir.IntType(32), LANES)
@@ -94,30 +94,17 @@ def _read(builder, address, lanes, half):
     return value
 
 
-def _write(builder, value, address, lanes, half):
-    """Write the first `lanes` channels, rounded to the nearest even bfloat16 if `half`."""
-    if half:
-        bits = builder.bitcast(value, _WORDS)
-        shift = ir.Constant(_WORDS, [16] * LANES)
-        odd = builder.and_(builder.lshr(bits, shift), ir.Constant(_WORDS, [1] * LANES))
-        up = builder.add(odd, ir.Constant(_WORDS, [0x7FFF] * LANES))
-        rounded = builder.lshr(builder.add(bits, up), shift)
-        quiet = ir.Constant(_WORDS, [0x7FC0] * LANES)  # rounding could carry a NaN to infinity
-        rounded = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
-        value = builder.trunc(rounded, _HALVES)
-    kind = _HALVES if half else _FLOATS
-    pointer = _pointer(builder, address, kind)
-    if lanes is None:
-        builder.store(value, pointer, align=2 if half else 4)
-    else:
-        align = ir.IntType(32)(2 if half else 4)
-        arguments = [value, pointer, align, _first(builder, lanes)]
-        name = f"llvm.masked.store.v{LANES}{'i16' if half else 'f32'}.p0"
-        _instruction(builder, name, ir.VoidType(), arguments)
+@_emits
+def unpack_row(builder, source, source_step, target, count, lanes, half):
+    """Copy `count` pixels of up to `LANES` channels into float32 vectors, side by side."""
 
+    def emit(lanes, half):
+        with cgutils.for_range(builder, count) as loop:
+            here = builder.add(source, builder.mul(loop.index, source_step))
+            there = builder.add(target, builder.mul(loop.index, ir.Constant(count.type, VECTOR)))
+            _store(builder, _read(builder, here, lanes, half), there)
 
-def _branch_on_kind(builder, half, lanes, emit):
-    """Emit the four cases (float32 or bfloat16) x (all lanes or the first few)."""
+    # Four cases: float32 or bfloat16, all lanes or the first few.
     whole = builder.icmp_signed(">=", lanes, ir.Constant(lanes.type, LANES))
     is_half = builder.icmp_signed("!=", half, ir.Constant(half.type, 0))
     with builder.if_else(is_half) as (then, otherwise):
@@ -127,32 +114,6 @@ def _branch_on_kind(builder, half, lanes, emit):
                     emit(None, kind)
                 with some_lanes:
                     emit(lanes, kind)
-
-
-@_emits
-def unpack_row(builder, source, source_step, target, target_step, count, lanes, half):
-    """Copy `count` pixels of up to `LANES` channels into float32 vectors."""
-
-    def emit(lanes, half):
-        with cgutils.for_range(builder, count) as loop:
-            here = builder.add(source, builder.mul(loop.index, source_step))
-            there = builder.add(target, builder.mul(loop.index, target_step))
-            _store(builder, _read(builder, here, lanes, half), there)
-
-    _branch_on_kind(builder, half, lanes, emit)
-
-
-@_emits
-def pack_row(builder, source, target, target_step, count, lanes, half):
-    """Copy `count` float32 vectors, side by side, out to pixels of up to `LANES` channels."""
-
-    def emit(lanes, half):
-        with cgutils.for_range(builder, count) as loop:
-            here = builder.add(source, builder.mul(loop.index, ir.Constant(count.type, VECTOR)))
-            there = builder.add(target, builder.mul(loop.index, target_step))
-            _write(builder, _load(builder, here), there, lanes, half)
-
-    _branch_on_kind(builder, half, lanes, emit)
 
 
 @_emits
@@ -171,35 +132,6 @@ def add_vectors(builder, source, target, count):
         there = builder.add(target, offset)
         value = _load(builder, builder.add(source, offset))
         _store(builder, builder.fadd(value, _load(builder, there)), there)
-
-
-@intrinsic
-def draw(typing, counter):
-    """Take the next number from a counter shared by threads."""
-
-    def code(context, builder, signature, arguments):
-        pointer = _pointer(builder, arguments[0], ir.IntType(64))
-        return builder.atomic_rmw("add", pointer, ir.IntType(64)(1), "monotonic")
-
-    return types.int64(types.int64), code
-
-
-@_emits
-def correlate_pixels(builder, taps, tap_row, tap_column, source, row, column, rows, columns,
-                     result):  # fmt: skip
-    """Sum taps times pixels over rows x columns, for 8 results side by side, in registers."""
-    zero = ir.Constant(_FLOATS, [0.0] * LANES)
-    sums = [cgutils.alloca_once_value(builder, zero) for _ in range(PIXELS)]
-    with cgutils.for_range(builder, rows) as i, cgutils.for_range(builder, columns) as j:
-        tap = builder.add(taps, builder.mul(i.index, tap_row))
-        tap = _load(builder, builder.add(tap, builder.mul(j.index, tap_column)))
-        here = builder.add(source, builder.mul(i.index, row))
-        here = builder.add(here, builder.mul(j.index, column))
-        for index, total in enumerate(sums):
-            pixel = _load(builder, here, index * VECTOR)
-            builder.store(_multiply_add(builder, tap, pixel, builder.load(total)), total)
-    for index, total in enumerate(sums):
-        _store(builder, builder.load(total), result, index * VECTOR)
 
 
 @_emits
