@@ -1,5 +1,8 @@
 """What can go wrong, in words for the user: each message says what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ConvNeXtStepsError(Exception):
     """The base of every error class of this library; in a notebook it is one line."""
@@ -38,3 +41,12 @@ class WeightsError(ConvNeXtStepsError, ValueError):
 
 class ResultError(ConvNeXtStepsError, ValueError):
     """A result cannot be trusted; the message says why."""
+
+
+@contextmanager
+def reworded(prefix: str = "", kind: type[Exception] = ValueError) -> Iterator[None]:
+    """A block whose ValueErrors are of this kind, and their message stands after a prefix."""
+    try:
+        yield
+    except ValueError as error:
+        raise kind(f"{prefix}{error}") from None

@@ -1,6 +1,8 @@
 """Dataclasses from the values of a file or of a command line, every mistake one clear line."""
 
 import math
+import re
+import tomllib
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 
 import numpy as np
 
+from convnext_steps.errors import reworded
 from convnext_steps.text import unknown
 
 if TYPE_CHECKING:
@@ -41,10 +44,8 @@ def build(kind: type[T], values: Mapping[str, Any], section: str) -> T:
     given = {
         name: convert(value, known[name], f"{section}.{name}") for name, value in values.items()
     }
-    try:
+    with reworded(f"{section}."):
         return kind(**given)
-    except ValueError as error:
-        raise ValueError(f"{section}.{error}") from None
 
 
 def convert(value: Any, kind: Any, name: str) -> Any:
@@ -88,3 +89,16 @@ def convert(value: Any, kind: Any, name: str) -> Any:
     if other or (kind is float and not math.isfinite(value)):
         raise ValueError(f"{name} is {value!r}; it must be {WORDS[kind]}")
     return value
+
+
+def read_value(text: str) -> Any:
+    """What a text of a command line means: a value in TOML, True, False, a fraction, or a word."""
+    if fraction := re.fullmatch(r"(\d+)/([1-9]\d*)", text):
+        return int(fraction[1]) / int(fraction[2])
+    written = text.lower() if text in ("True", "False") else text  # as papermill has them
+    try:
+        return tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        if text.startswith("[") and text.endswith("]"):
+            return [read_value(part.strip()) for part in text[1:-1].split(",") if part.strip()]
+        return text

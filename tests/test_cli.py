@@ -77,7 +77,7 @@ def test_a_name_where_there_are_none_is_one_line() -> None:
         (["notebook", "run_stp", "out.ipynb"], "no notebook 'run_stp'"),
         (["notebook", "run_step", "out.ipynb", "-p", "STPE=gelu"], "did you mean 'STEP'?"),
         (["notebook", "run_step", "out.ipynb", "-p", "STEP"], "NAME=VALUE"),
-        (["notebook", "learning_rate", "out.ipynb", "-p", "STEPS=["], "not readable as YAML"),
+        (["notebook", "learning_rate", "out.ipynb", "-p", "STEPS=["], "must be a list in brackets"),
         (["notebook", "run_step", "nowhere/out.ipynb"], "there is no folder nowhere"),
         (["bench", "gelu", "--threads", "-1"], ""),
         (["bench", "gelu", "--against", "timm"], "timm is timed on convnext_tiny"),

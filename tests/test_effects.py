@@ -12,6 +12,7 @@ from scipy import stats
 
 from convnext_steps import load_results, load_study
 from convnext_steps.models.decisions import decisions, set_name
+from convnext_steps.study import effects as effects_of
 from convnext_steps.study import networks, orders
 from convnext_steps.study.effect_comparison import compare_effects
 from convnext_steps.study.effect_plots import (
@@ -178,8 +179,9 @@ def test_a_set_is_worth_what_was_measured_else_what_the_model_says() -> None:
 
 
 @pytest.mark.parametrize("own", [0.0, 1.0])
-def test_the_bootstrap_holds_credits_at_the_stated_rate(own) -> None:
+def test_the_bootstrap_holds_credits_at_the_stated_rate(own, monkeypatch) -> None:
     """Also where each network differs from the model by something of its own."""
+    monkeypatch.setattr(effects_of, "DRAWS", 400)
     inside, paper_inside = [], []
     for seed in range(20):
         _, coefficients, table = simulated(seed)
@@ -190,7 +192,7 @@ def test_the_bootstrap_holds_credits_at_the_stated_rate(own) -> None:
         known = space.terms(space.sets) @ coefficients + lacks
         true, papers = orders.mean_weights(space) @ known, orders.paper_credits(space, known)
         # without the first, some of the paper's networks are predicted
-        credit = credit_over_orders(analyse(table.iloc[100:]), draws=400)
+        credit = credit_over_orders(analyse(table.iloc[100:]))
         inside += list((credit["mean_low"] <= true) & (true <= credit["mean_high"]))
         paper_inside += list((credit["paper_low"] <= papers) & (papers <= credit["paper_high"]))
         assert credit["mean"].sum() == pytest.approx(credit["paper"].sum())
@@ -314,7 +316,7 @@ def test_a_beginning_is_too_few_or_additive_and_a_plain_study_is_no_factorial() 
     analysis = analyse(table.iloc[:60])
     assert list(analysis.models) == ["additive"]
     assert interactions(analysis).empty
-    credit = credit_over_orders(analysis, draws=50)
+    credit = credit_over_orders(analysis)
     for figure in (
         plot_effects({"one": main_effects(analysis)}),
         plot_credits(credit),

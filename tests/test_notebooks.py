@@ -166,8 +166,7 @@ def test_a_step_of_ones_own_is_trained_and_then_only_read(tmp_path) -> None:
             ("run_step", "RESULTS", text, text)
             for text in ("2026-11-24", "o #1", "a: b", "{x}", "[y]", "50 %")
         ),
-        ("run_step", "SEED", "010", 10),  # as papermill's own -p
-        ("run_step", "SEED", "abc", "abc"),
+        ("run_step", "SEED", "10", 10),
         ("learning_rate", "LEARNING_RATES", "[1e-3, 4e-3]", [0.001, 0.004]),
         ("learning_rate", "GUESS_RESNET", "4e0", 4.0),
         ("learning_rate", "TRAIN", "true", True),
@@ -176,6 +175,12 @@ def test_a_step_of_ones_own_is_trained_and_then_only_read(tmp_path) -> None:
 )
 def test_words_mean_what_the_notebooks_parameter_is(notebook, name, text, value) -> None:
     assert _values(find_notebook(notebook), {name: text}) == {name: value}
+
+
+@pytest.mark.parametrize("text", ["abc", "010"])
+def test_a_word_for_a_number_is_one_line_before_anything_is_executed(text) -> None:
+    with pytest.raises(ValueError, match=f"^SEED is '{text}'; it must be a whole number$"):
+        _values(find_notebook("run_step"), {"SEED": text})
 
 
 NAMELESS = '{"cells": [{}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from convnext_steps.execution.doctor import CheckError, checks
-from convnext_steps.files import own_results
+from convnext_steps.files import expanded, own_results
 from convnext_steps.text import first_line
 
 REMEDY = "set up again, with make setup or pip install -e ."
@@ -21,7 +21,7 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
 def doctor_command(options: argparse.Namespace) -> int:
     """Print one line per check, and return 1 if one failed."""
     failed = 0
-    for name, check in checks(options.results.expanduser()).items():
+    for name, check in checks(expanded(options.results)).items():
         try:
             level, line = "ok", check()
         except CheckError as problem:

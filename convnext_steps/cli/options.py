@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from torch import nn
 
+from convnext_steps.errors import reworded
 from convnext_steps.files import expanded, own_results
 from convnext_steps.models import convnext
 from convnext_steps.models.paper import published_family
@@ -20,10 +21,8 @@ from convnext_steps.text import unknown
 
 def a_path(text: str) -> Path:
     """A path with its `~` as the home, which the shell leaves in `--results=~/r`."""
-    try:
+    with reworded(kind=argparse.ArgumentTypeError):
         return expanded(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def a_page(text: str, ending: str = ".html") -> Path:

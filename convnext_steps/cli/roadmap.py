@@ -2,7 +2,7 @@
 
 import argparse
 
-from convnext_steps.cli.options import add_changed_study, chosen_study
+from convnext_steps.cli.options import add_changed_study, chosen_study, positive
 from convnext_steps.measure.compare import compare_counts, errata
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.measure.flops import count_flops
@@ -18,7 +18,7 @@ def add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("step", metavar="STEP", help="a name from `convnext-steps steps`")
     add_changed_study(parser)
     parser.add_argument(
-        "--resolution", type=int, default=224, help="side of the image to count at, default 224"
+        "--resolution", type=positive, default=224, help="side of the image to count at"
     )
 
 

@@ -75,15 +75,15 @@ def _add_option(group: argparse._ArgumentGroup, option: "Field[Any]") -> None:
 def train_command(options: argparse.Namespace) -> None:
     """Train as asked, and print where the weights are."""
     config, how = config_from(options), How(**given(options, HOW))
-    with join(how.device).main_first():  # it downloads; the others find what it downloaded
-        train, test = load_data(
-            options.data,
-            options.train_images,
-            config=config,
-            root=options.data_root,
-            held_out=options.held_out,
-            skip_broken=options.skip_broken,
-        )
+    join(how.device)  # whatever is wrong with it is said before anything is downloaded
+    train, test = load_data(
+        options.data,
+        options.train_images,
+        config=config,
+        root=options.data_root,
+        held_out=options.held_out,
+        skip_broken=options.skip_broken,
+    )
     seed_everything(config.seed)
     model = build(options, train, config)
     trainer = Trainer(model, train, test, config, options.output, how=how)

@@ -13,9 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from convnext_steps.errors import NotebookError
+from convnext_steps.fields import convert, read_value
 from convnext_steps.files import check_writable, project_folder
 from convnext_steps.text import unknown
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 NOTEBOOKS = project_folder() / "notebooks"
+KINDS = {"str": str, "int": int, "float": float, "bool": bool, "list": tuple[Any, ...]}
 
 
 def find_notebook(name: str) -> Path:
@@ -147,28 +147,10 @@ def _values(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
     for name, text in given.items():
         if name not in known:
             raise ValueError(f"{notebook.name}: {unknown('parameter', name, known)}")
-        values[name] = text if known[name]["inferred_type_name"] == "str" else _value(name, text)
+        kind = KINDS.get(known[name]["inferred_type_name"], Any)
+        value = text if kind is str else convert(read_value(text), kind, name)
+        values[name] = list(value) if isinstance(value, tuple) else value  # as papermill takes it
     return values
-
-
-def _value(name: str, text: str) -> Any:
-    """A number, a truth value or a list of such, as papermill's own `-p` and YAML read them."""
-    try:
-        value = yaml.safe_load(text) if text[:1] in "[{" else text
-    except yaml.YAMLError:
-        raise ValueError(f"-p {name}={text}: the value is not readable as YAML") from None
-    return [_scalar(each) for each in value] if isinstance(value, list) else _scalar(value)
-
-
-def _scalar(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            pass
-    return {"true": True, "false": False, "none": None}.get(value.lower(), value)
 
 
 def execute_notebook(name: str, output: Path, parameters: Mapping[str, str]) -> None:

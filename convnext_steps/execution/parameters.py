@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from convnext_steps.errors import ConvNeXtStepsError
+from convnext_steps.errors import ConvNeXtStepsError, reworded
+from convnext_steps.fields import convert
 from convnext_steps.study.plan import Run
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study, read_changes
@@ -36,15 +37,11 @@ def the_run(given: Mapping[str, Any]) -> tuple[Study, Run]:
     for name in given:
         if name.isupper() and not name.startswith("_") and name not in KNOWN:
             raise ParameterError(unknown("parameter", name, KNOWN))
-    for name, kind in KNOWN.items():
-        if type(given[name]) is not kind:
-            word = {str: "a text", int: "a whole number"}[kind]
-            raise ParameterError(f"{name} is {given[name]!r}; it must be {word}")
-    try:
+    with reworded(kind=ParameterError):
+        for name, kind in KNOWN.items():
+            convert(given[name], kind, name)
         study = load_study(given["STUDY"], given["USES"])
         if given["CHANGES"]:
             study = study.change(read_changes(given["CHANGES"]))
         (run,) = study.plan([given["SEED"]], [given["STEP"]])
-    except ValueError as error:
-        raise ParameterError(str(error)) from None
     return study, run

@@ -20,6 +20,7 @@ from convnext_steps.execution.work import run_steps
 from convnext_steps.study.plan import Data, Run
 from convnext_steps.study.study import Study
 from convnext_steps.training.config import TrainingConfig
+from convnext_steps.training.image_transforms import ONE_BY_ONE
 from convnext_steps.training.images import ImageData
 
 AT_ONCE = 8  # runs on one GPU: more were no faster, results/speed/gpu_check_runs_at_once.json
@@ -162,8 +163,8 @@ def _work(pipe: Connection, on_gpu: bool) -> None:
 
 def _load(run: Run) -> tuple[ImageData, ImageData]:
     """A run's images, read once for all runs of this process that share them."""
-    names = ("resolution", "random_resized_crop", "rand_augment")  # what reading depends on
-    return _read(run.data, TrainingConfig(**{name: getattr(run.config, name) for name in names}))
+    decisive = {name: getattr(run.config, name) for name in ONE_BY_ONE}  # what reading depends on
+    return _read(run.data, TrainingConfig(**decisive))
 
 
 @lru_cache(maxsize=2)

@@ -105,8 +105,7 @@ def _train_together(run: Run, processes: int, output: Path) -> Trained:
 def train_share(run: Run, output: Path) -> None:
     """Train with the other processes that torchrun started; the first writes the outcome."""
     processes = join(run.how.device)
-    with processes.main_first():  # it downloads; the others find what it downloaded
-        train, test = run.load_data()
+    train, test = run.load_data()
     seed_everything(run.seed)
     trained = finish(steps_in_process(run, run.build(train), train, test, output))
     if processes.main:

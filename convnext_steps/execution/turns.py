@@ -42,19 +42,13 @@ class Lane:
 
     def go_on(self, count: int) -> bool:
         """Begin, or go on, by so many steps; whether there may be more."""
-        with self._turn():
-            if self.steps is None:
-                self.steps = self.begin()
-            return sum(1 for _ in islice(self.steps, count)) == count
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
         with _own_gpu_state(self.stream, self.generator):
             set_random_state(self.random)
-            try:
-                yield
-            finally:
-                self.random = random_state()
+            if self.steps is None:
+                self.steps = self.begin()
+            taken = sum(1 for _ in islice(self.steps, count))
+            self.random = random_state()
+        return taken == count
 
 
 @contextmanager

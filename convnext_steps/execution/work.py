@@ -10,7 +10,7 @@ from torch import nn
 from convnext_steps.execution.lock import take
 from convnext_steps.execution.runfolder import WEIGHTS, prepare, record_failure, stored, tidy
 from convnext_steps.execution.train_run import Trained, Training, training_steps
-from convnext_steps.files import own_results, write_json
+from convnext_steps.files import expanded, own_results, write_json
 from convnext_steps.measure.flops import FlopCount, count_flops
 from convnext_steps.study.code import own_code
 from convnext_steps.study.plan import Run
@@ -40,7 +40,7 @@ class Work:
 
     def __init__(self, run: Run, results: str | Path = "", output: str | Path = "") -> None:
         self.run = run
-        self.folder = Path(output).expanduser() if output else run.folder(own_results(results))
+        self.folder = expanded(output) if output else run.folder(own_results(results))
         self.lock = take(self.folder)
         try:
             self.result = stored(run, self.folder, own_results(results))

@@ -5,11 +5,9 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from convnext_steps.study import markdown
@@ -111,8 +109,11 @@ def plot_comparison(tables: Sequence[pd.DataFrame]) -> Figure:
     for place, (table, style) in enumerate(zip(tables, cycle(STYLES), strict=False)):
         shift = 0.6 * ((place + 0.5) / len(tables) - 0.5)
         marks = style | {"linestyle": "", "label": study_of(table).name}
-        _draw(left, accuracies(table), steps, shift, marks)
-        _draw(right, gains(table), steps, shift, marks)
+        for axes, columns in ((left, accuracies(table)), (right, gains(table))):
+            known = [spread(column, "mean") for _, column in columns.reindex(columns=steps).items()]
+            means, margins = ([each[name] for each in known] for name in ("mean", "margin"))
+            rows = np.arange(len(steps)) + shift
+            axes.errorbar(means, rows, xerr=np.nan_to_num(margins), capsize=2, **marks)
     right.axvline(0, color="black", linewidth=0.8)
     left.set_yticks(range(len(steps)), titles)
     left.invert_yaxis()
@@ -122,12 +123,3 @@ def plot_comparison(tables: Sequence[pd.DataFrame]) -> Figure:
         finish(axes, "both")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
-
-
-def _draw(
-    axes: Axes, columns: pd.DataFrame, steps: Sequence[str], shift: float, marks: dict[str, Any]
-) -> None:
-    found = [spread(columns[step].dropna().to_numpy(), "mean") for step in steps if step in columns]
-    rows = [row + shift for row, step in enumerate(steps) if step in columns]
-    means, margins = ([each[name] for each in found] for name in ("mean", "margin"))
-    axes.errorbar(means, rows, xerr=np.nan_to_num(margins), capsize=2, **marks)

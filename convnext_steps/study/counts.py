@@ -20,8 +20,6 @@ from convnext_steps.study.plan import Data, Run
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.downloads import user_cache
 
-MANY = 20  # networks to count, from which on their number is shown, and kept on the way
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -56,12 +54,10 @@ def counts(runs: Sequence[Run]) -> list[int]:
     keys = [_key(run.design, known) for run, known in wanted]
     found = _remembered()
     missing = {key: pair for key, pair in zip(keys, wanted, strict=True) if key not in found}
-    bar = tqdm(missing.items(), "networks counted", leave=False, disable=len(missing) < MANY)
+    bar = tqdm(missing.items(), "networks counted", leave=False, delay=1)
     try:
-        for place, (key, (run, known)) in enumerate(bar, start=1):
+        for key, (run, known) in bar:
             found[key] = _count(run, known)
-            if place % MANY == 0:
-                _remember(found)
     finally:
         if missing:
             _remember(found)

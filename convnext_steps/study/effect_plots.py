@@ -72,7 +72,8 @@ def plot_interactions(interactions: pd.DataFrame, decisions: tuple[str, ...]) ->
             fontweight="bold" if row.found else "normal",
         )
         if row.found:
-            axes.add_patch(_frame(other, one))
+            frame: dict[str, Any] = {"fill": False, "edgecolor": "black", "linewidth": 2}
+            axes.add_patch(Rectangle((other - 0.47, one - 0.47), 0.94, 0.94, **frame))
     image = axes.imshow(grid, cmap="PuOr", vmin=-most, vmax=most)
     axes.set_xticks(range(size), decisions, rotation=45, ha="right")
     axes.set_yticks(range(size), decisions)
@@ -80,10 +81,6 @@ def plot_interactions(interactions: pd.DataFrame, decisions: tuple[str, ...]) ->
     figure.colorbar(image, shrink=0.7, label="points that one gains more when the other is taken")
     finish(axes)
     return figure
-
-
-def _frame(x: float, y: float) -> Rectangle:
-    return Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, edgecolor="black", linewidth=2)
 
 
 @own_style

@@ -184,7 +184,7 @@ def values(analysis: Analysis) -> tuple[Floats, Floats, Bools]:
     return known, np.hstack([linear, np.eye(len(known))[:, ~measured]]), measured
 
 
-def credit_over_orders(analysis: Analysis, draws: int = DRAWS) -> pd.DataFrame:
+def credit_over_orders(analysis: Analysis) -> pd.DataFrame:
     """One row per decision: `credits` of the values, and how sure its mean and the paper's are.
 
     More columns: mean_low and mean_high, paper_low and paper_high (95 %, by a bootstrap of the
@@ -192,17 +192,13 @@ def credit_over_orders(analysis: Analysis, draws: int = DRAWS) -> pd.DataFrame:
     something), negative_model, smallest_model and largest_model (by the model alone, without the
     noise of single runs), depends (see `sign_depends`), sets and measured (how many there are, and
     how many of them were trained).
-
-    Args:
-        analysis: the fitted models.
-        draws: of the bootstrap.
     """
     space, (known, linear, measured) = analysis.space, values(analysis)
     table = credits(space, known)
     model = credits(space, analysis.best.predict(analysis.terms(space.sets)))
     best, rng = analysis.best, np.random.default_rng(0)
     scale = np.sqrt(best.nobs / best.df_resid)
-    noise = rng.choice(best.resid * scale, (linear.shape[1], draws))
+    noise = rng.choice(best.resid * scale, (linear.shape[1], DRAWS))
     moved = linear @ noise
     shifts = {"mean": mean_weights(space) @ moved, "paper": paper_credits(space, moved)}
     for name, shift in shifts.items():

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from convnext_steps.errors import reworded
 from convnext_steps.models.decisions import REQUIRED, decisions
 from convnext_steps.study.space import Bools, Floats, Integers, Space
 from convnext_steps.text import unknown
@@ -75,10 +76,8 @@ class Factorial:
         for name, needed in sorted(rules):
             if needed not in chosen:
                 raise ValueError(f"decisions: {name} needs {needed}, which is not among them")
-        try:
+        with reworded("require: "):
             return _space(chosen, frozenset(rules))
-        except ValueError as error:
-            raise ValueError(f"require: {error}") from None
 
 
 _space = cache(Space)  # so that what a space knows of itself is found once

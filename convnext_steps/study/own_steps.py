@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from convnext_steps.errors import reworded
 from convnext_steps.fields import convert
 from convnext_steps.models.roadmap import Step, beyond, find_step
 
@@ -45,17 +46,13 @@ class OwnStep:
         """
         if self.name in steps:
             raise ValueError(f"step.name: there is a step {self.name!r} already")
-        try:
+        with reworded("step.parent: "):
             parent = find_step(self.parent, roadmap, steps)
-        except ValueError as error:
-            raise ValueError(f"step.parent: {error}") from None
         design, title = type(parent.design), self.title or self.name
         kinds = get_type_hints(design)
         change = {
             name: convert(value, kinds.get(name, Any), f"step.change.{name}")
             for name, value in self.change.items()
         }
-        try:
+        with reworded("step.change: "):
             return beyond(self.name, parent, title, "own", design, change)
-        except ValueError as error:
-            raise ValueError(f"step.change: {error}") from None

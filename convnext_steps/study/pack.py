@@ -13,13 +13,12 @@ from convnext_steps.files import write_bytes
 from convnext_steps.study.plan import HASH_DEFAULTS, run_hash
 from convnext_steps.study.results import (
     PACKED,
-    RESULT,
     SCHEMA,
     checksum,
-    files_named,
-    packed_lines,
+    contents,
     parse_result,
     read_results,
+    result_files,
 )
 from convnext_steps.text import check_name
 from convnext_steps.training.checkpoint import HISTORY
@@ -61,7 +60,7 @@ def _packed(folder: Path) -> list[dict[str, Any]]:
         ResultError: one cannot be read: writing the file anew would lose it.
     """
     path = folder / PACKED
-    lines = packed_lines(path) if path.exists() else ()
+    lines = contents(path) if path.exists() else ()
     try:
         return [_trusted(name, line, path.with_name(HISTORY)) for name, line in lines]
     except ResultError as error:
@@ -93,10 +92,10 @@ def import_results(folders: Iterable[Path], results: Path) -> Imported:
     known = {result["hash"] for result in read_results(results)}
     imported, new = Imported(), dict[str, list[dict[str, Any]]]()
     for folder in folders:
-        contents = list(_contents(folder))
-        if not contents:
+        there = list(_contents(folder))
+        if not there:
             raise ValueError(f"there are no results in {folder}")
-        for name, content, curve in contents:
+        for name, content, curve in there:
             try:
                 result = _trusted(name, content, curve)
             except ResultError as error:
@@ -116,15 +115,9 @@ def import_results(folders: Iterable[Path], results: Path) -> Imported:
 
 def _contents(folder: Path) -> Iterator[tuple[str, bytes, Path]]:
     """Every result below a folder: its name, its text, and where its curve may be."""
-    if not folder.is_file():
-        single, packed = files_named(RESULT, folder), files_named(PACKED, folder)
-    else:
-        single, packed = ([], [folder]) if folder.suffix == ".jsonl" else ([folder], [])
-    for path in single:
-        yield str(path), path.read_bytes(), path.with_name(HISTORY)
-    for path in packed:
-        for name, line in packed_lines(path):
-            yield name, line, path.with_name(HISTORY)
+    for path in [folder] if folder.is_file() else result_files(folder):
+        for name, content in contents(path):
+            yield name, content, path.with_name(HISTORY)
 
 
 def _trusted(name: str, content: bytes, curve: Path) -> dict[str, Any]:

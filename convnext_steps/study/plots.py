@@ -73,7 +73,8 @@ def plot_trajectory(results: pd.DataFrame, until: str | None = None, ask: bool =
     for axes in (ours, *quoted):
         for row, step in enumerate(steps[len(shown) :], start=len(shown)):
             _draw_open(axes, row, step)
-    ours.set_yticks(range(len(steps)), [_label(step) for step in steps])
+    labels = [f"{step.title} (probe)" if step.probe else step.title for step in steps]
+    ours.set_yticks(range(len(steps)), labels)
     ours.set_ylim(len(steps) + 0.2, -1.2)  # the first step at the top, under the column heads
     sections = {step.section for step in steps}
     handles = [
@@ -169,7 +170,3 @@ def _style(step: Step) -> dict[str, Any]:
     if step.probe:
         return {"facecolor": "white", "edgecolor": color, "hatch": "///", "height": 0.55}
     return {"facecolor": color, "edgecolor": color, "height": 0.75}
-
-
-def _label(step: Step) -> str:
-    return f"{step.title} (probe)" if step.probe else step.title

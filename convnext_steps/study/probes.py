@@ -143,7 +143,7 @@ def fit_gaps(results: pd.DataFrame) -> pd.DataFrame:
                 "seeds": gap.count(),
                 "training": training[name].mean(),
                 "test": test[name].mean(),
-                **spread(gap.dropna().to_numpy(), "gap"),
+                **spread(gap, "gap"),
                 "training loss": losses["fit_loss"][name],
                 "test loss": losses["loss"][name],
             }

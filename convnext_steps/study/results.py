@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +63,14 @@ def parse_result(content: bytes, name: str) -> dict[str, Any]:
     return result
 
 
-def packed_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines of a packed study that are not empty, each with its name."""
+def contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The results in a file, each with its name: one, or one in each line of a packed study."""
+    if path.suffix != ".jsonl":
+        yield str(path), path.read_bytes()
+        return
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if line.strip():
             yield f"{path}, line {number}", line
-
-
-def files_named(name: str, folder: Path) -> list[Path]:
-    """The files of a name below a folder, in order; links to folders are followed."""
-    walk = os.walk(folder, onerror=_say_left_out, followlinks=True)
-    return sorted(Path(parent, name) for parent, _, files in walk if name in files)
 
 
 def _say_left_out(error: OSError) -> None:
@@ -81,8 +79,11 @@ def _say_left_out(error: OSError) -> None:
 
 
 def result_files(folder: Path) -> list[Path]:
-    """The files with results below a folder, of single runs and of whole studies."""
-    return files_named(RESULT, folder) + files_named(PACKED, folder)
+    """The files with results below a folder, single runs first; links to folders are followed."""
+    walk = os.walk(folder, onerror=_say_left_out, followlinks=True)
+    found = (Path(parent, name) for parent, _, names in walk for name in names)
+    wanted = (path for path in found if path.name in (RESULT, PACKED))
+    return sorted(wanted, key=lambda path: (path.name == PACKED, path))
 
 
 def read_results(folder: str | Path) -> Iterator[dict[str, Any]]:
@@ -92,12 +93,9 @@ def read_results(folder: str | Path) -> Iterator[dict[str, Any]]:
     """
     folder = Path(folder)
     published = folder.resolve() == PROJECT_RESULTS
-    found = [] if published else [(str(path), path) for path in files_named(RESULT, folder)]
-    contents = [(name, path.read_bytes()) for name, path in found]
-    for path in sorted(folder.glob(f"*/{PACKED}")) if published else files_named(PACKED, folder):
-        contents += packed_lines(path)
+    files = sorted(folder.glob(f"*/{PACKED}")) if published else result_files(folder)
     seen = set()
-    for name, content in contents:
+    for name, content in chain.from_iterable(map(contents, files)):
         try:
             result = parse_result(content, name)
         except ResultError as error:

@@ -119,7 +119,7 @@ def tested(points: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (_, found), (_, whole) in zip(points.items(), images.items(), strict=True):
-        known = spread(found.dropna().to_numpy(), "difference")
+        known = spread(found, "difference")
         rows.append({"n": found.count(), **known, "p": sign_flip_p(whole.dropna())})
     columns = ["n", "difference", "std", "margin", "p"]
     table = pd.DataFrame(rows, index=points.columns, columns=columns)
@@ -182,24 +182,19 @@ def paper_gain(step: Step, parent: Step) -> tuple[float, float]:
     The margin is NaN where a standard deviation is not printed: all of Table 11, and the original
     recipe. Beyond it the paper's step counts as up or down, without correction.
     """
-    ours, theirs = step.paper, parent.paper
-    if ours.top1_mean is None or theirs.top1_mean is None:
-        return math.nan, math.nan
-    difference = ours.top1_mean - theirs.top1_mean
-    if ours.top1_std is None or theirs.top1_std is None:
-        return difference, math.nan
-    a, b = (deviation**2 / PAPER_SEEDS for deviation in (ours.top1_std, theirs.top1_std))
-    freedom = (a + b) ** 2 * (PAPER_SEEDS - 1) / (a**2 + b**2)
-    return difference, float(stats.t.ppf(1 - ALPHA / 2, freedom) * math.sqrt(a + b))
+    both = step.paper, parent.paper
+    ours, theirs = np.array([paper.top1_mean for paper in both], dtype=float)  # None becomes NaN
+    squares = np.array([paper.top1_std for paper in both], dtype=float) ** 2 / PAPER_SEEDS
+    freedom = squares.sum() ** 2 * (PAPER_SEEDS - 1) / (squares**2).sum()
+    margin = stats.t.ppf(1 - ALPHA / 2, freedom) * np.sqrt(squares.sum())
+    return float(ours - theirs), float(margin)
 
 
-def spread(values: Floats, name: str) -> dict[str, float]:
-    """Mean (under this name), standard deviation, and the margin of the mean's t-interval."""
-    n = values.size
-    mean = float(values.mean()) if n else math.nan
-    std = float(values.std(ddof=1)) if n > 1 else math.nan
-    margin = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
-    return {name: mean, "std": std, "margin": margin}
+def spread(values: npt.ArrayLike, name: str) -> dict[str, float]:
+    """Mean (under this name), deviation, and margin of the mean's t-interval; without NaN."""
+    known = pd.Series(values, dtype=float).dropna()
+    margin = stats.t.ppf(1 - ALPHA / 2, len(known) - 1) * known.sem()  # NaN for fewer than two
+    return {name: known.mean(), "std": known.std(), "margin": float(margin)}
 
 
 def _paper_verdict(difference: float, margin: float) -> str:

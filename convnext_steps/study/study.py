@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
 
-from convnext_steps.errors import InvalidStudyError
+from convnext_steps.errors import InvalidStudyError, reworded
 from convnext_steps.fields import build, convert
 from convnext_steps.files import expanded
 from convnext_steps.models.decisions import find_set, walk
@@ -88,16 +88,11 @@ class Study:
         """The steps that `only` chooses from, by name, in their order."""
         if self.factorial:
             return dict(_networks(self.factorial, self.roadmap))
-        steps = dict(self._order() if self.order else roadmap(self.roadmap))
+        with reworded("order: "):
+            steps = walk(self.order, self.roadmap) if self.order else dict(roadmap(self.roadmap))
         for own in self.own_steps:
             steps[own.name] = own.step(steps, self.roadmap)
         return steps
-
-    def _order(self) -> dict[str, Step]:
-        try:
-            return walk(self.order, self.roadmap)
-        except ValueError as error:
-            raise ValueError(f"order: {error}") from None
 
     def plan(
         self, seeds: Iterable[int] | None = None, steps: Sequence[str] | None = None
@@ -153,10 +148,8 @@ class Study:
             InvalidStudyError: there is no such field, or a value is of the wrong type or out of
                 range.
         """
-        try:
+        with reworded(kind=InvalidStudyError):
             return self._changed(changes, name)
-        except ValueError as error:
-            raise InvalidStudyError(str(error)) from None
 
     def _changed(self, changes: Mapping[str, Any], name: str | None) -> "Study":
         words, tables, plain = [self.name], dict[str, dict[str, Any]](), dict[str, Any]()
@@ -166,15 +159,18 @@ class Study:
                 raise ValueError(unknown("key", key, keys()))
             if short:
                 tables.setdefault(section, {})[short] = value
-                before = getattr(getattr(self, section) or SECTIONS[section](), short)
             else:
                 plain[key] = convert(value, PLAIN[key], key)
-                before = getattr(self, key)
-            if value != before and not {key, section} & UNNAMED:
-                words.append(f"{short or key}_{word(value)}")
         for section, values in tables.items():
-            before = vars(getattr(self, section) or SECTIONS[section]())
-            plain[section] = build(SECTIONS[section], before | values, section)
+            whole = vars(getattr(self, section) or SECTIONS[section]()) | values
+            plain[section] = build(SECTIONS[section], whole, section)
+        for key, value in changes.items():
+            section, _, short = key.partition(".")
+            before, after = getattr(self, section), plain[section]
+            if short:
+                before, after = getattr(before, short, None), getattr(after, short)
+            if before != after and not {key, section} & UNNAMED:
+                words.append(f"{short or key}_{word(value)}")
         if "factorial" in tables and not self.factorial:
             plain = INSTEAD | plain
         study = checked(replace(self, name=name or "_".join(words), **plain))

@@ -25,13 +25,12 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     macs = results.groupby("step")["macs"].first()
     rows = []
     for name, step in steps_of(results).items():
-        ours = columns[name].dropna().to_numpy()
         rows.append(
             {
                 "step": name,
                 "title": step.title,
-                "seeds": ours.size,
-                **spread(ours, "accuracy"),
+                "seeds": columns[name].count(),
+                **spread(columns[name], "accuracy"),
                 "gain": gained.get(name, math.nan),
                 "macs": macs.get(name, math.nan),
                 "paper_top1": step.paper.top1_mean,

@@ -11,14 +11,15 @@ from typing import Any
 
 import tomli_w
 
-from convnext_steps.errors import InvalidStudyError
-from convnext_steps.fields import build, convert
+from convnext_steps.errors import InvalidStudyError, reworded
+from convnext_steps.fields import build, convert, read_value
 from convnext_steps.files import expanded, own_results, write_bytes
 from convnext_steps.models.own import use
 from convnext_steps.study.own_steps import OwnStep
 from convnext_steps.study.study import INSTEAD, PLAIN, SECTIONS, Study, checked, say_what_stays
 from convnext_steps.text import unknown
 
+CHANGE = re.compile(r"[\s;]+(?=[a-z_.]+\s*=)(?![^{}]*\})")  # where the next begins, but in braces
 STUDIES = files("convnext_steps.study").joinpath("studies")
 
 
@@ -46,18 +47,15 @@ def load_study(
     if isinstance(source, Study):
         return source
     text = str(source)
-    try:
+    with reworded(f"{text}: ", InvalidStudyError):
         if uses:
             use(Path(uses))
-        named = not text.endswith(".toml") and os.sep not in text
-        path = _named(text, results) if named else Path(source)
-        tables = _merged(expanded(path), ())
+        path = _found(text, results)
+        tables = _merged(path, ())
         study = _study(path.stem, tables)
         if text not in study_names():
             say_what_stays(study, tables.get("recipe", ()))
         return replace(study, uses=str(Path(uses).resolve()) if uses else "")
-    except ValueError as error:
-        raise InvalidStudyError(f"{text}: {error}") from None
 
 
 def is_factorial(name: str, results: str | Path | None = None) -> bool:
@@ -69,7 +67,7 @@ def is_factorial(name: str, results: str | Path | None = None) -> bool:
             `results/own`.
     """
     try:
-        return "factorial" in _merged(_named(name, results), ())
+        return "factorial" in _merged(_found(name, results), ())
     except ValueError:
         return False
 
@@ -87,25 +85,14 @@ def read_changes(changes: str | Sequence[str]) -> dict[str, Any]:
     texts = [changes] if isinstance(changes, str) else changes
     found: dict[str, Any] = {}
     for text in texts:
-        for part in filter(None, re.split(r"[\s;]+(?=[a-z_.]+\s*=)", text.strip())):
+        for part in filter(None, CHANGE.split(text.strip())):
             key, sign, value = part.partition("=")
             if not sign:
                 raise InvalidStudyError(
                     f"{part!r} is not a change; write it like recipe.max_epochs=12"
                 )
-            found[key.strip()] = _value(value.strip())
+            found[key.strip()] = read_value(value.strip())
     return found
-
-
-def _value(text: str) -> Any:
-    if fraction := re.fullmatch(r"(\d+)/([1-9]\d*)", text):
-        return int(fraction[1]) / int(fraction[2])
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        if text.startswith("[") and text.endswith("]"):
-            return [_value(part.strip()) for part in text[1:-1].split(",") if part.strip()]
-        return text
 
 
 def write_study(study: Study, path: Path) -> None:
@@ -133,8 +120,10 @@ def study_file(name: str, results: Path) -> Path:
     return results / name / "study.toml"
 
 
-def _named(name: str, results: str | Path | None = None) -> Path:
-    """The file of a study in the package, or of one that has been run here."""
+def _found(name: str, results: str | Path | None = None, folder: Path = Path()) -> Path:
+    """The file of a study: a path, or by name, of the package or of one that has been run here."""
+    if name.endswith(".toml") or os.sep in name:
+        return folder / expanded(name)
     if name in study_names():
         return Path(str(STUDIES.joinpath(f"{name}.toml")))
     if (file := study_file(name, own_results(results))).is_file():
@@ -154,19 +143,15 @@ def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"not readable as TOML: {error}") from None
     _check_tables(own)
-    own = _with_paths(own, path.parent)
+    if isinstance(root := own.get("data", {}).get("root"), str) and root:
+        own["data"]["root"] = str((path.parent / expanded(root)).resolve())  # from anywhere
     base = own.pop("base", None)
     if base is None:
         return own
     if not isinstance(base, str):
         raise ValueError(f"base is {base!r}; it must be the name or the file of a study")
-    if base.endswith(".toml"):
-        before = path.parent / expanded(base)
-    else:
-        try:
-            before = _named(base)
-        except ValueError as error:
-            raise ValueError(f"base: {error}") from None
+    with reworded("base: "):
+        before = _found(base, folder=path.parent)
     merged = _merged(before, (*chain, path.resolve()))
     merged.pop("name", None)
     if "factorial" in own and "factorial" not in merged:
@@ -179,14 +164,6 @@ def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-def _with_paths(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The same, with the data's folder as it is seen from anywhere."""
-    data = tables.get("data")
-    if isinstance(data, dict) and isinstance(data.get("root"), str) and data["root"]:
-        data["root"] = str((folder / expanded(data["root"])).resolve())
-    return tables
 
 
 def _study(name: str, tables: Mapping[str, Any]) -> Study:

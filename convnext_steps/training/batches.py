@@ -43,9 +43,6 @@ class TrainingBatches(Sampler[list[int]]):
         self.micro_batches = share // self.micro_batch_size  # of this process, for one update
         self.epoch = 1
 
-    def __len__(self) -> int:
-        return self.steps * self.micro_batches
-
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(mixed_seed(self.config.seed, self.epoch))
         order = torch.randperm(self.size, generator=generator).tolist()

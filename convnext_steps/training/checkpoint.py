@@ -20,7 +20,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from convnext_steps.errors import TrainingError
+from convnext_steps.errors import TrainingError, reworded
 from convnext_steps.files import atomic_file, check_writable, clear_partial, expanded, write_bytes
 from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
@@ -75,10 +75,8 @@ class Output:
 
     def _check_writable(self) -> None:
         if self.folder:
-            try:
+            with reworded(kind=TrainingError):
                 check_writable(self.folder)
-            except ValueError as error:
-                raise TrainingError(str(error)) from None
 
     @contextmanager
     def held(self) -> Iterator[None]:

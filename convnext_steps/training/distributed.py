@@ -2,10 +2,10 @@
 
 import atexit
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +25,6 @@ class Processes:
 
     rank: int = 0
     count: int = 1
-    local_rank: int = 0
     device: torch.device = CPU  # that this process trains on
 
     @property
@@ -42,9 +41,7 @@ class Processes:
             return model
         if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.register_hook(partial(_in_layout_of, parameter))
+        warnings.filterwarnings("ignore", "Grad strides do not match")  # they are copied anyway
         return DistributedDataParallel(model)
 
     def sum(self, values: Tensor) -> Tensor:
@@ -53,15 +50,6 @@ class Processes:
             values = values.to(self.device)
             dist.all_reduce(values)
         return values
-
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
-        """A block that the first process of each machine finishes before the others enter it."""
-        if self.count > 1 and self.local_rank > 0:
-            dist.barrier()
-        yield
-        if self.count > 1 and self.local_rank == 0:
-            dist.barrier()
 
     def from_main(self, function: Callable[[], Any]) -> Any:
         """The value that a function returns in the main process, in every process.
@@ -94,17 +82,6 @@ class Processes:
         return nullcontext()
 
 
-def _in_layout_of(parameter: nn.Parameter, gradient: Tensor) -> Tensor:
-    """A gradient with its parameter's strides, which the buffers of all processes have.
-
-    A channels-last convolution gives dimensions of size 1 (one channel per group, a 1x1 kernel)
-    strides of its own, although the values lie in the same order: then nothing is copied.
-    """
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter, dtype=gradient.dtype).copy_(gradient)
-
-
 JOINED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what PyTorch joins by
 LAUNCHED = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # how many there are
 LOCAL = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
@@ -129,7 +106,7 @@ def join(device: str = "auto") -> Processes:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
-    return Processes(dist.get_rank(), dist.get_world_size(), _local_rank(), found)
+    return Processes(dist.get_rank(), dist.get_world_size(), found)
 
 
 def _several() -> bool:

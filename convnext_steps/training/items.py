@@ -1,7 +1,7 @@
 """The items of any data set: checked, drawn by seed, and copied to a GPU."""
 
 import logging
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
@@ -17,7 +17,6 @@ from torch.utils.data import (
     TensorDataset,
     default_collate,
 )
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.config import TrainingConfig
@@ -57,41 +56,20 @@ def takes_batches(dataset: Dataset[Any]) -> bool:
     return type(dataset) is TensorDataset
 
 
-# Of data in memory: the version that was copied, to which device, and the copy.
-COPIES: MutableMapping[Tensor, tuple[int, torch.device, Tensor]] = WeakTensorKeyDictionary()
 SHARE = 0.25  # of a GPU's free memory that one data set may take
 
 
 def to_device(dataset: Dataset[Any], device: torch.device) -> Dataset[Any]:
-    """The data set on a GPU, if it is in memory and fits; trainings in one process share it."""
+    """The data set on a GPU, if it is in memory and fits."""
     if device.type == "cpu" or not takes_batches(dataset):
         return dataset
-    found = [(tensor, _copy(tensor, device)) for tensor in _tensors(dataset)]
-    size = sum(tensor.nbytes for tensor, copy in found if copy is None)
+    size = sum(tensor.nbytes for tensor in _tensors(dataset))
     if device.type == "cuda" and size > SHARE * torch.cuda.mem_get_info(device)[0]:
         return dataset
-    copies = []
-    for tensor, copy in found:
-        if copy is None:
-            copy = tensor.to(device)
-            COPIES[tensor] = _version(tensor), device, copy
-        copies.append(copy)
+    images, labels = (tensor.to(device) for tensor in _tensors(dataset))
     if isinstance(dataset, ImageTensors):
-        return replace(dataset, images=copies[0], labels=copies[1])
-    return TensorDataset(*copies)
-
-
-def _copy(tensor: Tensor, device: torch.device) -> Tensor | None:
-    """The tensor on a device, if it is there as it is now."""
-    if tensor.device == device:
-        return tensor
-    version, where, copy = COPIES.get(tensor, (-1, device, tensor))
-    return copy if (version, where) == (_version(tensor), device) else None
-
-
-def _version(tensor: Tensor) -> int:
-    """How often a tensor has been changed in place, as far as PyTorch knows."""
-    return 0 if tensor.is_inference() else tensor._version
+        return replace(dataset, images=images, labels=labels)
+    return TensorDataset(images, labels)
 
 
 def _tensors(dataset: Any) -> tuple[Tensor, ...]:

@@ -38,7 +38,7 @@ from convnext_steps.training.optimization import (
 from convnext_steps.training.seeds import mixed_seed
 from convnext_steps.training.seeds import seed_everything as seed_everything
 from convnext_steps.training.stepwise import finish
-from convnext_steps.training.update import Update, can_record
+from convnext_steps.training.update import Update
 
 LOGS_PER_RUN = 50
 PROGRESS = ("step", "epoch", "best", "history", "seconds")  # attributes that a checkpoint holds
@@ -117,7 +117,8 @@ class Trainer:
         self.batches = TrainingBatches(size, self.config, self.processes)
         self.total_steps = max(1, round(self.config.max_epochs * self.batches.steps))
         parts = self.batches.micro_batches
-        can = can_record(self.config, self.processes, parts)
+        alone = self.processes.count == 1 and parts == 1  # one GPU, one batch, nothing to scale
+        can = alone and self.device.type == "cuda" and self.config.precision != "fp16"
         graph = how.graph and not how.compile and can
         self.optimizer = build_optimizer(self.model, self.config, graph)
         prepared = self.optimizer, self.preparation, self.processes

@@ -10,17 +10,10 @@ from torch import Tensor, nn
 from convnext_steps.text import first_line
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.checks import logits_of
-from convnext_steps.training.config import TrainingConfig
 from convnext_steps.training.distributed import Processes
 from convnext_steps.training.graph import Step, record
 
 LOG = logging.getLogger("convnext_steps")
-
-
-def can_record(config: TrainingConfig, processes: Processes, micro_batches: int) -> bool:
-    """Whether an update can be a CUDA graph: on one GPU, from one batch, with nothing to scale."""
-    alone = processes.count == 1 and micro_batches == 1
-    return processes.device.type == "cuda" and alone and config.precision != "fp16"
 
 
 class Update:
