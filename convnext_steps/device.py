@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from convnext_steps.errors import TrainingError
 
@@ -53,6 +54,13 @@ def memory_format(device: torch.device) -> torch.memory_format:
     There BatchNorm's gradients are wrong then: https://github.com/pytorch/pytorch/issues/175189
     """
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def lay_out(model: nn.Module, device: torch.device) -> None:
+    """Give a model's four-dimensional weights the layout of the images."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=memory_format(device))
 
 
 def wait_for_gpu() -> None:

@@ -13,6 +13,7 @@ from convnext_steps.errors import InvalidStudyError
 from convnext_steps.execution.live import Live
 from convnext_steps.study.comparison import compare_studies, plot_comparison, to_markdown
 from convnext_steps.study.sweep import choose, sweep, sweep_table
+from convnext_steps.study.toml import write_study
 
 STEPS = ("kernel_7", "gelu", "fewer_activations")
 NAMES = ("quick", "shallow")
@@ -129,6 +130,12 @@ def test_a_sweep_says_how_to_report_what_it_chose(tmp_path, told) -> None:
 def test_a_change_that_does_not_reach_the_original_recipe_is_told(caplog) -> None:
     load_study("quick").change({"recipe.learning_rate": 1e-3, "recipe.batch_size": 32})
     assert caplog.messages == ["resnet_original keeps its own learning_rate"]
+
+
+def test_a_written_study_changes_nothing_of_the_original_recipe(tmp_path, caplog) -> None:
+    write_study(load_study("quick"), tmp_path / "quick.toml")
+    load_study(tmp_path / "quick.toml")
+    assert not caplog.messages
 
 
 def test_each_finished_run_is_a_line_and_from_the_second_on_there_is_a_figure(

@@ -8,7 +8,7 @@ import pytest
 from studies import table_of
 from test_pages import Parsed
 
-from convnext_steps import cli, roadmap
+from convnext_steps import cli, load_results, load_study, roadmap
 from convnext_steps.course.explorer import embedded, explorer_data
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -63,6 +63,14 @@ def test_without_results_the_papers_numbers_stand_alone(tmp_path) -> None:
     assert (data["study"], data["seeds"]) == (None, [])
     assert all(step["ours"] is None for step in data["steps"])
     assert data["steps"][-1]["gain"]["paper_difference"] == pytest.approx(0.5)
+
+
+def test_decisions_that_are_not_the_papers_are_left_out(tmp_path) -> None:
+    path = tmp_path / "own.toml"
+    step = 'name = "kernel_13"\nparent = "resnet+gelu"\nchange = { kernel_size = 13 }\n'
+    path.write_text(f'base = "quick"\norder = ["gelu", "layer_norm"]\n[[step]]\n{step}')
+    steps = explorer_data(load_results(load_study(path), tmp_path))["steps"]
+    assert [each["name"] for each in steps] == ["resnet"]
 
 
 def test_no_text_can_end_the_script_that_holds_it() -> None:

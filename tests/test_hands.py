@@ -423,6 +423,13 @@ def masked() -> nn.Module:
     return network
 
 
+def deep() -> nn.Module:
+    """A network with a parameter of five dimensions."""
+    network = Plain()
+    network.extra = nn.Parameter(torch.zeros(1, 1, 1, 1, 4))
+    return network
+
+
 class Tuple(Plain):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(x), x
@@ -433,6 +440,7 @@ GREY = TensorDataset(IMAGES[:, :1], LABELS)
 LARGE = TensorDataset(torch.randn(8, 3, 64, 64), torch.arange(8) % 4)
 GOOD_NETWORKS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "repeats a channel": (Repeating, GREY),
+    "five dimensions": (deep, DATA),
     "a gate is the last linear layer": (Gated, DATA),
     "shared tensors": (shared, DATA),
     "GoogLeNet": (lambda: models.googlenet(num_classes=4, init_weights=False), LARGE),
@@ -455,6 +463,7 @@ def test_networks_of_all_kinds_train_with_mixup_and_are_saved(kind: str, tmp_pat
     again.load_state_dict(load_file(tmp_path / "final.safetensors"))
     for name, value in run.model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
+    assert not any(value.isnan().any() for value in run.ema.state_dict().values())
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,14 @@ def test_what_a_notebook_shows_is_older_than_it_or_it_is_stale(tmp_path) -> None
     later = target.stat().st_mtime + 1
     os.utime(packed, (later, later))
     assert not is_fresh(target, find_notebook("trajectory"), values)
+    packed.unlink()
+    assert is_fresh(target, find_notebook("trajectory"), values)
+    study = tmp_path / "mine.toml"
+    study.touch()
+    os.utime(study, (later, later))
+    values["STUDY"] = str(study)
+    nbformat.write(notebook, target)
+    assert not is_fresh(target, find_notebook("trajectory"), values)
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ import torch
 from studies import plan
 from torch import nn
 
+from convnext_steps import cli
+from convnext_steps.cli.bench import work_asked_for
 from convnext_steps.measure import speed
 from convnext_steps.measure.roofline import layers, measure_layers, memory_rate
 from convnext_steps.measure.speed import Speed, Work, _rate, measure_speeds, ratio, spare_threads
@@ -112,3 +114,9 @@ def test_bench_prints_a_ratio_and_writes_it_down(told, tmp_path) -> None:
 def test_bench_against_a_public_peer(told, against) -> None:
     words = ["bench", "convnext_tiny", "--resolution", "32", "--batch-size", "2", "--inference"]
     assert against in told(*words, "--rounds", "2", "--against", against).out
+
+
+@pytest.mark.parametrize(("given", "precision"), [([], "bf16"), (["--precision", "fp32"], "fp32")])
+def test_a_study_is_timed_in_its_own_precision(given, precision) -> None:
+    words = ["bench", "gelu", "--study", "smoke", "--set", "recipe.precision=bf16", *given]
+    assert work_asked_for(cli.parse(words)).precision == precision

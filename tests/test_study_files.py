@@ -100,6 +100,9 @@ def test_values_are_read_as_people_write_them() -> None:
         "order": ["gelu", "width"],
     }
     assert read_changes(["data.root=/a b/c=d"]) == {"data.root": "/a b/c=d"}
+    rules = {"inverted": "depthwise", "move_up": "inverted"}
+    text = 'factorial.require={ inverted = "depthwise", move_up="inverted" } factorial.runs=80'
+    assert read_changes(text) == {"factorial.require": rules, "factorial.runs": 80}
     changes = read_changes("only=[resnet, gelu] scale.stem_stride=4/2")
     study = load_study("smoke").change(changes, "mine")
     assert (study.only, repr(study.scale.stem_stride)) == (("resnet", "gelu"), "2")
@@ -144,7 +147,11 @@ def test_what_changes_is_in_the_name_unless_it_is_in_no_hash() -> None:
     assert study.name == "quick_max_epochs_12_width_0.25"
     assert quick.change({"how.data_workers": 3}).name == "quick"
     assert quick.change(changes, name="mine").name == "mine"
-    assert quick.change({}) == quick
+    assert quick.change({}) == quick.change({"order": []}) == quick
+    smoke = load_study("smoke")
+    assert smoke.change({"only": list(smoke.only)}) == smoke
+    assert quick.change({"factorial.runs": "all"}).name == "quick_runs_all"
+    assert quick.change({"factorial.repeats": 0}).name != "quick"
     hashes = [run.hash for run in quick.plan()]
     assert [run.hash for run in quick.change({"how.data_workers": 3}).plan()] == hashes
     assert not {run.hash for run in study.plan()} & set(hashes)

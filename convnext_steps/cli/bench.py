@@ -34,7 +34,8 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL", help="a step, or convnext_tiny, ...")
     parser.add_argument("--against", choices=("pytorch", *LIBRARIES), help="the peer")
-    parser.add_argument("--precision", choices=get_args(Precision), default="fp32")
+    words = "default fp32, or the study's"
+    parser.add_argument("--precision", choices=get_args(Precision), help=words)
     parser.add_argument("--device", choices=get_args(How.__annotations__["device"]), default="auto")
     parser.add_argument("--compile", action="store_true", help="time all with torch.compile")
     parser.add_argument("--inference", action="store_true", help="time that, not a training step")

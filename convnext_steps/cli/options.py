@@ -25,16 +25,11 @@ def a_path(text: str) -> Path:
         return expanded(text)
 
 
-def a_page(text: str, ending: str = ".html") -> Path:
-    """The path of a page to write: no other file is written over by mistake."""
+def a_file(ending: str, text: str) -> Path:
+    """The path of a file to write, of this kind: no other file is written over by mistake."""
     if not text.endswith(ending):
         raise argparse.ArgumentTypeError(f"{text} does not end in {ending}")
     return a_path(text)
-
-
-def a_notebook(text: str) -> Path:
-    """The path of a notebook to write."""
-    return a_page(text, ".ipynb")
 
 
 def positive(text: str) -> int:

@@ -1,11 +1,12 @@
 """convnext-steps explorer, slides and site: what is read in a browser."""
 
 import argparse
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from convnext_steps.cli.options import (
-    a_page,
+    a_file,
     a_path,
     add_changed_study,
     add_results_folder,
@@ -15,9 +16,12 @@ from convnext_steps.cli.options import (
 from convnext_steps.course.executed import all_notebooks, execute_stale
 from convnext_steps.course.explorer import explorer_page
 from convnext_steps.course.order_page import order_page
+from convnext_steps.course.site import write_site
+from convnext_steps.course.slides import write_slides
 from convnext_steps.files import write_bytes
 from convnext_steps.study.factorial import PUBLISHED
 from convnext_steps.study.loading import load_results
+from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
 
 
@@ -28,7 +32,9 @@ def add_explorer(parser: argparse.ArgumentParser) -> None:
     results, a second page lets you put the decisions in your own order. For a factorial, only this
     second page is written.
     """
-    parser.add_argument("output", type=a_page, metavar="OUTPUT", help="the page, an .html file")
+    parser.add_argument(
+        "output", type=partial(a_file, ".html"), metavar="OUTPUT", help="the page, an .html file"
+    )
     add_changed_study(parser)
     add_results_folder(parser)
 
@@ -60,34 +66,36 @@ def explorer_command(options: argparse.Namespace) -> None:
         raise ValueError(f"there is no folder {options.output.parent} for the page")
     study = chosen_study(options)
     if study.factorial:
-        page = order_page(shown_results(study, options.results))
+        write_bytes(options.output, order_page(shown_results(study, options.results)).encode())
+        print(f"written: {options.output}")
     else:
-        links = write_orders(options.output, options.results, {})
-        page = explorer_page(options.results, study, links)
-    write_bytes(options.output, page.encode())
-    print(f"written: {options.output}")
+        write_explorer(options.output, study, options.results, {})
 
 
-def write_orders(trajectory: Path, results: Path | None, links: dict[str, str]) -> dict[str, str]:
-    """Write the page "Your own order" beside that of the trajectory, and return the latter's links.
+def write_explorer(
+    trajectory: Path, study: Study, results: Path | None, links: dict[str, str]
+) -> None:
+    """Write the page with the trajectory, and beside it the page "Your own order".
 
-    Without results of the factorial, it is not written, which is said.
+    Without results of the factorial, the second is not written, which is said.
 
     Args:
-        trajectory: the page with the trajectory.
+        trajectory: the first page.
+        study: what it shows.
         results: the folder of your own results.
         links: of both pages, by what the link says.
     """
-    path = trajectory.with_name(f"{trajectory.stem}_order.html")
+    order, pages = trajectory.with_name(f"{trajectory.stem}_order.html"), dict[Path, str]()
     try:
         back = links | {"← The trajectory, step by step": trajectory.name}
-        page = order_page(load_results(PUBLISHED, results), back)
+        pages[order] = order_page(load_results(PUBLISHED, results), back)
+        links = links | {"Your own order →": order.name}
     except ValueError as reason:
-        print(f"no page {path.name}: {reason}")
-        return links
-    write_bytes(path, page.encode())
-    print(f"written: {path}")
-    return links | {"Your own order →": path.name}
+        print(f"no page {order.name}: {reason}")
+    pages[trajectory] = explorer_page(results, study, links)
+    for path, page in pages.items():
+        write_bytes(path, page.encode())
+        print(f"written: {path}")
 
 
 def executed(options: argparse.Namespace) -> dict[str, Path]:
@@ -102,22 +110,17 @@ def executed(options: argparse.Namespace) -> dict[str, Path]:
 
 def slides_command(options: argparse.Namespace) -> None:
     """Write the slides and say where they are."""
-    from convnext_steps.course.slides import write_slides
-
     for path in write_slides(executed(options), options.build / "slides"):
         print(f"slides: {path}")
 
 
 def site_command(options: argparse.Namespace) -> None:
     """Make the site and say where it begins."""
-    from convnext_steps.course.site import write_site
-
     if find_spec("sphinx") is None:  # before the notebooks are executed, which takes minutes
         raise ValueError("the site needs: pip install 'convnext-steps[site]'")
     notebooks = executed(options)
-    shown = load_study(options.study or "quick")
+    shown = load_study(options.study or "quick", results=options.results)
     write_site(notebooks, options.build / "site-source", options.build / "site")
     explorer = options.build / "site" / "explorer.html"
-    links = write_orders(explorer, options.results, {"← The course": "index.html"})
-    write_bytes(explorer, explorer_page(options.results, shown, links).encode())
+    write_explorer(explorer, shown, options.results, {"← The course": "index.html"})
     print(f"site: {options.build / 'site' / 'index.html'}")

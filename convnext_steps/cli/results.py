@@ -1,8 +1,9 @@
 """convnext-steps pack, import and notebook: results that move, and notebooks as programs."""
 
 import argparse
+from functools import partial
 
-from convnext_steps.cli.options import a_notebook, a_path, add_results_folder
+from convnext_steps.cli.options import a_file, a_path, add_results_folder
 from convnext_steps.execution.notebook import execute_notebook
 from convnext_steps.study.pack import import_results, pack
 from convnext_steps.text import check_name
@@ -29,9 +30,8 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 def add_notebook(parser: argparse.ArgumentParser) -> None:
     """Execute a notebook with papermill. Unknown parameters are refused."""
     parser.add_argument("name", metavar="NAME", help="a notebook of notebooks/, or a path")
-    parser.add_argument(
-        "output", type=a_notebook, metavar="OUTPUT", help="the executed notebook, an .ipynb file"
-    )
+    words = "the executed notebook, an .ipynb file"
+    parser.add_argument("output", type=partial(a_file, ".ipynb"), metavar="OUTPUT", help=words)
     parser.add_argument(
         "-p",
         dest="parameters",

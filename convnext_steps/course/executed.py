@@ -40,10 +40,9 @@ def execute_stale(
         ValueError: there is no such notebook.
         NotebookError: a cell failed.
     """
+    done, notebooks = {}, [find_notebook(name) for name in names]
     folder.mkdir(parents=True, exist_ok=True)
-    done = {}
-    for name in names:
-        notebook = find_notebook(name)
+    for notebook in notebooks:
         target = folder / notebook.name
         known = parameters_of(notebook)
         values = {name: value for name, value in parameters.items() if name in known}
@@ -66,7 +65,8 @@ def is_fresh(target: Path, notebook: Path, values: Mapping[str, str]) -> bool:
     folders = {PROJECT_RESULTS, Path(values.get("RESULTS", PROJECT_RESULTS))}
     results = (path for folder in folders for path in result_files(folder))
     library = (path for kind in ("py", "toml", "csv") for path in PACKAGE.rglob(f"*.{kind}"))
-    newest = max(path.stat().st_mtime for path in (notebook, *library, *results))
+    study = [path for path in [Path(values.get("STUDY", ""))] if path.is_file()]
+    newest = max(path.stat().st_mtime for path in (notebook, *study, *library, *results))
     return target.stat().st_mtime > newest
 
 

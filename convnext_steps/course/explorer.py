@@ -16,12 +16,11 @@ from convnext_steps.course.pictures import Picture
 from convnext_steps.measure.diff import step_diff
 from convnext_steps.models.design import Design
 from convnext_steps.models.paper import TABLES, published_roadmap
-from convnext_steps.models.roadmap import Step, roadmap
+from convnext_steps.models.roadmap import Step
 from convnext_steps.study.loading import stored_results, study_of
 from convnext_steps.study.plots import SECTION_COLORS, SECTION_TITLES
 from convnext_steps.study.statistics import compare, comparisons
 from convnext_steps.study.study import Study
-from convnext_steps.text import unknown
 
 REGIME_TITLES = {"tiny": "ResNet-50 to ConvNeXt-T", "base": "ResNet-200 to ConvNeXt-B"}
 BLOCKS = {  # where to look for a step's change, by stage and index
@@ -45,18 +44,20 @@ def explorer_page(results: str | Path | None, study: Study, links: Mapping[str, 
         ValueError: the study is of no regime of the paper.
     """
     if study.roadmap not in REGIME_TITLES:
-        raise ValueError(unknown("roadmap", study.roadmap, REGIME_TITLES))
+        known = " and ".join(REGIME_TITLES)
+        raise ValueError(
+            f"the explorer shows the roadmaps {known}; this study is of {study.roadmap}"
+        )
     both = {
         name: study if name == study.roadmap else study.change({"roadmap": name})
         for name in REGIME_TITLES
     }
-    sections = {step.section for name in REGIME_TITLES for step in roadmap(name).values()}
     data = {
         "opens": study.roadmap,
         "sections": {
             section: {"title": title, "color": SECTION_COLORS[section]}
             for section, title in SECTION_TITLES.items()
-            if section in sections
+            if section != "own"
         },
         "regimes": {
             name: explorer_data(stored_results(one, results)) for name, one in both.items()
@@ -82,7 +83,9 @@ def embedded(data: Any) -> str:
 
 
 def explorer_data(ours: pd.DataFrame) -> dict[str, Any]:
-    """One regime: every step with the paper's numbers, and ours where there are results.
+    """One regime: its steps with the paper's numbers, and ours where there are results.
+
+    Decisions that are not the paper's are left out: there is nothing to set them beside.
 
     Args:
         ours: a table of `load_results`; it may be empty.
@@ -91,7 +94,7 @@ def explorer_data(ours: pd.DataFrame) -> dict[str, Any]:
     regime, shown = study.roadmap, {"name": study.name, "description": study.description}
     gains = compare(ours).set_index("step")[GAIN].astype(object)
     gains = gains.where(gains.notna(), None)  # as JSON knows it
-    steps = study.steps()
+    steps = {name: step for name, step in study.steps().items() if step.paper.macs}
     against = comparisons(steps)
     swin = published_roadmap(regime)["swin"]
     return {

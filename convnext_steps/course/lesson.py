@@ -29,9 +29,14 @@ def results_of(
         results: the folder of your own results; empty: `results/own`.
         train: whether to train what is missing of one seed first, into this folder.
         section: the paper's section, such as "2.3"; empty: all steps.
+
+    Raises:
+        ValueError: the study's roadmap lacks a step of the section.
     """
     study = load_study(study, results=results)
     names = find_section(section).names() if section else list(study.steps())
+    for name in names:
+        study.find(name)
     if train:
         run_study(study, steps=names, results=results)
     return stored_results(study, results, steps=names)
@@ -70,20 +75,16 @@ def trajectory(results: pd.DataFrame, until: str | None = None, ask: bool = Fals
 
 def section_accuracies(results: pd.DataFrame, number: str) -> pd.DataFrame:
     """One row per step: our mean over the seeds with its spread, and the paper's, in per cent."""
-    table = summarize(results).set_index("step")
-    steps = steps_of(results)
-    rows = []
-    for name in find_section(number).names():
-        row, paper = table.loc[name], steps[name].paper
-        rows.append(
-            {
-                "step": steps[name].title,
-                "seeds": row["seeds"],
-                "ours": plus_minus(row["accuracy"], row["std"]),
-                "paper": plus_minus(paper.top1_mean, paper.top1_std),
-            }
-        )
-    return pd.DataFrame(rows).set_index("step")
+    table = summarize(results).set_index("step").loc[find_section(number).names()]
+    paper = [steps_of(results)[name].paper for name in table.index]
+    return pd.DataFrame(
+        {
+            "step": table["title"],
+            "seeds": table["seeds"],
+            "ours": within(table["accuracy"], table["std"], ".2f"),
+            "paper": [plus_minus(each.top1_mean, each.top1_std) for each in paper],
+        }
+    ).set_index("step")
 
 
 def section_gains(results: pd.DataFrame, number: str) -> pd.DataFrame:

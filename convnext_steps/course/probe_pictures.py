@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import pandas as pd
-from matplotlib.axes import Axes
 
 from convnext_steps.course.pictures import Picture
 from convnext_steps.models.roadmap import roadmap
@@ -28,8 +27,13 @@ def draw_budget(budget: pd.DataFrame) -> Picture:
     rows = -(-len(paper) // COLUMNS)
     size = (13, 2.3 * rows + 0.8)
     figure, panels = subplots(rows, COLUMNS, sharex=True, sharey=True, figsize=size)
+    depths = sorted(budget["depth"].unique(), reverse=True)
     for axes, (step, gain) in zip(panels.flat, paper.items(), strict=False):
-        _draw_gains(axes, budget[budget["step"] == step])
+        for depth, style in zip(depths, STYLES, strict=False):
+            ours = budget[(budget["step"] == step) & (budget["depth"] == depth)]
+            axes.plot(ours["images"], ours["gain"], **(style | SEEDS))
+            means = ours.groupby("images")["gain"].mean()
+            axes.plot(means.index, means, label=f"{depth} blocks", **style)
         axes.axhline(0, color="black", linewidth=0.6)
         axes.axhline(gain, color="black", linestyle=":", label="the paper's gain")
         axes.set_title(roadmap()[str(step)].title, fontsize=9)
@@ -41,24 +45,9 @@ def draw_budget(budget: pd.DataFrame) -> Picture:
         axes.minorticks_off()
     figure.supxlabel("images seen in training")
     figure.supylabel("gain over the parent (points)")
-    handles = {
-        label: handle
-        for axes in panels.flat
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False
-    )
+    legend = axes.get_legend_handles_labels()
+    figure.legend(*legend, loc="outside upper center", ncols=3, frameon=False)
     return Picture(figure, _budget_in_words(budget))
-
-
-def _draw_gains(axes: Axes, gains: pd.DataFrame) -> None:
-    depths = sorted(gains["depth"].unique(), reverse=True)
-    for depth, style in zip(depths, STYLES, strict=False):
-        ours = gains[gains["depth"] == depth]
-        axes.plot(ours["images"], ours["gain"], **(style | SEEDS))
-        means = ours.groupby("images")["gain"].mean()
-        axes.plot(means.index, means, label=f"{depth} blocks", **style)
 
 
 def _budget_in_words(budget: pd.DataFrame) -> str:

@@ -46,10 +46,8 @@ def field_side(field: Tensor, share: float = SHARE) -> int:
     row = round(float((weights.sum(1) * rows).sum()))
     column = round(float((weights.sum(0) * columns).sum()))
     distance = torch.maximum((rows - row).abs()[:, None], (columns - column).abs()[None])
-    for radius in range(int(distance.max()) + 1):
-        if weights[distance <= radius].sum() >= share:
-            return 2 * radius + 1
-    return 2 * int(distance.max()) + 1
+    inside = [weights[distance <= radius].sum() for radius in range(int(distance.max()))]
+    return 2 * sum(bool(each < share) for each in inside) + 1
 
 
 def stage_field(design: Design, images: int = 8) -> Tensor:

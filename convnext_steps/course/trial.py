@@ -1,21 +1,17 @@
 """A reader's own design: counted, and trained if asked, next to the library's."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from convnext_steps.execution.train_run import training_steps
 from convnext_steps.measure.flops import count_flops
 from convnext_steps.models.design import Design, scaled
 from convnext_steps.models.network import Network
 from convnext_steps.study.study import Study
 from convnext_steps.study.toml import load_study
-from convnext_steps.training.stepwise import finish
-from convnext_steps.training.trainer import seed_everything
+from convnext_steps.training.trainer import Trainer, seed_everything
 
 
 def compare_designs(
@@ -60,6 +56,4 @@ def train_design(
     run = replace(step, design=small, config=replace(step.config, **recipe))
     seed_everything(run.seed)
     train, test = run.load_data()
-    with tempfile.TemporaryDirectory() as folder:
-        trained = finish(training_steps(run, run.build(train), train, test, Path(folder)))
-    return trained.evaluation.accuracy
+    return Trainer(run.build(train), train, test, run.config, how=run.how).train().accuracy

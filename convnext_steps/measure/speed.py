@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_steps.cpu.depthwise import fast_depthwise
-from convnext_steps.device import find_device, memory_format, wait_for_gpu
+from convnext_steps.device import find_device, lay_out, memory_format, wait_for_gpu
 from convnext_steps.measure.flops import count_flops
 
 Precision = Literal["fp32", "bf16"]
@@ -99,11 +99,11 @@ def ratio(one: Speed, other: Speed) -> dict[str, float]:
 def prepare_step(model: nn.Module, work: Work) -> Callable[[], object]:
     """A function that does one step of the work: channels last, AdamW, autocast for bf16."""
     device = find_device(work.device)
-    layout = memory_format(device)
-    model.to(device).to(memory_format=layout).train(work.training)
+    model.to(device).train(work.training)
+    lay_out(model, device)
     generator = torch.Generator().manual_seed(0)
     shape = (work.batch_size, work.in_channels, work.resolution, work.resolution)
-    images = torch.randn(shape, generator=generator).to(memory_format=layout)
+    images = torch.randn(shape, generator=generator).to(memory_format=memory_format(device))
     labels = torch.randint(work.num_classes, (work.batch_size,), generator=generator)
     images, labels = images.to(device), labels.to(device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bf16")

@@ -224,8 +224,11 @@ def _networks(factorial: Factorial, roadmap: str) -> Mapping[str, Step]:
     return {each.step: find_set(each.step, roadmap) for each in entries(factorial)}
 
 
-def say_what_stays(study: Study, changed: Iterable[str]) -> None:
+def say_what_stays(study: Study, given: Iterable[str]) -> None:
     """Log which changes of the recipe do not reach `resnet_original`, whose recipe is derived."""
+    changed = [
+        name for name in given if getattr(study.recipe, name) != getattr(TrainingConfig(), name)
+    ]
     unreached = [name for name in changed if name in ORIGINAL or name == "learning_rate"]
     if unreached and "resnet_original" in study.steps():
         LOG.warning("resnet_original keeps its own %s", ", ".join(unreached))

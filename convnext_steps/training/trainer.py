@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from convnext_steps.cpu.depthwise import fast_depthwise
-from convnext_steps.device import memory_format, set_determinism
+from convnext_steps.device import lay_out, set_determinism
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.batch_transforms import Preparation
 from convnext_steps.training.batches import TrainingBatches, loader
@@ -98,7 +98,7 @@ class Trainer:
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # inside a compiled one
         self.model.to(self.device)
         self.preparation = Preparation(self.model, train_dataset, self.config, self.device)
-        self.model.to(memory_format=memory_format(self.device))
+        lay_out(self.model, self.device)
         self.preparation.try_images(self.model, test_dataset, "test")
         if self.processes.main:
             say_unapplied(train_dataset, self.config)
