@@ -402,7 +402,7 @@ def test_all_steps_or_those_of_a_section_are_trained_when_asked_to(tmp_path, mon
     lesson.results_of("smoke", tmp_path, train=True)
     lesson.results_of("smoke", tmp_path, train=True, section="2.1")
     assert asked == [list(the_study("smoke").steps()), ["resnet_original", "resnet"]]
-    with pytest.raises(ValueError, match="unknown step 'stage_ratio'"):
+    with pytest.raises(ValueError, match="unknown step 'resnet'"):
         lesson.results_of("standard_quarter_leave_one_out", tmp_path, section="2.2")
 
 
