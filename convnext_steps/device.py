@@ -60,7 +60,7 @@ def lay_out(model: nn.Module, device: torch.device) -> None:
     """Give a model's four-dimensional weights the layout of the images."""
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=memory_format(device))
+            tensor.data = tensor.data.to(memory_format=memory_format(device))
 
 
 def wait_for_gpu() -> None:

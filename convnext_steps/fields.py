@@ -93,6 +93,8 @@ def convert(value: Any, kind: Any, name: str) -> Any:
 
 def read_value(text: str) -> Any:
     """What a text of a command line means: a value in TOML, True, False, a fraction, or a word."""
+    if re.fullmatch(r"[+-]?(\d+\.|\.\d+)", text):  # which TOML lacks
+        return float(text)
     if fraction := re.fullmatch(r"(\d+)/([1-9]\d*)", text):
         return int(fraction[1]) / int(fraction[2])
     written = text.lower() if text in ("True", "False") else text  # as papermill has them

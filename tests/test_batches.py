@@ -13,6 +13,8 @@ from convnext_steps.training import batches as batches_module
 from convnext_steps.training.batches import TrainingBatches, evaluation_batches, loader
 from convnext_steps.training.data import synthetic
 from convnext_steps.training.distributed import Processes
+from convnext_steps.training.images import ImageTensors
+from convnext_steps.training.items import to_device
 
 CONFIG = TrainingConfig(max_epochs=1, batch_size=4)
 
@@ -105,3 +107,16 @@ def test_only_batches_of_the_cpu_are_pinned(monkeypatch) -> None:
         data = TensorDataset(torch.zeros(4, 1, 2, 2, device=device), torch.zeros(4))
         list(loader(Subset(data, [0, 1]), [[0, 1]]) or ())
     assert [options["pin_memory"] for options in asked] == [True, False]
+
+
+def test_data_in_memory_are_copied_to_a_device_with_what_is_known_of_them() -> None:
+    device, data = torch.device("meta"), synthetic(True, 8)
+    copy = to_device(data, device)
+    assert isinstance(copy, ImageTensors)
+    assert (copy.images.device, copy.images.shape) == (device, data.images.shape)
+    assert (copy.labels.device, copy.labels.shape) == (device, data.labels.shape)
+    assert (copy.mean, copy.std, copy.num_classes) == (data.mean, data.std, data.num_classes)
+    pair = TensorDataset(torch.zeros(4, 1, 2, 2), torch.zeros(4))
+    assert [len(each.shape) for each in to_device(pair, device).tensors] == [4, 1]
+    single = replace(data, transform=lambda image: image)
+    assert to_device(single, device) is single

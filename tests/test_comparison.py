@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from studies import plan, put, table_of, the_study
 
-from convnext_steps import load_results, load_study
+from convnext_steps import TrainingConfig, load_results, load_study
 from convnext_steps.errors import InvalidStudyError
 from convnext_steps.execution.live import Live
 from convnext_steps.study.comparison import compare_studies, plot_comparison, to_markdown
@@ -130,6 +130,8 @@ def test_a_sweep_says_how_to_report_what_it_chose(tmp_path, told) -> None:
 def test_a_change_that_does_not_reach_the_original_recipe_is_told(caplog) -> None:
     load_study("quick").change({"recipe.learning_rate": 1e-3, "recipe.batch_size": 32})
     assert caplog.messages == ["resnet_original keeps its own learning_rate"]
+    load_study("imagenette").change({"recipe.learning_rate": TrainingConfig().learning_rate})
+    assert len(caplog.messages) == 2
 
 
 def test_a_written_study_changes_nothing_of_the_original_recipe(tmp_path, caplog) -> None:

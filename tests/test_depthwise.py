@@ -130,6 +130,16 @@ def test_autocast_agrees_with_float64(seed):
     assert layer.weight.grad.dtype == torch.float32
 
 
+def test_autocast_around_the_backward_pass_alone_changes_nothing():
+    layer, x = make(), torch.randn(4, 24, 9, 9, requires_grad=True)
+    slope = torch.randn(4, 24, 9, 9)
+    (alone,) = torch.autograd.grad(layer(x), x, slope)
+    result = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        (inside,) = torch.autograd.grad(result, x, slope)
+    assert torch.equal(alone, inside)
+
+
 def test_a_bfloat16_model_agrees_with_float64():
     layer, x = make().bfloat16(), torch.randn(4, 24, 9, 9).bfloat16()
     assert is_fast(layer(x))

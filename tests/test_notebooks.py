@@ -167,8 +167,8 @@ def test_a_step_of_ones_own_is_trained_and_then_only_read(tmp_path) -> None:
             for text in ("2026-11-24", "o #1", "a: b", "{x}", "[y]", "50 %")
         ),
         ("run_step", "SEED", "10", 10),
-        ("learning_rate", "LEARNING_RATES", "[1e-3, 4e-3]", [0.001, 0.004]),
-        ("learning_rate", "GUESS_RESNET", "4e0", 4.0),
+        ("learning_rate", "LEARNING_RATES", "[1e-3, .5, 4.]", [0.001, 0.5, 4.0]),
+        ("learning_rate", "GUESS_RESNET", "-.5", -0.5),
         ("learning_rate", "TRAIN", "true", True),
         ("learning_rate", "STEPS", "[resnet, gelu]", ["resnet", "gelu"]),
     ],

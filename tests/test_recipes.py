@@ -184,6 +184,16 @@ def test_the_moving_average_is_the_hand_computed_one(monkeypatch) -> None:
     assert last["loss"] != last["ema_loss"]
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_the_average_of_what_does_not_change_is_it_to_the_last_bit(kind) -> None:
+    model = small("gelu").to(kind)
+    average = moving_average(model)
+    for _ in range(50):
+        update_average(average, model, 0.99)
+    for one, other in zip(average.module.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_in_a_short_training_the_average_forgets_the_initial_weights() -> None:
     """48 updates, and a decay that averages over 10,000."""
     config = replace(CONFIG, max_epochs=12, ema_decay=0.9999)

@@ -103,6 +103,7 @@ def test_values_are_read_as_people_write_them() -> None:
     rules = {"inverted": "depthwise", "move_up": "inverted"}
     text = 'factorial.require={ inverted = "depthwise", move_up="inverted" } factorial.runs=80'
     assert read_changes(text) == {"factorial.require": rules, "factorial.runs": 80}
+    assert read_changes("scale.width=1 data.root=/a}b order=[]")["data.root"] == "/a}b"
     changes = read_changes("only=[resnet, gelu] scale.stem_stride=4/2")
     study = load_study("smoke").change(changes, "mine")
     assert (study.only, repr(study.scale.stem_stride)) == (("resnet", "gelu"), "2")

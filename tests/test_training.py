@@ -175,6 +175,19 @@ def test_the_model_is_trained_with_channels_last() -> None:
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_greyscale_images_stay_channels_last_in_every_convolution() -> None:
+    """Their own strides, and those of a kernel of one channel, leave it open."""
+    trainer = Trainer(small("resnet"), synthetic(True, 64), synthetic(False), CONFIG)
+    found = []
+    for layer in trainer.model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda *given: found.append(given[-1]))
+    images, _ = trainer.preparation.for_training(*synthetic(True, 8)[list(range(8))])
+    trainer.model(images)
+    assert len(found) > 10
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in found)
+
+
 READS = ("item", "tolist", "cpu", "__float__", "__int__", "__bool__", "__index__")
 
 

@@ -18,7 +18,10 @@ def add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("step", metavar="STEP", help="a name from `convnext-steps steps`")
     add_changed_study(parser)
     parser.add_argument(
-        "--resolution", type=positive, default=224, help="side of the image to count at"
+        "--resolution",
+        type=positive,
+        default=224,
+        help="side of the image to count at, default 224",
     )
 
 

@@ -41,13 +41,15 @@ def explorer_page(results: str | Path | None, study: Study, links: Mapping[str, 
         links: pages beside it, by what the link says.
 
     Raises:
-        ValueError: the study is of no regime of the paper.
+        ValueError: the study is of no regime of the paper, or has none of its steps.
     """
     if study.roadmap not in REGIME_TITLES:
         known = " and ".join(REGIME_TITLES)
         raise ValueError(
             f"the explorer shows the roadmaps {known}; this study is of {study.roadmap}"
         )
+    if not any(step.paper.macs for step in study.steps().values()):
+        raise ValueError("the explorer shows the paper's steps; this study has none of them")
     both = {
         name: study if name == study.roadmap else study.change({"roadmap": name})
         for name in REGIME_TITLES

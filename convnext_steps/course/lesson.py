@@ -34,9 +34,9 @@ def results_of(
         ValueError: the study's roadmap lacks a step of the section.
     """
     study = load_study(study, results=results)
-    names = find_section(section).names() if section else list(study.steps())
-    for name in names:
-        study.find(name)
+    names = list(study.steps())
+    if section:
+        names = [study.find(name).name for name in find_section(section).names()]
     if train:
         run_study(study, steps=names, results=results)
     return stored_results(study, results, steps=names)

@@ -19,7 +19,7 @@ from convnext_steps.cpu.plans import Job, plan
 from convnext_steps.cpu.run import kernels, run
 
 KERNEL_SIZES = (3, 5, 7, 9, 11)
-SINGLE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # of what a kernel writes to
+SINGLE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # of what the kernel writes to
 
 
 @contextmanager
@@ -59,7 +59,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def _is_eligible(layer: nn.Module) -> bool:
-    """Whether a layer is a depthwise convolution on a CPU, of a shape that the kernels know."""
+    """Whether a layer is a depthwise convolution on a CPU, of a shape that the kernel knows."""
     if type(layer) is not nn.Conv2d or layer.weight.device.type != "cpu":
         return False
     kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
@@ -76,7 +76,7 @@ def _is_eligible(layer: nn.Module) -> bool:
 
 
 def _is_served(layer: nn.Conv2d, x: Tensor) -> bool:
-    """Whether the kernels compute the gradients of this call."""
+    """Whether this call's gradients are computed here."""
     weight = layer.weight
     autocast = torch.is_autocast_enabled("cpu")
     slow_in_float32 = layer.kernel_size[0] > 3 or min(x.shape[2:]) < 3  # PyTorch's gradients are
@@ -97,7 +97,7 @@ def _is_served(layer: nn.Conv2d, x: Tensor) -> bool:
 
 
 class _Depthwise(torch.autograd.Function):
-    """PyTorch's convolution forward, the compiled kernels backward."""
+    """PyTorch's convolution forward; backward the compiled kernel, and PyTorch for the input."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int,
@@ -140,7 +140,8 @@ def input_gradient(x: Tensor, weight: Tensor, slope: Tensor, stride: int, paddin
     """
     if stride == 1:
         turned, side = weight.flip(2, 3).to(slope.dtype), weight.shape[2]
-        return F.conv2d(slope, turned, padding=side - 1 - padding, groups=len(weight))
+        with torch.autocast("cpu", enabled=False):  # backward's may be another than forward's
+            return F.conv2d(slope, turned, padding=side - 1 - padding, groups=len(weight))
     like = torch.empty_like(x, dtype=torch.float32)  # of which only shape and layout are read
     sizes = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight)
     found: Tensor = torch.ops.aten.convolution_backward(

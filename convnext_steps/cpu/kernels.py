@@ -36,7 +36,7 @@ VERSION = hashlib.sha256(
 
 
 def compiled(function):
-    """Compile a kernel to a C function of a `CALL`'s address and two integers, for later ones too.
+    """Compile a kernel to a C function of a `CALL`'s address and two integers; it is kept.
 
     numba would take a kept one for as long as the file of the kernel itself stays, whatever it
     calls in others; and while another process replaces one, it could take the old. So the version
@@ -52,7 +52,7 @@ def compiled(function):
 
 @compiled
 def weight_gradient(calls, thread, threads):
-    """Do each of so many threads' share of the tasks, of `LANES` channels of `chunk` images each.
+    """Do one thread's share of the tasks; a task is `LANES` channels of `chunk` images.
 
     It leaves the gradient of the taps and, after them, of the bias. Images are summed one by one
     and then added up: long sums of float32 lose digits.

@@ -7,7 +7,7 @@ import numpy as np
 
 from convnext_steps.cpu.run import Record, kernels
 
-TOGETHER = 8  # pixels that the kernel sums at once
+TOGETHER = 8  # pixels that the kernel sums at once: PIXELS of vectors.py
 
 
 class Job(NamedTuple):

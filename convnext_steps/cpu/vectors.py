@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Vector instructions that numba has no words for, for the kernels of `kernels.py`.
+"""Vector instructions that numba has no words for, for the kernel of `kernels.py`.
 
 A vector holds 16 channels of a pixel, or 8 without AVX-512. Addresses are plain integers and steps
 are in bytes: one compilation serves all shapes and types (mypy can't follow numba's types, nor

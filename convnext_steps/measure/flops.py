@@ -62,6 +62,8 @@ def count_flops(
         ValueError: the image is too small for the network, or `in_channels` is not given and the
             network has no convolution.
     """
+    if resolution < 1:
+        raise ValueError(f"resolution is {resolution}; it must be at least 1")
     model = getattr(model, "_orig_mod", model)  # inside what torch.compile returns
     if in_channels is None:
         first = first_convolution(model)

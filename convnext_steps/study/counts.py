@@ -54,7 +54,9 @@ def counts(runs: Sequence[Run]) -> list[int]:
     keys = [_key(run.design, known) for run, known in wanted]
     found = _remembered()
     missing = {key: pair for key, pair in zip(keys, wanted, strict=True) if key not in found}
-    bar = tqdm(missing.items(), "networks counted", leave=False, delay=1)
+    bar = tqdm(
+        missing.items(), "networks counted", leave=False, delay=1, disable=None
+    )  # on a terminal
     try:
         for key, (run, known) in bar:
             found[key] = _count(run, known)

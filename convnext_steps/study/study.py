@@ -88,8 +88,10 @@ class Study:
         """The steps that `only` chooses from, by name, in their order."""
         if self.factorial:
             return dict(_networks(self.factorial, self.roadmap))
-        with reworded("order: "):
-            steps = walk(self.order, self.roadmap) if self.order else dict(roadmap(self.roadmap))
+        steps = dict(roadmap(self.roadmap))
+        if self.order:
+            with reworded("order: "):
+                steps = walk(self.order, self.roadmap)
         for own in self.own_steps:
             steps[own.name] = own.step(steps, self.roadmap)
         return steps
@@ -174,7 +176,7 @@ class Study:
         if "factorial" in tables and not self.factorial:
             plain = INSTEAD | plain
         study = checked(replace(self, name=name or "_".join(words), **plain))
-        say_what_stays(study, tables.get("recipe", ()))
+        say_what_stays(study, tables.get("recipe", ()), self.recipe)
         return study
 
 
@@ -224,11 +226,9 @@ def _networks(factorial: Factorial, roadmap: str) -> Mapping[str, Step]:
     return {each.step: find_set(each.step, roadmap) for each in entries(factorial)}
 
 
-def say_what_stays(study: Study, given: Iterable[str]) -> None:
+def say_what_stays(study: Study, given: Iterable[str], before: TrainingConfig) -> None:
     """Log which changes of the recipe do not reach `resnet_original`, whose recipe is derived."""
-    changed = [
-        name for name in given if getattr(study.recipe, name) != getattr(TrainingConfig(), name)
-    ]
+    changed = [name for name in given if getattr(study.recipe, name) != getattr(before, name)]
     unreached = [name for name in changed if name in ORIGINAL or name == "learning_rate"]
     if unreached and "resnet_original" in study.steps():
         LOG.warning("resnet_original keeps its own %s", ", ".join(unreached))

@@ -18,8 +18,11 @@ from convnext_steps.models.own import use
 from convnext_steps.study.own_steps import OwnStep
 from convnext_steps.study.study import INSTEAD, PLAIN, SECTIONS, Study, checked, say_what_stays
 from convnext_steps.text import unknown
+from convnext_steps.training.config import TrainingConfig
 
-CHANGE = re.compile(r"[\s;]+(?=[a-z_.]+\s*=)(?![^{}]*\})")  # where the next begins, but in braces
+CHANGE = re.compile(
+    r"[\s;]+(?=[a-z_.]+\s*=)(?![^{}]*\}(?:\s|;|$))"
+)  # where the next begins, but in braces
 STUDIES = files("convnext_steps.study").joinpath("studies")
 
 
@@ -54,7 +57,7 @@ def load_study(
         tables = _merged(path, ())
         study = _study(path.stem, tables)
         if text not in study_names():
-            say_what_stays(study, tables.get("recipe", ()))
+            say_what_stays(study, tables.get("recipe", ()), TrainingConfig())
         return replace(study, uses=str(Path(uses).resolve()) if uses else "")
 
 

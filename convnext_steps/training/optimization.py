@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from convnext_steps.errors import TrainingError
 from convnext_steps.training.config import TrainingConfig
@@ -148,7 +148,7 @@ def update_average(average: AveragedModel, model: nn.Module, decay: float) -> No
     such as indices, are copied. AveragedModel's own update would wait for a GPU at every step.
     """
     count = int(average.n_averaged)
-    decay = min(decay, (1 + count) / (10 + count))
+    update = get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))
     pairs = zip(_tensors(average.module), _tensors(model), strict=True)
     kinds: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
     for pair in pairs:
@@ -158,8 +158,10 @@ def update_average(average: AveragedModel, model: nn.Module, decay: float) -> No
         if count == 0 or not averaged[0].is_floating_point():
             torch._foreach_copy_(averaged, current)
         else:
-            torch._foreach_mul_(averaged, decay)  # no lerp: between two infinities it is NaN
-            torch._foreach_add_(averaged, current, alpha=1 - decay)
+            update(averaged, current, average.n_averaged)
+    for mean, buffer in zip(average.module.buffers(), model.buffers(), strict=True):
+        if mean.is_floating_point():  # the average of two infinities came out as NaN
+            torch.where(buffer.isinf(), buffer, mean, out=mean)
     average.n_averaged += 1
 
 
