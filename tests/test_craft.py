@@ -95,6 +95,8 @@ def test_fit_and_gap_are_paired_by_seed() -> None:
         "test": 80.0,
         "gap": 2.5,
     }
+    losses = table.loc["gelu", ["training loss", "test loss"]]
+    assert losses.tolist() == pytest.approx([0.4, 0.5])
     assert table.loc["gelu", "margin"] == pytest.approx((interval.high - interval.low) / 2)
     assert "widest for gelu (+2.50 ±" in readings.read_fit(results)
     drawn = probe_pictures.draw_fit(results)

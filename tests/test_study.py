@@ -22,6 +22,7 @@ from convnext_steps.execution.runner import run_study
 from convnext_steps.files import write_json
 from convnext_steps.models.paper import published_roadmap
 from convnext_steps.study.loading import of_the_study, steps_of
+from convnext_steps.study.markdown import markdown_table
 from convnext_steps.study.results import RESULT, all_results, checksum
 from convnext_steps.study.tables import summarize
 from convnext_steps.training.evaluation import Evaluation
@@ -229,6 +230,11 @@ def test_no_report_is_written_while_a_studys_file_is(tmp_path, monkeypatch) -> N
 
     monkeypatch.setattr("convnext_steps.execution.report.write_study", write)
     assert [keep_study(the_study(), tmp_path)] == kept
+
+
+def test_a_title_with_a_bar_stays_in_its_cell() -> None:
+    table = markdown_table({"step": ["a|b"], "n": [1]})
+    assert table == "| step | n |\n|---|--:|\n| a\\|b | 1 |"
 
 
 def test_report_writes_table_and_figure_with_gaps(tmp_path) -> None:

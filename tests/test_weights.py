@@ -517,8 +517,15 @@ def test_a_missing_official_file_comes_with_its_address(tmp_path: Path) -> None:
     for address in official_addresses():
         with pytest.raises(WeightsError, match=f"download it from {address}$"):
             load_weights(small(), tmp_path / address.rpartition("/")[2])
-    tiny = "https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth"
-    assert tiny in official_addresses()
+
+
+def test_the_addresses_are_timms_and_those_that_timm_lacks() -> None:
+    start = "https://dl.fbaipublicfiles.com/convnext/convnext_"
+    known = (timm.get_pretrained_cfg(name).url or "" for name in timm.list_pretrained("convnext*"))
+    expected = {address for address in known if address.startswith(start)}
+    sizes = ("iso_small_1k_224_ema", "iso_base_1k_224_ema", "iso_large_1k_224_ema")
+    more = (*sizes, "base_1k_384", "large_1k_384")
+    assert set(official_addresses()) == expected | {f"{start}{name}.pth" for name in more}
 
 
 @pytest.fixture
