@@ -710,6 +710,7 @@ def test_no_compiler_is_one_line(tmp_path: Path) -> None:
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK, MASTER_ADDR, MASTER_PORT are not set"),
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "1"}, "SLURM_NTASKS is 4, but RANK, WORLD_SIZE"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE is 2, .* torchrun"),
+        ({"PMI_SIZE": "2"}, "PMI_SIZE is 2, .* torchrun"),
         ({"WORLD_SIZE": "1", "RANK": "0", "SLURM_NTASKS": "1"}, ""),
     ],
 )
