@@ -255,7 +255,7 @@ def test_what_the_readme_says_of_both_factorials_is_in_their_results(tmp_path) -
     tables = {name: load_results(name, tmp_path) for name in names}
     found = compare_effects({name: analyse(table) for name, table in tables.items()})
     differ = found["found"] & (found["other"] == "")
-    assert f"({len(tables[names[1]])} of all 1,792 so far" in README
+    assert f"({len(tables[names[1]])} of its 1,792 runs so far" in README
     assert f"{('seven', 'eight', 'nine')[differ.sum() - 7]} of the twelve average effects" in README
 
 

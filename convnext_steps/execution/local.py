@@ -1,4 +1,4 @@
-"""Runs as executed notebooks, in processes of this machine."""
+"""Runs as executed notebooks, in processes of this machine; how many at once."""
 
 import os
 import subprocess

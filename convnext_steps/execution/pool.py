@@ -1,4 +1,4 @@
-"""Runs in processes that do many of them, without a notebook each."""
+"""Runs in processes that do many of them, without a notebook each; how many at once."""
 
 import multiprocessing
 import os

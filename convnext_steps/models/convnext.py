@@ -23,7 +23,8 @@ from torchvision.ops import StochasticDepth
 
 from convnext_steps.models.checks import check_images, check_options
 from convnext_steps.models.convolutions import padded_convolution
-from convnext_steps.models.layers import LayerNorm2d, classifier, drop_path_rates
+from convnext_steps.models.layers import LayerNorm2d, classifier
+from convnext_steps.models.network import drop_path_rates
 from convnext_steps.models.weights import load_pretrained
 
 

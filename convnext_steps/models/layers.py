@@ -21,11 +21,6 @@ class LayerNorm2d(nn.LayerNorm):
         return x.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
 
-def drop_path_rates(last: float, blocks: int) -> list[float]:
-    """The probability of dropping each block's branch, linear from 0 to the last block's."""
-    return [last * i / max(blocks - 1, 1) for i in range(blocks)]
-
-
 def classifier(channels: int, num_classes: int) -> nn.Linear | nn.Identity:
     """The last layer, (N, channels) -> (N, num_classes); with 0 classes, none, as in timm."""
     return nn.Linear(channels, num_classes) if num_classes else nn.Identity()

@@ -6,7 +6,12 @@ from convnext_steps.models.blocks import ResidualBlock, activation, norm
 from convnext_steps.models.checks import check_images, check_options
 from convnext_steps.models.convolutions import padded_convolution
 from convnext_steps.models.design import Design
-from convnext_steps.models.layers import classifier, drop_path_rates
+from convnext_steps.models.layers import classifier
+
+
+def drop_path_rates(last: float, blocks: int) -> list[float]:
+    """The probability of dropping each block's branch, linear from 0 to the last block's."""
+    return [last * i / max(blocks - 1, 1) for i in range(blocks)]
 
 
 class Stage(nn.Sequential):

@@ -1,4 +1,4 @@
-"""The folder of one training: history, checkpoints and weights.
+"""The folder of one training: history, checkpoints, weights, and what may go on from them.
 
 Everything is written atomically; a checkpoint is checked before it is trusted, and read without
 executing code.

@@ -1,4 +1,4 @@
-"""How the work is done: never what is computed."""
+"""How the work is done: at most rounding and random draws depend on it."""
 
 from dataclasses import dataclass
 from typing import Literal
