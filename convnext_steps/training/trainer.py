@@ -117,9 +117,8 @@ class Trainer:
         self.batches = TrainingBatches(size, self.config, self.processes)
         self.total_steps = max(1, round(self.config.max_epochs * self.batches.steps))
         parts = self.batches.micro_batches
-        alone = self.processes.count == 1 and parts == 1  # one GPU, one batch, nothing to scale
-        can = alone and self.device.type == "cuda" and self.config.precision != "fp16"
-        graph = how.graph and not how.compile and can
+        graph = how.graph and not how.compile and self.device.type == "cuda"
+        graph = graph and parts == self.processes.count == 1 and self.config.precision != "fp16"
         self.optimizer = build_optimizer(self.model, self.config, graph)
         prepared = self.optimizer, self.preparation, self.processes
         self.update = Update(self.network, *prepared, parts, graph)
