@@ -254,6 +254,14 @@ def test_report_writes_table_and_figure_with_gaps(tmp_path) -> None:
     assert (folder / "trajectory.svg").read_bytes() == picture
 
 
+def test_where_no_step_is_anothers_parent_there_are_no_differences(tmp_path) -> None:
+    study = load_study("quick").change({"only": ["resnet", "gelu"]}, "two")
+    put(study.plan([0])[0], tmp_path, 80)
+    report(study, tmp_path)
+    assert not (tmp_path / "two" / "differences.md").exists()
+    assert (tmp_path / "two" / "table.md").exists()
+
+
 @pytest.mark.parametrize("regime", ["tiny", "base"])
 def test_the_figure_shows_every_seed_and_the_papers_numbers(tmp_path, regime) -> None:
     accuracies = {}

@@ -51,8 +51,10 @@ def report(study: Study, results: str | Path) -> str:
         write_bytes(folder / "table.md", markdown.encode())
         if study.factorial:
             return markdown
-        differences = statistics.to_markdown(statistics.compare(table))
-        write_bytes(folder / "differences.md", differences.encode())
+        differences = statistics.compare(table)
+        if len(differences):  # none of a study without a step and its parent
+            text = statistics.to_markdown(differences)
+            write_bytes(folder / "differences.md", text.encode())
         save_figure(plot_trajectory(table), folder / "trajectory")
     return markdown
 
