@@ -222,6 +222,15 @@ def test_the_findings_in_the_readme_are_those_of_the_published_results(tmp_path)
         assert words.format(above=above, below=-above, margin=margin) in README
 
 
+def test_what_the_readme_says_of_mixing_is_in_the_published_results(tmp_path) -> None:
+    names = ("cifar10_jpeg_bare", "cifar10_jpeg_mixed")
+    bare, mixed = (accuracies(load_results(name, tmp_path)) for name in names)
+    resnet, fewer, convnext = (bare - mixed).mean()
+    words = f"ResNet-50 {resnet:.1f} points, the network with fewer activations {fewer:.1f}"
+    assert f"{words} and ConvNeXt {convnext:.1f} (three seeds" in README
+    assert len(bare) == len(mixed) == 3
+
+
 ON_AVERAGE = {  # what README says of a decision's average effect
     "fewer_activations": "fewer activations gain {:.1f} points (± {:.1f})",
     "fewer_norms": "fewer norms {:.1f} (± {:.1f})",
