@@ -40,9 +40,10 @@ function chooseRegime(name) {
   state.regime = name;
   const { study, seeds, table } = regimeNow();
   byId("chart-note").textContent = study
-    ? `Circles: means of the study “${study.name}” (${study.description}), with a dot for each ` +
-      `of ${seeds.length} seeds. Squares: quoted from the paper's ${table}, with the standard ` +
-      "deviation where it prints one. The axes are cut and differ: look at differences."
+    ? `Circles: means of the study “${study.name}” (${study.description}), with a dot for ` +
+      `${seeds.length === 1 ? "its one seed" : `each of ${seeds.length} seeds`}. Squares: quoted ` +
+      `from the paper's ${table}, with the standard deviation where it prints one. ` +
+      "The axes are cut and differ: look at differences."
     : `There are no results of our own for this roadmap yet, only the paper's (${table}).`;
   document.querySelector(`input[value="${name}"]`).checked = true;
   drawAgain();
