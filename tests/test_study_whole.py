@@ -32,7 +32,7 @@ def finished(tmp_path_factory) -> Path:
 def test_a_study_leaves_results_notebooks_table_and_figure(finished) -> None:
     study_folder = finished / "smoke"
     files = {str(path.relative_to(study_folder)) for path in study_folder.rglob("*.*")}
-    expected = {"table.csv", "table.md", "differences.md"}
+    expected = {"table.csv", "table.md"}  # no step is the other's parent: no differences
     expected |= {"trajectory.png", "trajectory.svg", "trajectory.ipynb", "study.toml"}
     for step in ("resnet", "separate_downsampling"):
         names = ("result.json", "history.jsonl", "run_step.ipynb", "run.lock")
