@@ -107,7 +107,7 @@ def _crossings(budget: pd.DataFrame) -> str:
     budgets = budget["images"].min(), budget["images"].max()
     for step, part in budget.groupby("step", sort=False):
         ends = (part[part["images"] == images]["gain"] for images in budgets)
-        few, many = (spread(end.to_numpy(), "mean") for end in ends)
+        few, many = (spread(end, "mean") for end in ends)
         if few["mean"] * many["mean"] < 0:
             words.append(f"{step} ({few['mean']:+.2f} to {many['mean']:+.2f})")
             sure += [step] * all(abs(end["mean"]) > end["margin"] for end in (few, many))
@@ -158,7 +158,7 @@ def read_sizes(tables: Iterable[pd.DataFrame]) -> str:
     lines = []
     for table in tables:
         columns = accuracies(table)
-        change = (columns[FINISHED] - columns["resnet"]).dropna().to_numpy()
+        change = (columns[FINISHED] - columns["resnet"]).dropna()
         if change.size:
             found = spread(change, "mean")
             points = plus_minus(found["mean"], found["margin"], "+z.2f")
@@ -218,7 +218,7 @@ def read_regularisation(bare: pd.DataFrame, mixed: pd.DataFrame) -> str:
         words = []
         for column, images in (("fit_accuracy", "training"), ("accuracy", "test")):
             change = (accuracies(mixed, column)[name] - accuracies(bare, column)[name]).dropna()
-            found = spread(change.to_numpy(), "mean")
+            found = spread(change, "mean")
             if change.size:
                 points = plus_minus(found["mean"], found["margin"], "+z.2f")
                 words.append(f"{points} points on the {images} images")

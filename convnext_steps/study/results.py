@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from convnext_steps.errors import ResultError
+from convnext_steps.errors import ResultError, reworded
 from convnext_steps.files import project_folder
 
 SCHEMA = 2
@@ -48,10 +48,8 @@ def parse_result(content: bytes, name: str) -> dict[str, Any]:
     Raises:
         ResultError: it is truncated, of another schema, lacks a field, or was changed by hand.
     """
-    try:
+    with reworded(f"{name} is not readable: ", ResultError):
         result = json.loads(content)
-    except ValueError as error:
-        raise ResultError(f"{name} is not readable: {error}") from None
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise ResultError(f"{name} is not a result of schema {SCHEMA}; see `convnext-steps import`")
     if result.get("checksum") != checksum(result):

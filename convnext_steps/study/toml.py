@@ -20,9 +20,8 @@ from convnext_steps.study.study import INSTEAD, PLAIN, SECTIONS, Study, checked,
 from convnext_steps.text import unknown
 from convnext_steps.training.config import TrainingConfig
 
-CHANGE = re.compile(
-    r"[\s;]+(?=[a-z_.]+\s*=)(?![^{}]*\}(?:\s|;|$))"
-)  # where the next begins, but in braces
+# Between two changes; in braces an equals sign begins none.
+CHANGE = re.compile(r"[\s;]+(?=[a-z_.]+\s*=)(?![^{}]*\}(?:\s|;|$))")
 STUDIES = files("convnext_steps.study").joinpath("studies")
 
 

@@ -245,10 +245,11 @@ def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any] |
     if not isinstance(theirs, dict) or set(theirs) != set(expected):
         return None
     for part, ours in expected.items():
-        is_recipe = part == "recipe"  # in which 1 and 1.0 are the same
-        both = [json.loads(text) if is_recipe else text for text in (theirs[part], ours)]
-        if both[0] != both[1]:
-            difference = _difference(theirs[part], ours) if is_recipe else ""
+        then, now = theirs[part], ours
+        if part == "recipe":  # in which 1 and 1.0 are the same
+            then, now = json.loads(then), json.loads(ours)
+        if then != now:
+            difference = _difference(then, now) if part == "recipe" else ""
             raise TrainingError(
                 f"{path} is of another {part}{difference}; choose another output folder, or go "
                 f"back to the {part} that it has"
@@ -256,7 +257,6 @@ def read_checkpoint(path: Path, expected: Mapping[str, str]) -> dict[str, Any] |
     return state
 
 
-def _difference(one: str, other: str) -> str:
-    theirs, ours = json.loads(one), json.loads(other)
+def _difference(theirs: Any, ours: Any) -> str:
     names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
     return f" ({', '.join(f'{n}: {theirs.get(n)}, now {ours.get(n)}' for n in names)})"

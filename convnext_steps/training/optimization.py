@@ -160,7 +160,7 @@ def update_average(average: AveragedModel, model: nn.Module, decay: float) -> No
         else:
             update(averaged, current, average.n_averaged)
     for mean, buffer in zip(average.module.buffers(), model.buffers(), strict=True):
-        if mean.is_floating_point():  # the average of two infinities came out as NaN
+        if mean.is_floating_point():  # of two infinities the average would be NaN
             torch.where(buffer.isinf(), buffer, mean, out=mean)
     average.n_averaged += 1
 

@@ -117,6 +117,7 @@ class Trainer:
         self.batches = TrainingBatches(size, self.config, self.processes)
         self.total_steps = max(1, round(self.config.max_epochs * self.batches.steps))
         parts = self.batches.micro_batches
+        # A graph holds one batch on one GPU, with nothing to scale.
         graph = how.graph and not how.compile and self.device.type == "cuda"
         graph = graph and parts == self.processes.count == 1 and self.config.precision != "fp16"
         self.optimizer = build_optimizer(self.model, self.config, graph)
